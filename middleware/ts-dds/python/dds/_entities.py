@@ -1,0 +1,296 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+
+"""Participant, publisher, subscriber, writer and reader."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import struct
+import threading
+import time
+import typing
+from collections.abc import Iterable
+from xml.sax.saxutils import quoteattr
+
+import cyclonedds.core
+import cyclonedds.domain
+import cyclonedds.pub
+import cyclonedds.sub
+import cyclonedds.topic
+from cyclonedds.internal import InvalidSample
+
+from ._conditions import DDSDuration, DDSStateKind, ReadCondition
+from ._qos import DDSDurabilityKind, Qos
+
+__all__ = ["DataReader", "DataWriter", "DomainParticipant", "Publisher", "SampleInfo", "Subscriber"]
+
+# For a host that has nothing but the loopback interface, and for everybody who did not ask for a network:
+# without multicast, participants look for each other at the first ports of this host.
+_LOOPBACK = """
+<General>
+  <Interfaces><NetworkInterface address="127.0.0.1"/></Interfaces>
+  <AllowMulticast>false</AllowMulticast>
+</General>
+<Discovery>
+  <ParticipantIndex>auto</ParticipantIndex>
+  <MaxAutoParticipantIndex>60</MaxAutoParticipantIndex>
+  <Peers><Peer address="127.0.0.1"/></Peers>
+</Discovery>
+"""
+
+# Ages and pauses (seconds) after which late-joiner data is taken to be complete; the second of each on a host
+# with more to do than it has processors.
+_MIN_AGE = (0.4, 1.0)
+_QUIET_TIME = (0.15, 0.3)
+_POLL_INTERVAL = 0.02
+
+# Cyclone's own domains with a configuration of ours, by id: they live as long as the process.
+_domains: dict[int, cyclonedds.domain.Domain] = {}
+
+
+def _domain_id() -> int:
+    """Return the DDS domain from ``LSST_DDS_DOMAIN_ID``, configured for this host if nobody did.
+
+    ``CYCLONEDDS_URI``, when set, is all the configuration there is. Else ``LSST_DDS_INTERFACE`` names a
+    network interface to use with multicast, and without it only this host is reached. The configuration is
+    given to the library, not put into the environment: that belongs to the program and to its children.
+
+    Raises
+    ------
+    ValueError
+        If the id is no number.
+    """
+    word = os.environ.get("LSST_DDS_DOMAIN_ID") or "0"
+    if not word.isdecimal() or int(word) > 230:
+        raise ValueError(f"LSST_DDS_DOMAIN_ID must be a number from 0 to 230, not {word!r}")
+    identifier = int(word)
+    if os.environ.get("CYCLONEDDS_URI") is None and identifier not in _domains:
+        interface = os.environ.get("LSST_DDS_INTERFACE")
+        settings = _LOOPBACK
+        if interface:
+            settings = f"<General><Interfaces><NetworkInterface name={quoteattr(interface)}/></Interfaces></General>"
+        config = f'<CycloneDDS><Domain Id="any">{settings}</Domain></CycloneDDS>'
+        _domains[identifier] = cyclonedds.domain.Domain(identifier, config)
+    return identifier
+
+
+def _delete(entity: cyclonedds.core.Entity) -> None:
+    """Delete an entity of Cyclone and all below it now; once deleted, nothing happens."""
+    entity.__del__()
+
+
+@dataclasses.dataclass
+class SampleInfo:
+    """What is known about a sample beside its data.
+
+    Cyclone does not say when a sample arrived, so the reception time is when it was taken.
+    """
+
+    reception_timestamp: int
+    """Unix time in nanoseconds."""
+    source_timestamp: int
+    """Unix time in nanoseconds, by the writer's clock."""
+    valid_data: bool = True
+
+
+class DomainParticipant:
+    """A program's membership in a DDS domain.
+
+    Parameters
+    ----------
+    qos
+        Not used: none of a participant's policies matter to SAL.
+    """
+
+    def __init__(self, qos: Qos | None = None) -> None:
+        self.cyclone = cyclonedds.domain.DomainParticipant(_domain_id())
+        self._topics: dict[str, cyclonedds.topic.Topic] = {}
+        self._created = time.monotonic()
+        self._history_lock = threading.Lock()
+        self._readers_without_history: set[DataReader] = set()
+
+    def create_topic(self, name: str, data_class: type, qos: Qos) -> cyclonedds.topic.Topic:
+        """Return the topic with this name, made at the first call."""
+        if name not in self._topics:
+            self._topics[name] = cyclonedds.topic.Topic(self.cyclone, name, data_class, qos.for_topic())
+        return self._topics[name]
+
+    def create_publisher(self, qos: Qos) -> Publisher:
+        """Return a new publisher for the partitions in ``qos``."""
+        return Publisher(self, qos)
+
+    def create_subscriber(self, qos: Qos) -> Subscriber:
+        """Return a new subscriber for the partitions in ``qos``."""
+        return Subscriber(self, qos)
+
+    def close(self) -> None:
+        """Leave the domain; may be called again."""
+        _delete(self.cyclone)
+
+    def wait_for_history(self, reader: DataReader, timeout: float) -> bool:
+        """Wait until a reader has what was written before it existed.
+
+        Cyclone has no such wait for transient-local data: it comes when reader and writer have found each
+        other. So wait until the participant is old enough to have met the others, and until for some time no
+        reader has found another writer. All readers of the participant wait together, else each would have to
+        wait anew.
+
+        Parameters
+        ----------
+        reader
+            The reader.
+        timeout
+            How long to wait at most (seconds).
+
+        Returns
+        -------
+        complete
+            False after the timeout.
+        """
+        deadline = time.monotonic() + timeout
+        with self._history_lock:
+            if reader not in self._readers_without_history:
+                return True
+            waiting = list(self._readers_without_history)
+            matches: list[int] = []
+            quiet_since = now = time.monotonic()
+            while True:
+                previous, matches = matches, [reader.count_writers() for reader in waiting]
+                slept, now = now, time.monotonic()
+                # After an oversleep the others did not have the processor either: start again.
+                if matches != previous or now - slept > 5 * _POLL_INTERVAL:
+                    quiet_since = now
+                loaded = os.getloadavg()[0] > (os.cpu_count() or 1)
+                if now - self._created > _MIN_AGE[loaded] and now - quiet_since > _QUIET_TIME[loaded]:
+                    self._readers_without_history.difference_update(waiting)
+                    return True
+                if now > deadline:
+                    return False
+                time.sleep(_POLL_INTERVAL)
+
+
+class Publisher:
+    """A maker of writers for the same partitions."""
+
+    def __init__(self, participant: DomainParticipant, qos: Qos) -> None:
+        self.cyclone = cyclonedds.pub.Publisher(participant.cyclone, qos.for_group())
+
+    def create_datawriter(self, topic: cyclonedds.topic.Topic, qos: Qos) -> DataWriter:
+        """Return a new writer of a topic."""
+        return DataWriter(self, topic, qos)
+
+
+class Subscriber:
+    """A maker of readers for the same partitions."""
+
+    def __init__(self, participant: DomainParticipant, qos: Qos) -> None:
+        self.participant = participant
+        self.cyclone = cyclonedds.sub.Subscriber(participant.cyclone, qos.for_group())
+
+    def create_datareader(self, topic: cyclonedds.topic.Topic, qos: Qos) -> DataReader:
+        """Return a new reader of a topic."""
+        return DataReader(self, topic, qos)
+
+
+class DataWriter:
+    """A writer of one topic."""
+
+    def __init__(self, publisher: Publisher, topic: cyclonedds.topic.Topic, qos: Qos) -> None:
+        self.cyclone = cyclonedds.pub.DataWriter(publisher.cyclone, topic, qos.for_writer())
+
+    def write(self, sample: typing.Any) -> None:
+        """Write a sample.
+
+        Raises
+        ------
+        struct.error
+            If a value does not fit its field.
+        IndexError
+            If an array is too short.
+        TypeError
+            If a value is of a wrong type.
+        DDSException
+            If the writer is closed, or readers were too slow for too long.
+        """
+        try:
+            self.cyclone.write(sample.to_wire())
+        except OverflowError as e:  # what the struct module says of a double that no float can hold
+            raise struct.error(str(e)) from e
+
+    def close(self) -> None:
+        """Close the writer; may be called again."""
+        _delete(self.cyclone)
+
+
+class DataReader:
+    """A reader of one topic."""
+
+    def __init__(self, subscriber: Subscriber, topic: cyclonedds.topic.Topic, qos: Qos) -> None:
+        self._participant = subscriber.participant
+        self._isopen = True
+        self.cyclone = cyclonedds.sub.DataReader(subscriber.cyclone, topic, qos.for_reader())
+        # Kept with the reader because Cyclone deletes them with it.
+        self.conditions: list[ReadCondition] = []
+        if qos.durability.kind is not DDSDurabilityKind.VOLATILE:
+            self._participant._readers_without_history.add(self)
+
+    def create_readcondition(self, mask: Iterable[DDSStateKind]) -> ReadCondition:
+        """Return a new condition for this reader's samples."""
+        return ReadCondition(self, mask)
+
+    def take_cond(self, condition: ReadCondition, max_samples: int) -> list[tuple[typing.Any, SampleInfo]]:
+        """Take the samples that a condition wants.
+
+        Parameters
+        ----------
+        condition
+            The condition. What it does not want is dropped.
+        max_samples
+            How many samples to take at most.
+
+        Returns
+        -------
+        samples
+            Data and information of each, the oldest first. Notices that carry no data, such as that an
+            instance lost its writer, are left out.
+
+        Raises
+        ------
+        DDSException
+            If Cyclone cannot read.
+        """
+        taken: list[tuple[typing.Any, SampleInfo]] = []
+        while len(taken) < max_samples:
+            try:
+                samples = self.cyclone.take(max_samples - len(taken), condition.cyclone)
+            except cyclonedds.core.DDSException:
+                if not self._isopen:
+                    break  # closed by another thread in the meantime
+                raise
+            if not samples:
+                break
+            now = time.time_ns()
+            for sample in samples:
+                if not isinstance(sample, InvalidSample):
+                    source_timestamp = sample.__dict__.pop("sample_info").source_timestamp
+                    if condition.accepts(sample):
+                        taken.append((sample.from_wire(), SampleInfo(now, source_timestamp)))
+        return taken
+
+    def wait_for_historical_data(self, timeout: DDSDuration) -> bool:
+        """Wait until what was written earlier is here; return False after the timeout."""
+        return self._participant.wait_for_history(self, timeout.nanoseconds * 1e-9)
+
+    def count_writers(self) -> int:
+        """Return how many writers this reader has found."""
+        return len(self.cyclone.get_matched_publications()) if self._isopen else 0
+
+    def close(self) -> None:
+        """Close the reader and its conditions; may be called again."""
+        self._isopen = False
+        self._participant._readers_without_history.discard(self)
+        _delete(self.cyclone)

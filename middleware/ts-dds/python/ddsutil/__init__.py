@@ -1,0 +1,220 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+
+"""From an IDL file to the Python classes of its topics, as OpenSplice's ``ddsutil`` offers it to salobj."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+import struct
+import types
+import typing
+
+import cyclonedds.idl
+import cyclonedds.topic
+from cyclonedds.idl import types as idl_types
+
+if typing.TYPE_CHECKING:
+    import dds
+
+__all__ = ["TopicClass", "make_dds_topic_class", "parse_idl_file"]
+
+# IDL type -> type of Cyclone, default of a field.
+_TYPES: dict[str, tuple[typing.Any, typing.Any]] = {
+    "boolean": (bool, False),
+    "octet": (idl_types.uint8, 0),
+    "short": (idl_types.int16, 0),
+    "unsigned short": (idl_types.uint16, 0),
+    "int": (idl_types.int32, 0),
+    "unsigned int": (idl_types.uint32, 0),
+    "long": (idl_types.int32, 0),
+    "unsigned long": (idl_types.uint32, 0),
+    "long long": (idl_types.int64, 0),
+    "unsigned long long": (idl_types.uint64, 0),
+    "float": (idl_types.float32, 0.0),
+    "double": (idl_types.float64, 0.0),
+    "string": (str, ""),
+}
+
+_STRUCT = re.compile(r"^\s*struct\s+(\w+)\s*\{(.*?)\s\};", re.DOTALL | re.MULTILINE)
+_KEYLIST = re.compile(r"^\s*#pragma\s+keylist\s+(\w+)((?:[ \t]+\w+)*)", re.MULTILINE)
+_FIELD = re.compile(r"(?P<type>[a-z][a-z ]*?)\s*(?:<(?P<bound>\d+)>)?\s+(?P<name>\w+)(?:\[(?P<length>\d+)\])?")
+
+
+class Field(typing.NamedTuple):
+    """A field of a topic."""
+
+    name: str
+    type_name: str
+    """The type in IDL."""
+    length: int | None
+    """Number of elements of an array; None of a scalar."""
+    bound: int | None
+    """How many characters a string may have; None without a limit."""
+    is_key: bool
+    """Whether samples that differ here are of different instances."""
+
+
+def parse_idl_file(path: str | os.PathLike[str]) -> dict[str, tuple[Field, ...]]:
+    """Read an IDL file as SAL makes them: one module of flat structs.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    topics
+        The fields of each struct by its name, ``<module>::<struct>``.
+
+    Raises
+    ------
+    ValueError
+        If something in the file is not understood.
+    """
+    # Comments may hold anything, braces and semicolons too.
+    text = re.sub(r"//.*", "", pathlib.Path(path).read_text())
+    module = re.search(r"\bmodule\s+(\w+)", text)
+    if module is None:
+        raise ValueError(f"{path}: no module")
+    keys = {name: words.split() for name, words in _KEYLIST.findall(text)}
+    topics = {}
+    for name, body in _STRUCT.findall(text):
+        fields = []
+        for statement in filter(None, map(str.strip, body.split(";"))):
+            match = _FIELD.fullmatch(statement)
+            if match is None or match["type"] not in _TYPES:
+                raise ValueError(f"{path}: struct {name}: cannot understand {statement!r}")
+            length, bound = (int(match[part]) if match[part] else None for part in ("length", "bound"))
+            is_key = match["name"] in keys.get(name, ())
+            fields.append(Field(match["name"], match["type"], length, bound, is_key))
+        topics[f"{module[1]}::{name}"] = tuple(fields)
+    return topics
+
+
+class Sample:
+    """Base of the topics' classes.
+
+    Cyclone is stricter about the values of fields than OpenSplice, and salobj and its users rely on the latter:
+    `to_wire` and `from_wire` bridge the difference.
+    """
+
+    _special_fields: typing.ClassVar[tuple[Field, ...]]
+    """The fields that need care: arrays and strings."""
+
+    def get_vars(self) -> dict[str, typing.Any]:
+        """Return the value of each field by its name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore
+
+    def to_wire(self) -> typing.Self:
+        """Return a copy whose values are as Cyclone wants them.
+
+        Raises
+        ------
+        IndexError
+            If an array is too short. One that is too long is cut.
+        struct.error
+            If a number or a string does not fit its field.
+        TypeError
+            If a value is of a wrong type.
+        """
+        wire = copy.copy(self)
+        for field in self._special_fields:
+            setattr(wire, field.name, _convert(field, getattr(self, field.name)))
+        return wire
+
+    def from_wire(self) -> typing.Self:
+        """Turn arrays of bytes into lists, in place, and return self."""
+        for field in self._special_fields:
+            if field.type_name == "octet":
+                setattr(self, field.name, list(getattr(self, field.name)))
+        return self
+
+
+def _convert(field: Field, value: typing.Any) -> typing.Any:
+    """Return a value of an array or a string as Cyclone wants it; see `Sample.to_wire` for the errors."""
+    if field.length is not None:
+        if len(value) < field.length:
+            raise IndexError(f"{field.name} has {len(value)} elements, not {field.length}")
+        elements = [_convert(field._replace(length=None), element) for element in value[: field.length]]
+        # Cyclone takes arrays of octets as bytes.
+        return struct.pack(f"{field.length}B", *elements) if field.type_name == "octet" else elements
+    if field.type_name != "string":
+        return value
+    if isinstance(value, bytes):
+        value = value.decode()
+    if not isinstance(value, str):
+        raise TypeError(f"{field.name} must be a string, not {value!r}")
+    if field.bound is not None and len(value) > field.bound:
+        raise struct.error(f"{field.name} has {len(value)} characters; at most {field.bound} fit")
+    return value
+
+
+class TopicClass:
+    """A topic's class, and how to tell DDS about the topic.
+
+    Attributes
+    ----------
+    topic_data_class
+        The class of the topic's samples: every field is an attribute and may be a keyword argument; it has a
+        default (0, False, "" or a list of these).
+    """
+
+    def __init__(self, data_class: type[Sample]) -> None:
+        self.topic_data_class = data_class
+
+    def register_topic(
+        self, participant: dds.DomainParticipant, name: str, qos: dds.Qos
+    ) -> cyclonedds.topic.Topic:
+        """Return the topic with this class and the given name and QoS."""
+        return participant.create_topic(name, self.topic_data_class, qos)
+
+
+@functools.lru_cache(maxsize=None)
+def _make_data_class(name: str, fields: tuple[Field, ...]) -> type[Sample]:
+    """Return the class for a struct: the same one for the same fields."""
+
+    def fill(namespace: dict[str, typing.Any]) -> None:
+        for field in fields:
+            type_, default = _TYPES[field.type_name]
+            if field.length is not None:
+                type_ = idl_idl_types.array[type_, field.length]
+                default = dataclasses.field(default_factory=functools.partial(list, [default] * field.length))
+            namespace["__annotations__"][field.name] = type_
+            namespace[field.name] = default
+            if field.is_key:
+                namespace["__idl_field_annotations__"][field.name] = {"key": True}
+        namespace["_special_fields"] = tuple(
+            field for field in fields if field.length is not None or field.type_name == "string"
+        )
+
+    class_name = name.rpartition("::")[2]
+    # Cyclone takes the first base for one of IDL.
+    bases = (cyclonedds.idl.IdlStruct, Sample)
+    return dataclasses.dataclass(types.new_class(class_name, bases, {"typename": name}, fill))
+
+
+def make_dds_topic_class(parsed_idl: dict[str, tuple[Field, ...]], revname: str) -> TopicClass:
+    """Return the class of a topic.
+
+    Parameters
+    ----------
+    parsed_idl
+        What `parse_idl_file` returned.
+    revname
+        Name of the struct with its module, for example ``OCPS::command_execute_1a2b3c4d``.
+
+    Raises
+    ------
+    KeyError
+        If there is no such struct.
+    """
+    return TopicClass(_make_data_class(revname, parsed_idl[revname]))

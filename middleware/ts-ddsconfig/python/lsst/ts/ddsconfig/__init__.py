@@ -1,0 +1,20 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+
+"""Where the quality of service of SAL's topics is written down."""
+
+import pathlib
+
+__all__ = ["get_pkg_root", "get_qos_path"]
+
+
+def get_pkg_root() -> pathlib.Path:
+    """Return the directory of this package."""
+    return pathlib.Path(__file__).resolve().parent
+
+
+def get_qos_path() -> pathlib.Path:
+    """Return the path of the file with the QoS profiles."""
+    return get_pkg_root() / "data" / "qos" / "QoS.xml"
