@@ -149,8 +149,10 @@ class QueryCondition(ReadCondition):
         terms = list(_QUERY_TERM.finditer(query))
         if not terms or "".join(term[0] for term in terms) != query:
             raise ValueError(f"Cannot understand the query {query!r}; it must be like \"a = 1 AND b = 'x'\"")
-        self._wanted = [(field, string if number is None else int(number)) for field, string, number in
-                        (term.groups() for term in terms)]
+        self._wanted = [
+            (field, string if number is None else int(number))
+            for field, string, number in (term.groups() for term in terms)
+        ]
 
     def accepts(self, sample: typing.Any) -> bool:
         """Return whether all fields have the values that the query asks for."""

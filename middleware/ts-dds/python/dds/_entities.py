@@ -72,7 +72,9 @@ def _domain_id() -> int:
         interface = os.environ.get("LSST_DDS_INTERFACE")
         settings = _LOOPBACK
         if interface:
-            settings = f"<General><Interfaces><NetworkInterface name={quoteattr(interface)}/></Interfaces></General>"
+            settings = (
+                f"<General><Interfaces><NetworkInterface name={quoteattr(interface)}/></Interfaces></General>"
+            )
         config = f'<CycloneDDS><Domain Id="any">{settings}</Domain></CycloneDDS>'
         _domains[identifier] = cyclonedds.domain.Domain(identifier, config)
     return identifier

@@ -45,7 +45,9 @@ _TYPES: dict[str, tuple[typing.Any, typing.Any]] = {
 
 _STRUCT = re.compile(r"^\s*struct\s+(\w+)\s*\{(.*?)\s\};", re.DOTALL | re.MULTILINE)
 _KEYLIST = re.compile(r"^\s*#pragma\s+keylist\s+(\w+)((?:[ \t]+\w+)*)", re.MULTILINE)
-_FIELD = re.compile(r"(?P<type>[a-z][a-z ]*?)\s*(?:<(?P<bound>\d+)>)?\s+(?P<name>\w+)(?:\[(?P<length>\d+)\])?")
+_FIELD = re.compile(
+    r"(?P<type>[a-z][a-z ]*?)\s*(?:<(?P<bound>\d+)>)?\s+(?P<name>\w+)(?:\[(?P<length>\d+)\])?"
+)
 
 
 class Field(typing.NamedTuple):
@@ -186,7 +188,7 @@ def _make_data_class(name: str, fields: tuple[Field, ...]) -> type[Sample]:
         for field in fields:
             type_, default = _TYPES[field.type_name]
             if field.length is not None:
-                type_ = idl_idl_types.array[type_, field.length]
+                type_ = idl_types.array[type_, field.length]
                 default = dataclasses.field(default_factory=functools.partial(list, [default] * field.length))
             namespace["__annotations__"][field.name] = type_
             namespace[field.name] = default

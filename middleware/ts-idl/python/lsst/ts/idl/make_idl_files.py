@@ -117,14 +117,18 @@ def make_idl(component: str, directory: pathlib.Path | None = None) -> str:
     )
     topics = _collect_topics(definition, generics)
     structs = [_format_struct(component, name, topic) for name, topic in topics.items()]
-    return "\n".join([_VERSIONS, f"// {definition['description']}", f"module {component} {{", *structs, "};", ""])
+    return "\n".join(
+        [_VERSIONS, f"// {definition['description']}", f"module {component} {{", *structs, "};", ""]
+    )
 
 
 def main() -> None:
     """Write the files of the components named on the command line, or of all."""
     parser = argparse.ArgumentParser(description="Write IDL files from interface definitions.")
     parser.add_argument("component", nargs="*", help="component to write the file of (default: all)")
-    parser.add_argument("-o", "--output", type=pathlib.Path, default=get_idl_dir(), help="directory to write to")
+    parser.add_argument(
+        "-o", "--output", type=pathlib.Path, default=get_idl_dir(), help="directory to write to"
+    )
     args = parser.parse_args()
     definitions = (get_data_dir() / "interfaces").glob("[A-Z]*.yaml")
     for component in args.component or sorted(path.stem for path in definitions):
