@@ -112,7 +112,7 @@ DETECTORS = (
     Detector(id=0, name="R00_S00", x_offset=-140.0, piston=-0.02),
     Detector(id=1, name="R00_S01", x_offset=140.0, piston=0.02),
 )
-"""The detectors, side by side. Their mean height is zero, so the camera's best focus is the mean of theirs."""
+"""The detectors, side by side. Their mean height is zero: the camera's best focus is the mean of theirs."""
 
 FILTERS = {"empty": "white", "r_demo": "r", "i_demo": "i"}
 """Physical filter to band."""
@@ -146,7 +146,7 @@ class Optics:
 
     @property
     def variance_per_mm2(self) -> float:
-        """Growth of a donut's second moment along one axis with defocus squared, in pixels² per mm² (`float`).
+        """Growth of a donut's second moment along an axis with defocus squared, pixels² per mm² (`float`).
 
         A uniform annulus of outer radius R and inner radius εR has the second moment R² (1 + ε²) / 4.
         """

@@ -30,9 +30,18 @@ PAPER: Colour = (255, 255, 255)
 ACCENTS: tuple[Colour, ...] = ((31, 119, 180), (217, 95, 2), (27, 140, 90), (150, 70, 160))
 """Colours for data, distinct also to colour-blind eyes when used in this order."""
 
-# Dark blue over teal to pale yellow: brightness grows evenly, so grey prints and colour-blind eyes see the same.
+# Dark blue over teal to pale yellow: brightness grows evenly, so that grey prints and colour-blind eyes see
+# the same.
 _COLOUR_MAP = np.array(
-    [(13, 17, 52), (38, 52, 112), (32, 92, 136), (34, 132, 141), (68, 171, 128), (150, 205, 98), (250, 240, 140)],
+    [
+        (13, 17, 52),
+        (38, 52, 112),
+        (32, 92, 136),
+        (34, 132, 141),
+        (68, 171, 128),
+        (150, 205, 98),
+        (250, 240, 140),
+    ],
     dtype=float,
 )
 
@@ -65,9 +74,9 @@ def to_rgb(values: np.ndarray, low: float, high: float) -> np.ndarray:
     rgb : `numpy.ndarray`
         The shape of ``values`` and one axis of three, ``uint8``.
     """
-    steps = np.linspace(0.0, len(_COLOUR_MAP) - 1.0, 256)
+    anchors = np.linspace(0.0, 255.0, len(_COLOUR_MAP))
     table = np.stack(
-        [np.interp(steps, np.arange(len(_COLOUR_MAP)), _COLOUR_MAP[:, channel]) for channel in range(3)], axis=-1
+        [np.interp(np.arange(256), anchors, _COLOUR_MAP[:, channel]) for channel in range(3)], axis=-1
     ).astype(np.uint8)
     scaled = (np.asarray(values, dtype=float) - low) / max(high - low, 1e-12)
     return table[(np.clip(np.nan_to_num(scaled), 0.0, 1.0) * 255.0).astype(np.uint8)]
@@ -159,9 +168,7 @@ class Canvas:
         scaled = [(x * _OVERSAMPLING, y * _OVERSAMPLING) for x, y in points]
         self._draw.line(scaled, fill=colour, width=max(1, round(width * _OVERSAMPLING)), joint="curve")
 
-    def rectangle(
-        self, box: Rectangle, *, outline: Colour | None = RULE, fill: Colour | None = None
-    ) -> None:
+    def rectangle(self, box: Rectangle, *, outline: Colour | None = RULE, fill: Colour | None = None) -> None:
         """Draw a rectangle, its edge one pixel wide.
 
         Parameters
@@ -171,9 +178,7 @@ class Canvas:
         outline, fill : `tuple` [ `int`, `int`, `int` ] or `None`, optional
             Colours of edge and area; `None` leaves them as they are.
         """
-        corners = [
-            value * _OVERSAMPLING for value in (box.x, box.y, box.x + box.width, box.y + box.height)
-        ]
+        corners = [value * _OVERSAMPLING for value in (box.x, box.y, box.x + box.width, box.y + box.height)]
         self._draw.rectangle(corners, outline=outline, fill=fill, width=_OVERSAMPLING)
 
     def dot(self, x: float, y: float, *, colour: Colour, radius: float = 4.0) -> None:

@@ -52,7 +52,9 @@ class DemoImageFormatter(FormatterV2):
     default_extension = ".fits"
     can_read_from_local_file = True
 
-    def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> DemoImage:
+    def read_from_local_file(
+        self, path: str, component: str | None = None, expected_size: int = -1
+    ) -> DemoImage:
         from astropy.io import fits
 
         with fits.open(path, memmap=False) as hdus:

@@ -5,7 +5,7 @@
 
 """Make a Butler repository full of DemoCam raws.
 
-    python -m democam.make_repo REPO [--days 20261120 ...] [--seed N] [--registry-db URL] [--exist-ok]
+python -m democam.make_repo REPO [--days 20261120 ...] [--seed N] [--registry-db URL] [--exist-ok]
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from astropy.time import Time
-
 from lsst.daf.butler import (
     Butler,
     Config,
@@ -289,8 +288,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="YYYYMMDD",
         help="nights; each has biases, flats and a focus sweep (default: %(default)s)",
     )
-    parser.add_argument("--biases", type=int, default=Plan.biases, help="biases a night (default: %(default)s)")
-    parser.add_argument("--flats", type=int, default=Plan.flats, help="flats a night (default: %(default)s)")
+    parser.add_argument(
+        "--biases", type=int, default=Plan.biases, help="biases per night (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--flats", type=int, default=Plan.flats, help="flats per night (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation (default: %(default)s)")
     parser.add_argument(
         "--registry-db", metavar="URL", help="empty PostgreSQL database for the registry (default: SQLite)"

@@ -17,7 +17,7 @@ from .camera import AMPLIFIERS, SHAPE
 from .draw import MUTED, RULE, Canvas, Rectangle
 from .image import DemoImage
 
-_PANEL = 480  # pixels a detector takes on the picture
+_PANEL = 2 * SHAPE[1]  # pixels a detector takes on the picture; a multiple keeps its pixels square
 _MARGIN = 32
 _TOP = 112
 _GAP = 20
@@ -102,7 +102,7 @@ def focal_plane_png(
     canvas.text(
         width - _MARGIN,
         _TOP + _PANEL + 60,
-        f"linear, {percent:g}\N{EN DASH}{100.0 - percent:g} %",
+        f"linear, {percent:g} to {100.0 - percent:g} %",
         size=12,
         colour=MUTED,
         anchor="rs",

@@ -11,7 +11,15 @@ same frames, in whatever order they are asked for.
 
 from __future__ import annotations
 
-__all__ = ["DetectorModel", "Star", "bias_frame", "flat_frame", "focus_frame", "star_field", "true_best_focus"]
+__all__ = [
+    "DetectorModel",
+    "Star",
+    "bias_frame",
+    "flat_frame",
+    "focus_frame",
+    "star_field",
+    "true_best_focus",
+]
 
 from dataclasses import dataclass
 from functools import cache
@@ -239,7 +247,7 @@ def star_field(seed: int, day_obs: int, detector: int) -> list[Star]:
     stars: list[Star] = []
     for _ in range(500):
         row, column = rng.uniform(32.0, SHAPE[0] - 32.0), rng.uniform(32.0, SHAPE[1] - 32.0)
-        flux = 3.0e4 * 10.0 ** rng.uniform(0.0, 0.8)
+        flux = 1.2e4 * 10.0 ** rng.uniform(0.0, 0.8)
         if all(np.hypot(row - star.row, column - star.column) > 58.0 for star in stars):
             stars.append(Star(row, column, flux))
         if len(stars) == 9:

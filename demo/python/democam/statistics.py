@@ -12,7 +12,9 @@ __all__ = ["clipped_mean_and_std"]
 import numpy as np
 
 
-def clipped_mean_and_std(values: np.ndarray, n_sigma: float = 5.0, max_rounds: int = 10) -> tuple[float, float]:
+def clipped_mean_and_std(
+    values: np.ndarray, n_sigma: float = 5.0, max_rounds: int = 10
+) -> tuple[float, float]:
     """Return mean and standard deviation after clipping outliers.
 
     Raw frames are digitised to few ADU, which a median absolute deviation would show as steps; five sigma

@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-import numpy as np
-
 import lsst.pipe.base.connectionTypes as cT
+import numpy as np
 from lsst.pex.config import Field
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 
@@ -218,8 +217,7 @@ class BiasQuickLookTask(PipelineTask):
         captions = {}
         for found in metrics:
             noise = "  ".join(
-                f"{name} {amp['read_noise_electron']:.2f} e\N{SUPERSCRIPT MINUS}"
-                for name, amp in found["amplifiers"].items()
+                f"{name} {amp['read_noise_electron']:.2f} e-" for name, amp in found["amplifiers"].items()
             )
             captions[found["detector"]] = [
                 f"read noise  {noise}",

@@ -11,9 +11,8 @@ __all__ = ["IsrConfig", "IsrConnections", "IsrTask", "subtract_overscan"]
 
 from typing import Any
 
-import numpy as np
-
 import lsst.pipe.base.connectionTypes as cT
+import numpy as np
 from lsst.pex.config import Field
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 
