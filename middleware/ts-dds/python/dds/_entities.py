@@ -218,9 +218,12 @@ class DataWriter:
         DDSException
             If the writer is closed, or readers were too slow for too long.
         """
+        wire = sample.to_wire()
         try:
-            self.cyclone.write(sample.to_wire())
-        except OverflowError as e:  # what the struct module says of a double that no float can hold
+            self.cyclone.write(wire)
+        except cyclonedds.core.DDSException:
+            raise
+        except Exception as e:  # Cyclone packs numbers with the struct module, but wraps its errors
             raise struct.error(str(e)) from e
 
     def close(self) -> None:
