@@ -153,8 +153,11 @@ def _measure_one(
         y, x = np.indices(stamp.shape, dtype=float)
         y, x = y + top - row, x + left - column
         radius = np.hypot(y, x)
-        sky_pixels = stamp[(radius > aperture) & (radius <= aperture + _SKY_WIDTH)]
-        sky = float(np.mean(sky_pixels))
+        ring = (radius > aperture) & (radius <= aperture + _SKY_WIDTH)
+        # A plane, not a constant: near the first rows the glow of the output stage would pull on the centroid.
+        terms = np.stack([np.ones_like(x), y, x], axis=-1)
+        around = terms[ring]
+        sky = terms @ np.linalg.solve(around.T @ around, around.T @ stamp[ring])
         light = np.where(radius <= aperture, stamp - sky, 0.0)
         flux = float(light.sum())
         if flux <= 0.0:
@@ -170,7 +173,7 @@ def _measure_one(
     response = np.where(radius <= aperture, (radius**2 - mxx - myy) / (2.0 * flux), 0.0)
     variance = noise**2 + np.maximum(light, 0.0)
     from_pixels = float((response**2 * variance).sum())
-    from_sky = float(response.sum() ** 2 * noise**2 / sky_pixels.size)
+    from_sky = float(response.sum() ** 2 * noise**2 / ring.sum())
     return Donut(row, column, flux, mxx, myy, mxy, float(np.sqrt(from_pixels + from_sky)))
 
 

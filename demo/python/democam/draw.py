@@ -242,7 +242,7 @@ class Canvas:
         x_limits, y_limits : `tuple` [ `float`, `float` ]
             Lowest and highest values.
         x_label, y_label : `str`
-            Written below and above the axes.
+            Written below and above the axes; without a label for x its numbers are left out, too.
 
         Returns
         -------
@@ -259,8 +259,9 @@ class Canvas:
         for tick in nice_ticks(*x_limits, about=8):
             x, _ = place(tick, y_limits[0])
             self.line([(x, box.y), (x, box.y + box.height)], colour=RULE, width=0.5)
-            self.text(x, box.y + box.height + 9, f"{tick:g}", size=13, anchor="ma")
-        for tick in nice_ticks(*y_limits):
+            if x_label:
+                self.text(x, box.y + box.height + 9, f"{tick:g}", size=13, anchor="ma")
+        for tick in nice_ticks(*y_limits, about=max(2, round(box.height / 70))):
             _, y = place(x_limits[0], tick)
             self.line([(box.x, y), (box.x + box.width, y)], colour=RULE, width=0.5)
             self.text(box.x - 9, y, f"{tick:g}", size=13, anchor="rm")

@@ -15,13 +15,14 @@ import numpy as np
 
 from .camera import OPTICS
 from .donuts import FocusFit, ImageSize
-from .draw import ACCENTS, MUTED, PAPER, Canvas, Rectangle
+from .draw import ACCENTS, MUTED, Canvas, Rectangle
 from .image import DemoImage
 
-_WIDTH, _HEIGHT = 1120, 860
+_WIDTH, _HEIGHT = 1120, 880
 _LEFT, _RIGHT = 84, 40
 _TOP = 112
-_AXES_HEIGHT = 400
+_AXES_HEIGHT = 320
+_RESIDUALS_HEIGHT = 120
 _LARGEST_CUTOUT = 140
 _FOCUS = (64, 128, 40)
 
@@ -57,7 +58,7 @@ def focus_sweep_png(
     Returns
     -------
     png : `bytes`
-        Encoded PNG of 1120x860 pixels.
+        Encoded PNG of 1120x880 pixels.
     """
     canvas = Canvas(_WIDTH, _HEIGHT)
     canvas.text(_LEFT, 42, "DemoCam focus sweep", size=24)
@@ -66,17 +67,19 @@ def focus_sweep_png(
     canvas.text(
         _WIDTH - _RIGHT,
         42,
-        f"best focus  {1000 * fit.best_focus:+.1f} ± {1000 * fit.best_focus_err:.1f} µm",
+        f"best focus  {fit.best_focus:+.4f} ± {fit.best_focus_err:.4f} mm",
         size=24,
         colour=_FOCUS,
         anchor="rs",
     )
-    quality = f"chi²/dof {fit.chi2 / fit.dof:.2f}  ·  smallest {rms_size_arcsec(fit.minimum):.2f} arcsec"
+    quality = f"{rms_size_arcsec(fit.minimum):.2f} arcsec at focus  ·  chi2/dof {fit.chi2 / fit.dof:.2f}"
     canvas.text(_WIDTH - _RIGHT, 68, quality, size=15, colour=MUTED, anchor="rs")
 
     bottom = _draw_cutouts(canvas, cutouts)
-    axes = Rectangle(_LEFT, bottom + 60, _WIDTH - _LEFT - _RIGHT, _AXES_HEIGHT)
+    axes = Rectangle(_LEFT, bottom + 56, _WIDTH - _LEFT - _RIGHT, _AXES_HEIGHT)
     _draw_sizes(canvas, axes, sizes, pistons, fit)
+    below = Rectangle(axes.x, axes.y + axes.height + 44, axes.width, _RESIDUALS_HEIGHT)
+    _draw_residuals(canvas, below, sizes, pistons, fit)
     return canvas.png()
 
 
@@ -106,6 +109,13 @@ def _draw_cutouts(canvas: Canvas, cutouts: Sequence[DemoImage]) -> float:
     return _TOP + side + 24
 
 
+def _x_limits(sizes: Mapping[int, Sequence[ImageSize]], pistons: Mapping[int, float]) -> tuple[float, float]:
+    """Return the camera positions at which the axes begin and end, in mm."""
+    positions = [size.position + pistons[detector] for detector in sizes for size in sizes[detector]]
+    margin = 0.06 * (max(positions) - min(positions))
+    return min(positions) - margin, max(positions) + margin
+
+
 def _draw_sizes(
     canvas: Canvas,
     box: Rectangle,
@@ -113,18 +123,10 @@ def _draw_sizes(
     pistons: Mapping[int, float],
     fit: FocusFit,
 ) -> None:
-    """Draw sizes over camera position with the fit through each detector's."""
-    positions = [size.position + pistons[detector] for detector in sizes for size in sizes[detector]]
-    largest = max(float(rms_size_arcsec(size.size2)) for group in sizes.values() for size in group)
-    margin = 0.06 * (max(positions) - min(positions))
-    x_limits = (min(positions) - margin, max(positions) + margin)
-    place = canvas.axes(
-        box,
-        x_limits,
-        (0.0, 1.12 * largest),
-        "camera position (mm)",
-        "rms radius of the stars (arcsec)",
-    )
+    """Draw sizes over camera position, and what the fit expects of each detector at its height."""
+    x_limits = _x_limits(sizes, pistons)
+    top = 1.1 * max(float(rms_size_arcsec(size.size2)) for group in sizes.values() for size in group)
+    place = canvas.axes(box, x_limits, (0.0, top), "", "rms radius of the stars (arcsec)")
     if x_limits[0] < fit.best_focus < x_limits[1]:
         x, _ = place(fit.best_focus, 0.0)
         canvas.line([(x, box.y), (x, box.y + box.height)], colour=_FOCUS, width=1.5)
@@ -133,17 +135,45 @@ def _draw_sizes(
     for index, (detector, group) in enumerate(sorted(sizes.items())):
         colour = ACCENTS[index % len(ACCENTS)]
         model = rms_size_arcsec(fit.size2(curve - pistons[detector]))
-        inside = model < 1.12 * largest
+        inside = model < top
         points = [place(x, y) for x, y in zip(curve[inside], model[inside], strict=True)]
         canvas.line(points, colour=colour, width=1.2)
         for size in group:
-            position = size.position + pistons[detector]
-            ends = rms_size_arcsec(np.array([size.size2 - size.size2_err, size.size2 + size.size2_err]))
-            canvas.line([place(position, float(end)) for end in ends], colour=colour, width=1.5)
-            canvas.dot(*place(position, float(rms_size_arcsec(size.size2))), colour=colour)
-        y = box.y + 22 + 22 * index
-        middle = box.x + box.width / 2
-        canvas.rectangle(Rectangle(middle - 96, y - 15, 192, 21), outline=None, fill=PAPER)
-        canvas.dot(middle - 82, y - 5, colour=colour)
-        label = f"detector {detector}, height {1000 * pistons[detector]:+.0f} µm"
-        canvas.text(middle - 70, y, label, size=14)
+            canvas.dot(
+                *place(size.position + pistons[detector], float(rms_size_arcsec(size.size2))), colour=colour
+            )
+        # The legend stands above the axes, where no sweep, however lopsided, runs into it.
+        right = box.x + box.width - 214 * (len(sizes) - 1 - index)
+        label = f"detector {detector}, height {pistons[detector]:+.3f} mm"
+        canvas.text(right, box.y - 12, label, size=13, anchor="rs")
+        canvas.dot(right - 186, box.y - 16, colour=colour)
+
+
+def _draw_residuals(
+    canvas: Canvas,
+    box: Rectangle,
+    sizes: Mapping[int, Sequence[ImageSize]],
+    pistons: Mapping[int, float],
+    fit: FocusFit,
+) -> None:
+    """Draw measured minus expected sizes with their uncertainties, too small to be seen above."""
+    points = []
+    for index, (detector, group) in enumerate(sorted(sizes.items())):
+        for size in group:
+            low, middle, high = rms_size_arcsec(size.size2 + np.array([-1.0, 0.0, 1.0]) * size.size2_err)
+            residual = float(middle - rms_size_arcsec(fit.size2(size.position)))
+            # A little apart, so that detectors of the same exposure do not hide each other.
+            x = size.position + pistons[detector] + 0.008 * (2 * index - len(sizes) + 1)
+            points.append((x, residual, float(high - low) / 2.0, ACCENTS[index % len(ACCENTS)]))
+    reach = 1.15 * max(abs(residual) + error for _, residual, error, _ in points)
+    place = canvas.axes(
+        box,
+        _x_limits(sizes, pistons),
+        (-reach, reach),
+        "camera position (mm)",
+        "measured minus fit (arcsec)",
+    )
+    canvas.line([(box.x, box.y + box.height / 2), (box.x + box.width, box.y + box.height / 2)], colour=MUTED)
+    for x, residual, error, colour in points:
+        canvas.line([place(x, residual - error), place(x, residual + error)], colour=colour, width=1.5)
+        canvas.dot(*place(x, residual), colour=colour, radius=3.5)

@@ -246,7 +246,7 @@ def star_field(seed: int, day_obs: int, detector: int) -> list[Star]:
     rng = _generator(seed, _STARS, day_obs, detector)
     stars: list[Star] = []
     for _ in range(500):
-        row, column = rng.uniform(32.0, SHAPE[0] - 32.0), rng.uniform(32.0, SHAPE[1] - 32.0)
+        row, column = rng.uniform(36.0, SHAPE[0] - 36.0), rng.uniform(36.0, SHAPE[1] - 36.0)
         flux = 1.2e4 * 10.0 ** rng.uniform(0.0, 0.8)
         if all(np.hypot(row - star.row, column - star.column) > 58.0 for star in stars):
             stars.append(Star(row, column, flux))

@@ -23,12 +23,13 @@ from typing import Any
 import lsst.pipe.base.connectionTypes as cT
 import numpy as np
 from lsst.pex.config import Field
-from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections, Struct
 
 from ..camera import AMPLIFIERS, SHAPE
 from ..image import DemoImage
 from ..quicklook import focal_plane_png
 from ..statistics import clipped_mean_and_std
+from .base import DemoTask
 
 
 class CombineBiasConnections(PipelineTaskConnections, dimensions=("instrument", "detector")):
@@ -71,7 +72,7 @@ class CombineBiasConfig(PipelineTaskConfig, pipelineConnections=CombineBiasConne
             raise ValueError("clip and hotThreshold must be positive.")
 
 
-class CombineBiasTask(PipelineTask):
+class CombineBiasTask(DemoTask):
     """Average a detector's biases with cosmic rays left out."""
 
     ConfigClass = CombineBiasConfig
@@ -193,7 +194,7 @@ class BiasQuickLookConfig(PipelineTaskConfig, pipelineConnections=BiasQuickLookC
     pass
 
 
-class BiasQuickLookTask(PipelineTask):
+class BiasQuickLookTask(DemoTask):
     """Draw all detectors' combined biases side by side."""
 
     ConfigClass = BiasQuickLookConfig

@@ -22,18 +22,13 @@ from typing import Any
 
 import lsst.pipe.base.connectionTypes as cT
 import numpy as np
-from lsst.pipe.base import (
-    NoWorkFound,
-    PipelineTask,
-    PipelineTaskConfig,
-    PipelineTaskConnections,
-    Struct,
-)
+from lsst.pipe.base import NoWorkFound, PipelineTaskConfig, PipelineTaskConnections, Struct
 
 from ..camera import AMPLIFIERS
 from ..image import DemoImage
 from ..quicklook import focal_plane_png
 from ..statistics import clipped_mean_and_std
+from .base import DemoTask
 
 
 class CombineFlatConnections(
@@ -64,7 +59,7 @@ class CombineFlatConfig(PipelineTaskConfig, pipelineConnections=CombineFlatConne
     pass
 
 
-class CombineFlatTask(PipelineTask):
+class CombineFlatTask(DemoTask):
     """Bring a detector's flats of one filter to the same level and take their median."""
 
     ConfigClass = CombineFlatConfig
@@ -167,7 +162,7 @@ class FlatQuickLookConfig(PipelineTaskConfig, pipelineConnections=FlatQuickLookC
     pass
 
 
-class FlatQuickLookTask(PipelineTask):
+class FlatQuickLookTask(DemoTask):
     """Draw all detectors' combined flats of one filter side by side."""
 
     ConfigClass = FlatQuickLookConfig

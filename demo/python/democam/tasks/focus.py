@@ -22,19 +22,14 @@ from typing import Any
 import lsst.pipe.base.connectionTypes as cT
 import numpy as np
 from lsst.pex.config import Field
-from lsst.pipe.base import (
-    NoWorkFound,
-    PipelineTask,
-    PipelineTaskConfig,
-    PipelineTaskConnections,
-    Struct,
-)
+from lsst.pipe.base import NoWorkFound, PipelineTaskConfig, PipelineTaskConnections, Struct
 
-from ..camera import AMPLIFIERS, DETECTORS, OPTICS, SHAPE
+from ..camera import AMPLIFIERS, DETECTORS, NAME, OPTICS, SHAPE
 from ..donuts import Donut, FocusFit, ImageSize, fit_focus, mean_size, measure_donuts, repair
 from ..focusplot import focus_sweep_png, rms_size_arcsec
 from ..image import DemoImage
 from ..statistics import clipped_mean_and_std
+from .base import DemoTask
 from .isr import subtract_overscan
 
 
@@ -72,7 +67,7 @@ class MeasureDonutsConfig(PipelineTaskConfig, pipelineConnections=MeasureDonutsC
             raise ValueError(f"cutoutRadius must be 1 to {min(SHAPE) // 2}, not {self.cutoutRadius}.")
 
 
-class MeasureDonutsTask(PipelineTask):
+class MeasureDonutsTask(DemoTask):
     """Find the stars of a frame, in focus or not, and measure their second moments."""
 
     ConfigClass = MeasureDonutsConfig
@@ -190,7 +185,7 @@ class FitFocusConfig(PipelineTaskConfig, pipelineConnections=FitFocusConnections
     )
 
 
-class FitFocusTask(PipelineTask):
+class FitFocusTask(DemoTask):
     """Fit the sizes of a sweep, which is a group of exposures, with all detectors at once."""
 
     ConfigClass = FitFocusConfig
@@ -233,7 +228,7 @@ class FitFocusTask(PipelineTask):
         if not within:
             self.log.warning("Best focus %.3f mm lies outside the sweep.", fit.best_focus)
         metrics = {
-            "instrument": "DemoCam",
+            "instrument": NAME,
             "day_obs": measurements[0]["day_obs"],
             "n_exposures": len({found["obs_id"] for found in measurements}),
             "n_stars": sum(found["n_stars"] for found in measurements),

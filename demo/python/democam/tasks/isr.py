@@ -14,11 +14,12 @@ from typing import Any
 import lsst.pipe.base.connectionTypes as cT
 import numpy as np
 from lsst.pex.config import Field
-from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections, Struct
 
 from ..camera import AMPLIFIERS, RAW_SHAPE, SHAPE
 from ..image import DemoImage
 from ..statistics import clipped_mean_and_std
+from .base import DemoTask
 
 
 def subtract_overscan(raw: DemoImage) -> DemoImage:
@@ -82,7 +83,7 @@ class IsrConfig(PipelineTaskConfig, pipelineConnections=IsrConnections):
     doBias = Field[bool](doc="Subtract a combined bias?", default=True)
 
 
-class IsrTask(PipelineTask):
+class IsrTask(DemoTask):
     """Turn a raw frame into an image whose zero means no light."""
 
     ConfigClass = IsrConfig

@@ -19,7 +19,9 @@ from typing import Any
 
 import lsst.pipe.base.connectionTypes as cT
 from lsst.pex.config import ChoiceField, Field
-from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections, Struct
+
+from .base import DemoTask
 
 
 class MisbehaveConnections(PipelineTaskConnections, dimensions=("instrument",)):
@@ -63,7 +65,7 @@ class MisbehaveConfig(PipelineTaskConfig, pipelineConnections=MisbehaveConnectio
             raise ValueError("duration and megabytes must not be negative.")
 
 
-class MisbehaveTask(PipelineTask):
+class MisbehaveTask(DemoTask):
     """Misbehave in the configured way, in one quantum per instrument."""
 
     ConfigClass = MisbehaveConfig

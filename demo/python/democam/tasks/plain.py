@@ -24,9 +24,10 @@ from typing import Any
 
 import lsst.pipe.base.connectionTypes as cT
 from lsst.pex.config import Field
-from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections, Struct
 
 from ..image import DemoImage
+from .base import DemoTask
 
 
 class OneQuantumConnections(PipelineTaskConnections, dimensions=("instrument",)):
@@ -42,7 +43,7 @@ class OneQuantumConfig(PipelineTaskConfig, pipelineConnections=OneQuantumConnect
     value = Field[int](doc="Number to write into the output.", default=42)
 
 
-class OneQuantumTask(PipelineTask):
+class OneQuantumTask(DemoTask):
     """Do next to nothing, once per instrument: what is left is the cost of running anything at all."""
 
     ConfigClass = OneQuantumConfig
@@ -81,7 +82,7 @@ class SlowConfig(PipelineTaskConfig, pipelineConnections=SlowConnections):
             raise ValueError("duration must not be negative and steps must be at least 1.")
 
 
-class SlowTask(PipelineTask):
+class SlowTask(DemoTask):
     """Take a while over each frame and say so in the log."""
 
     ConfigClass = SlowConfig
@@ -120,7 +121,7 @@ class BrokenConfig(PipelineTaskConfig, pipelineConnections=BrokenConnections):
     detector = Field[int](doc="The detector whose frames fail.", default=1)
 
 
-class BrokenTask(PipelineTask):
+class BrokenTask(DemoTask):
     """Fail for one detector and succeed for the others, as a bug in real code would."""
 
     ConfigClass = BrokenConfig

@@ -1,0 +1,33 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+
+"""What all of DemoCam's tasks have in common."""
+
+from __future__ import annotations
+
+__all__ = ["DemoTask"]
+
+import logging
+from typing import Any
+
+from lsst.pipe.base import PipelineTask
+
+
+class DemoTask(PipelineTask):
+    """A PipelineTask that logs as ``lsst.democam.<label>``.
+
+    pipetask shows information of loggers below ``lsst`` and warnings of all others; a task of another package
+    would be silent unless whoever runs it asks for its messages.
+
+    Parameters
+    ----------
+    log : `logging.Logger`, optional
+        Parent of the task's own logger.
+    **kwargs
+        Passed on.
+    """
+
+    def __init__(self, *, log: Any = None, **kwargs: Any):
+        super().__init__(log=logging.getLogger("lsst.democam") if log is None else log, **kwargs)

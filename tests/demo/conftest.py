@@ -1,0 +1,88 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+
+"""One DemoCam repository for all tests, and a way to run pipetask on it as anybody would."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+DEMOCAM_DIR = Path(__file__).parents[2] / "demo"
+SEED = 1
+
+sys.path.insert(0, str(DEMOCAM_DIR / "python"))
+
+
+def _has_pipelines() -> bool:
+    try:
+        return importlib.util.find_spec("lsst.ctrl.mpexec") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+# OCPS itself works without the Science Pipelines; these tests do not.
+collect_ignore_glob = [] if _has_pipelines() else ["test_*.py"]
+
+RunPipetask = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a command that finds democam and its pipelines."""
+    path = os.pathsep.join(filter(None, [str(DEMOCAM_DIR / "python"), os.environ.get("PYTHONPATH")]))
+    return os.environ | {"DEMOCAM_DIR": str(DEMOCAM_DIR), "PYTHONPATH": path}
+
+
+def command(
+    repo: Path, pipeline: str, output: str, *options: str, inputs: str = "DemoCam/raw/all"
+) -> list[str]:
+    """Return a pipetask command line; the pipeline's name is that of its file without the ending."""
+    program = Path(sys.executable).with_name("pipetask")
+    pipeline = f"$DEMOCAM_DIR/pipelines/{pipeline}.yaml"
+    return [str(program), "run", "-b", str(repo), "-i", inputs, "-o", output, "-p", pipeline] + [
+        "--register-dataset-types",
+        *options,
+    ]
+
+
+@pytest.fixture(scope="session")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one night."""
+    from democam.make_repo import make_repo
+
+    return make_repo(tmp_path_factory.mktemp("butler") / "repo", seed=SEED)
+
+
+@pytest.fixture(scope="session")
+def pipetask(repo: Path) -> RunPipetask:
+    """A function that runs a pipeline to its end and returns what came of it."""
+
+    def run(
+        pipeline: str, output: str, *options: str, inputs: str = "DemoCam/raw/all"
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(repo, pipeline, output, *options, inputs=inputs),
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def bias_run(pipetask: RunPipetask) -> str:
+    """The output collection of a bias pipeline that ended well."""
+    done = pipetask("bias", "u/test/bias", "-d", "exposure.observation_type = 'bias'")
+    assert done.returncode == 0, done.stderr
+    assert "Executed 11 quanta successfully, 0 failed and 0 remain" in done.stderr
+    return "u/test/bias"
