@@ -101,19 +101,25 @@ def measure_donuts(
         Brightest first; may be empty. Stars near an edge are left out.
     """
     box = max(3, int(aperture))
-    found = _box_sum(image - np.median(image), box)
+    # Less what lies around: light that is wider than a donut, such as the glow of the first rows, is no star.
+    found = _box_sum(image, box) - _box_sum(image, 2 * box) * _box_area(box) / _box_area(2 * box)
     margin = int(np.ceil(aperture + _SKY_WIDTH)) + 1
-    donuts = []
+    # The box hardly changes while it holds all of a star: the maximum may be half a box from the star itself.
+    border = margin - box // 2
+    searched = np.full_like(found, -np.inf)
+    searched[border:-border, border:-border] = found[border:-border, border:-border]
+    donuts: list[Donut] = []
     for _ in range(limit):
-        row, column = np.unravel_index(int(np.argmax(found)), found.shape)
-        if found[row, column] < threshold * noise * box:
+        row, column = np.unravel_index(int(np.argmax(searched)), searched.shape)
+        if searched[row, column] < threshold * noise * box:
             break
         donut = _measure_one(image, float(row), float(column), aperture, noise, margin)
-        if donut is not None:
+        if donut is not None and all(_distance(donut, other) > aperture for other in donuts):
             donuts.append(donut)
             row, column = round(donut.row), round(donut.column)
-        reach = int(2 * aperture)
-        found[max(row - reach, 0) : row + reach, max(column - reach, 0) : column + reach] = -np.inf
+        # Far enough that nothing of this star is found again, near enough to leave its neighbours.
+        reach = int(1.5 * aperture)
+        searched[max(row - reach, 0) : row + reach, max(column - reach, 0) : column + reach] = -np.inf
     if donuts:
         donuts = _measure_closer(image, donuts, aperture, noise)
     return sorted(donuts, key=lambda donut: -donut.flux)
@@ -132,11 +138,19 @@ def _measure_closer(image: np.ndarray, donuts: list[Donut], aperture: float, noi
     return [donut for donut in again if donut is not None]
 
 
+def _distance(donut: Donut, other: Donut) -> float:
+    return float(np.hypot(donut.row - other.row, donut.column - other.column))
+
+
+def _box_area(box: int) -> int:
+    return (2 * (box // 2) + 1) ** 2
+
+
 def _box_sum(image: np.ndarray, box: int) -> np.ndarray:
-    """Return the sum over a square of ``box`` pixels around each pixel."""
+    """Return the sum over a square of about ``box`` pixels, an odd number, around each pixel."""
     half = box // 2
-    padded = np.pad(image, ((half + 1, half), (half + 1, half)))
-    total = padded.cumsum(axis=0).cumsum(axis=1)
+    padded = np.pad(image, half, mode="reflect")
+    total = np.pad(padded, ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     size = 2 * half + 1
     return total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
 
@@ -145,16 +159,17 @@ def _measure_one(
     image: np.ndarray, row: float, column: float, aperture: float, noise: float, margin: int
 ) -> Donut | None:
     """Measure one star from a first guess of its position; `None` if it is too near an edge or fades away."""
+    last_row, last_column = image.shape[0] - 1 - margin, image.shape[1] - 1 - margin
     for _ in range(20):
-        if not (margin <= row < image.shape[0] - margin and margin <= column < image.shape[1] - margin):
-            return None
+        # A first guess may lie too near the edge although the star does not.
+        row, column = min(max(row, margin), last_row), min(max(column, margin), last_column)
         top, left = round(row) - margin, round(column) - margin
         stamp = image[top : top + 2 * margin + 1, left : left + 2 * margin + 1]
         y, x = np.indices(stamp.shape, dtype=float)
         y, x = y + top - row, x + left - column
         radius = np.hypot(y, x)
         ring = (radius > aperture) & (radius <= aperture + _SKY_WIDTH)
-        # A plane, not a constant: near the first rows the glow of the output stage would pull on the centroid.
+        # A plane, not a constant: the glow of the first rows would pull on the centroid.
         terms = np.stack([np.ones_like(x), y, x], axis=-1)
         around = terms[ring]
         sky = terms @ np.linalg.solve(around.T @ around, around.T @ stamp[ring])
@@ -166,6 +181,8 @@ def _measure_one(
         row, column = row + shift_y, column + shift_x
         if max(abs(shift_y), abs(shift_x)) < 0.01:
             break
+    if not (margin <= row <= last_row and margin <= column <= last_column):
+        return None
     mxx, myy = float((light * x * x).sum() / flux), float((light * y * y).sum() / flux)
     mxy = float((light * x * y).sum() / flux)
 
