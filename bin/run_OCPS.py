@@ -1,0 +1,7 @@
+#!/usr/bin/env python
+"""Run the OCPS CSC."""
+
+from lsst.dm.OCPS.csc import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""What a pipetask log says while it grows: how far the job is."""
+
+from __future__ import annotations
+
+__all__ = ["ProgressReader"]
+
+import re
+from pathlib import Path
+
+from ..jobs.model import Progress
+
+_TOTAL = re.compile(rb"QuantumGraph contains (\d+) quant")
+_STEP = re.compile(
+    rb"Executed (\d+) quanta successfully, (\d+) failed and \d+ remain out of total (\d+) quanta"
+)
+_CHUNK = 1 << 20
+
+
+class ProgressReader:
+    """Reads what has been added to a log since the last time.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        The log; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+        self._progress = Progress()
+
+    def read(self) -> Progress | None:
+        """Return the progress if it has changed, else `None`."""
+        before = self._progress
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                while chunk := file.read(_CHUNK):
+                    self._offset += len(chunk)
+                    self._take(chunk)
+        except OSError:
+            return None
+        return None if self._progress == before else self._progress
+
+    def _take(self, chunk: bytes) -> None:
+        lines = (self._rest + chunk).split(b"\n")
+        # A line without end may still grow; a huge one holds no progress.
+        self._rest = lines.pop()[-4096:]
+        for line in lines:
+            # A cheap test first: logs of 100 MB are not rare.
+            if b" quanta" in line or b"QuantumGraph contains" in line:
+                self._read_line(line)
+
+    def _read_line(self, line: bytes) -> None:
+        if match := _STEP.search(line):
+            done, failed, total = (int(number) for number in match.groups())
+            self._progress = Progress(done, failed, total)
+        elif match := _TOTAL.search(line):
+            self._progress = Progress(0, 0, int(match[1]))

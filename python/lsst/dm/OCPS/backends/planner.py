@@ -1,0 +1,43 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""What the local pool needs to know of one kind of job."""
+
+from __future__ import annotations
+
+__all__ = ["Planner", "ProgressSource"]
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from ..jobs.backend import BackendUpdate
+from ..jobs.model import Job, Progress
+from ..jobs.workspace import Workspace
+
+
+class ProgressSource(Protocol):
+    """Tells how far one job is."""
+
+    def read(self) -> Progress | None:
+        """Return the progress if it has changed, else `None`; may read files."""
+
+
+class Planner(Protocol):
+    """Turns jobs of one kind (``spec["kind"]``) into commands and back."""
+
+    async def check(self) -> None:
+        """Raise `BackendError` if such jobs could not run."""
+
+    def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
+        """Return what to run; see ``plan.json`` in `supervisor`."""
+
+    def progress_source(self, workspace: Workspace) -> ProgressSource:
+        """Return what tells how far a job is."""
+
+    def ending(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> BackendUpdate:
+        """Say how a job ended; called in a thread.
+
+        ``status`` is what the supervisor wrote, `None` if it was killed
+        before it could.
+        """

@@ -1,0 +1,94 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Simulated pipelines, for integration tests: no Butler, no processes."""
+
+from __future__ import annotations
+
+__all__ = ["SimulationBackend", "SimulationDefinition"]
+
+import asyncio
+import uuid
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ..jobs.backend import Backend, BackendUpdate
+from ..jobs.definitions import JobDefinition
+from ..jobs.errors import RequestError
+from ..jobs.model import ErrorSummary, ExecutionPhase, Job, JobRequest
+
+OUTCOMES = ("true.yaml", "false.yaml", "fault.yaml")
+"""The pipelines that there are; they end as they are called."""
+
+
+class SimulationDefinition(JobDefinition):
+    """Accepts the simulated pipelines; every other parameter is ignored."""
+
+    def new_id(self, request: JobRequest) -> str:
+        # Scripts rely on the name at the beginning.
+        return f"{_pipeline(request)}-{uuid.uuid4().hex[:12]}"
+
+    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+        return {"kind": "simulation", "pipeline": _pipeline(request)}
+
+
+def _pipeline(request: JobRequest) -> str:
+    name = request.parameters.get("pipeline", "").strip()
+    if name not in OUTCOMES:
+        raise RequestError(f"pipeline {name!r} cannot be simulated; there are {', '.join(OUTCOMES)}")
+    return name
+
+
+class SimulationBackend(Backend):
+    """Lets each job last a while and end as it is called.
+
+    Parameters
+    ----------
+    duration : `float`
+        How long each job lasts (s).
+    """
+
+    def __init__(self, duration: float = 10.0) -> None:
+        self.duration = duration
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+
+    async def check(self) -> None:
+        pass
+
+    async def submit(self, job: Job) -> None:
+        loop = asyncio.get_running_loop()
+        self.report(job.id, BackendUpdate(phase=ExecutionPhase.EXECUTING))
+        self._timers[job.id] = loop.call_later(self.duration, self._end, job)
+
+    async def cancel(self, job: Job) -> None:
+        timer = self._timers.pop(job.id, None)
+        if timer:
+            timer.cancel()
+            self.report(job.id, BackendUpdate(phase=ExecutionPhase.ABORTED))
+
+    async def reattach(self, jobs: Collection[Job]) -> None:
+        for job in jobs:
+            await self.submit(job)
+
+    def _end(self, job: Job) -> None:
+        del self._timers[job.id]
+        outcome = job.spec["pipeline"].removesuffix(".yaml")
+        if outcome == "fault":
+            update = BackendUpdate(
+                phase=ExecutionPhase.ERROR,
+                error=ErrorSummary("simulated fault"),
+                info={"fault": "simulated fault"},
+            )
+        else:
+            update = BackendUpdate(
+                phase=ExecutionPhase.COMPLETED, exit_code=0, info={"result": outcome == "true"}
+            )
+        self.report(job.id, update)

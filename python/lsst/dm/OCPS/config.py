@@ -1,0 +1,197 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The configuration of one instance, frozen and typed.
+
+``schema/OCPS.yaml`` says what may be written; the classes here hold what was
+written, with the same defaults (a test compares the two).
+"""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "InstanceConfig", "JobLimits", "SalIndex", "UwsConfig", "load_instance", "validate"]
+
+import enum
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import jsonschema
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from .config_schema import CONFIG_SCHEMA
+
+
+class ConfigError(Exception):
+    """The configuration is wrong: where, and what was expected."""
+
+
+class SalIndex(enum.IntEnum):
+    """Indices of the SAL component OCPS.
+
+    Kept here because older interface packages lack RA.
+    """
+
+    LATISS = 1
+    LSSTComCam = 2
+    LSSTCam = 3
+    RA = 101
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EnvironmentConfig(_Frozen):
+    """One Science Pipelines environment; see the schema."""
+
+    name: str = "default"
+    python: str = ""
+    setup: str = ""
+    variables: Mapping[str, str] = {}
+    preload: bool = True
+
+
+class JobLimits(_Frozen):
+    """Limits of each local job; see the schema."""
+
+    memory: int = 0
+    open_files: int = 0
+    core: int = 0
+    nice: int = 0
+    threads: int = 1
+
+    def of_process(self) -> dict[str, int]:
+        """Return the limits to set in a process; see `supervisor.set_limits`."""
+        limits = {"core": self.core, "nice": self.nice}
+        for name in ("memory", "open_files"):
+            if value := getattr(self, name):
+                limits[name] = value
+        return limits
+
+
+class UwsConfig(_Frozen):
+    """More about the UWS server; see the schema."""
+
+    command: str = "cd $JOB_SOURCE_DIR && bash bin/pipetask.sh"
+    source_url: str = "https://github.com/lsst-dm/uws_scripts"
+    commit_ref: str = "main"
+    version_variables: tuple[str, ...] = ("UWS_JOB_IMAGE_TAG", "EUPS_TAG")
+    timeout: float = 30.0
+    token_file: str = ""
+    ca_file: str = ""
+
+
+class InstanceConfig(_Frozen):
+    """Configuration of one instance; see the schema for the meaning and units."""
+
+    sal_index: int
+    instance: str = ""
+    backend: Literal["local", "uws"] = "local"
+    butler: str = ""
+    input_collection: str = ""
+    output_glob: str = "*"
+    metrics_glob: str = "*Metrics"
+    allowed_pipelines: tuple[str, ...] = ()
+    work_dir: str = ""
+    database: str = ""
+    mode: Literal["async", "sync"] = "async"
+    max_workers: int = 0
+    max_queued: int = 1000
+    newest_first: bool = False
+    prerequisite_policy: Literal["finished", "completed"] = "finished"
+    execution_duration: int = 0
+    retention: float = 2592000.0
+    keep_jobs: int = 100000
+    abort_grace: float = 8.0
+    unknown_grace: float = 3600.0
+    fault_after: float = 0.0
+    on_exit: Literal["leave", "wait", "abort"] = "leave"
+    environments: tuple[EnvironmentConfig, ...] = ()
+    limits: JobLimits = JobLimits()
+    url: str = ""
+    poll_interval: float = 1.0
+    uws: UwsConfig = UwsConfig()
+    simulation_duration: float = 10.0
+
+    @field_validator("butler", "work_dir", "url")
+    @classmethod
+    def _expand(cls, value: str) -> str:
+        """Fill in environment variables of OCPS itself."""
+        return os.path.expandvars(value)
+
+    def key(self) -> str:
+        """Return a name for the backend with this configuration.
+
+        The same configuration gives the same name in every process; what is
+        not the backend's affair does not count.
+        """
+        text = self.model_dump_json(exclude={"work_dir", "database", "on_exit", "fault_after", "instance"})
+        return f"{self.backend}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def directory(self) -> Path:
+        """Return the work directory, also where none is configured."""
+        if self.work_dir:
+            return Path(self.work_dir).expanduser().absolute()
+        state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+        return Path(state).expanduser() / "ocps" / str(self.sal_index)
+
+
+def validate(document: Any) -> None:
+    """Check a configuration document against the schema.
+
+    Parameters
+    ----------
+    document : `object`
+        What the file holds.
+
+    Raises
+    ------
+    ConfigError
+        With the place in it and what was expected there.
+    """
+    if not isinstance(document, dict):
+        raise ConfigError("at top level: expected a mapping with the key instances")
+    error = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(CONFIG_SCHEMA).iter_errors(document))
+    if error:
+        place = "/".join(str(part) for part in error.absolute_path) or "top level"
+        raise ConfigError(f"at {place}: {error.message}")
+
+
+def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig:
+    """Return the configuration of one instance.
+
+    Parameters
+    ----------
+    document : `~collections.abc.Mapping`
+        The whole configuration, also in the old form.
+    sal_index : `int`
+        Which instance.
+
+    Raises
+    ------
+    ConfigError
+        If it is not valid, or has no entry for the index.
+    """
+    validate(dict(document))
+    instances = document.get("instances")
+    if instances is None:
+        if "url" not in document:
+            raise ConfigError(
+                "at top level: expected instances (choose a configuration with settingsToApply), or url"
+            )
+        instances = [{"sal_index": sal_index, **document}]
+    found = [entry for entry in instances if entry["sal_index"] == sal_index]
+    if not found:
+        known = ", ".join(str(entry["sal_index"]) for entry in instances)
+        raise ConfigError(f"instances: no entry with sal_index {sal_index}; there are: {known}")
+    if len(found) > 1:
+        raise ConfigError(f"instances: {len(found)} entries with sal_index {sal_index}; expected one")
+    entry = dict(found[0])
+    entry.setdefault("backend", "uws" if entry.get("url") else "local")
+    if entry["backend"] == "uws" and not entry.get("url"):
+        raise ConfigError(f"instance {sal_index}: backend uws needs a url")
+    return InstanceConfig(**entry)

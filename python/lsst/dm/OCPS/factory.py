@@ -1,0 +1,134 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Configuration in, a ready `JobManager` out: the one place that knows all parts."""
+
+from __future__ import annotations
+
+__all__ = ["Parts", "check_config", "make_manager", "make_simulation", "use_config"]
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .backends.environments import Environments
+from .backends.local import LocalBackend
+from .backends.pipetask import ButlerConfig, PipetaskDefinition, PipetaskPlanner
+from .backends.simulation import SimulationBackend, SimulationDefinition
+from .config import InstanceConfig
+from .jobs.backend import Backend
+from .jobs.definitions import JobDefinition
+from .jobs.lane import Limits
+from .jobs.manager import JobManager
+from .jobs.store import JobStore
+from .jobs.workspace import Workspaces
+
+PIPETASK = "pipetask"
+"""Name of the general pipeline job, which ``execute`` asks for."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What one configuration makes: a backend, and what may be asked of it."""
+
+    backend: Backend
+    definitions: Mapping[str, JobDefinition]
+    limits: Limits
+
+
+def make_parts(config: InstanceConfig, workspaces: Workspaces, log: logging.Logger) -> Parts:
+    """Make what a configuration describes; nothing is started."""
+    data = ButlerConfig(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
+    environments = Environments(config.environments, config.limits.threads)
+    definition = PipetaskDefinition(PIPETASK, data, environments, config.allowed_pipelines)
+    planner = PipetaskPlanner(data, environments, config.limits.of_process())
+    backend = LocalBackend(workspaces, {"pipetask": planner}, log)
+    return Parts(backend, {PIPETASK: definition}, make_limits(config, max_workers=2))
+
+
+def make_limits(config: InstanceConfig, max_workers: int) -> Limits:
+    """Return the engine's limits; ``max_workers`` is used where none is configured."""
+    return Limits(
+        max_workers=config.max_workers or max_workers,
+        max_queued=config.max_queued,
+        mode=config.mode,
+        newest_first=config.newest_first,
+        prerequisite_policy=config.prerequisite_policy,
+        execution_duration=config.execution_duration,
+        retention=config.retention,
+        keep_jobs=config.keep_jobs,
+        abort_grace=config.abort_grace,
+        unknown_grace=config.unknown_grace,
+    )
+
+
+async def check_config(config: InstanceConfig, log: logging.Logger) -> None:
+    """Try whether jobs could run with a configuration.
+
+    Raises
+    ------
+    BackendError
+        If they could not, with the reason.
+    """
+    await make_parts(config, Workspaces(config.directory()), log).backend.check()
+
+
+async def make_manager(config: InstanceConfig, log: logging.Logger) -> JobManager:
+    """Open the engine that a configuration describes.
+
+    Jobs that were given to the backends of former configurations are taken
+    up by such backends.
+
+    Raises
+    ------
+    StoreError
+        If the work directory or the store cannot be used.
+    """
+    workspaces = Workspaces(config.directory())
+    workspaces.open()
+    url = config.database or f"sqlite+aiosqlite:///{workspaces.work_dir / 'jobs.sqlite3'}"
+    try:
+        store = await JobStore.open(url)
+    except BaseException:
+        workspaces.close()
+        raise
+    manager = JobManager(store, workspaces, log)
+    await manager.open()
+    for key in {job.backend for job in manager.live()}:
+        if key != config.key() and (former := await store.recall(f"backend {key}")):
+            await _use(manager, InstanceConfig.model_validate_json(former), log)
+    await use_config(manager, config, log)
+    return manager
+
+
+async def use_config(manager: JobManager, config: InstanceConfig, log: logging.Logger) -> None:
+    """Let new jobs run with this configuration; those there are keep theirs."""
+    await manager.store.remember(f"backend {config.key()}", config.model_dump_json(exclude={"database"}))
+    await _use(manager, config, log)
+
+
+async def _use(manager: JobManager, config: InstanceConfig, log: logging.Logger) -> None:
+    parts = make_parts(config, manager.workspaces, log)
+    await manager.use(config.key(), parts.backend, parts.definitions, parts.limits)
+
+
+async def make_simulation(duration: float, log: logging.Logger) -> JobManager:
+    """Open an engine that simulates: nothing is kept, no Butler, no processes.
+
+    Parameters
+    ----------
+    duration : `float`
+        How long each job lasts (s).
+    log : `logging.Logger`
+        Gets one line per change of phase.
+    """
+    workspaces = Workspaces(Path(tempfile.gettempdir()) / "ocps-simulation-has-no-files")
+    manager = JobManager(await JobStore.open(), workspaces, log)
+    await manager.open()
+    definitions = {PIPETASK: SimulationDefinition(PIPETASK)}
+    limits = Limits(max_workers=100_000, max_queued=100_000)
+    await manager.use("simulation", SimulationBackend(duration), definitions, limits)
+    return manager

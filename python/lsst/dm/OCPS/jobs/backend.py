@@ -1,0 +1,112 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The interface between the engine and what runs its jobs."""
+
+from __future__ import annotations
+
+__all__ = ["Backend", "BackendUpdate", "Report"]
+
+import abc
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .model import ErrorSummary, ExecutionPhase, Job, Progress, Result
+
+
+@dataclass(frozen=True, slots=True)
+class BackendUpdate:
+    """What a backend saw of one job; `None` means nothing new.
+
+    Parameters
+    ----------
+    phase : `ExecutionPhase` or `None`
+        The phase the engine behind shows. ABORTED means that the job was
+        stopped and that nothing of it runs any more.
+    message : `str` or `None`
+        What the job is doing, in words.
+    exit_code : `int` or `None`
+        The process's exit code; negative for a signal.
+    progress : `Progress` or `None`
+        Quanta done.
+    results : `tuple` [`Result`, ...] or `None`
+        All results.
+    error : `ErrorSummary` or `None`
+        Why it failed.
+    handle : `str` or `None`
+        The engine's own name for the job.
+    info : `~collections.abc.Mapping` or `None`
+        What is added to the job's ``info``.
+    """
+
+    phase: ExecutionPhase | None = None
+    message: str | None = None
+    exit_code: int | None = None
+    progress: Progress | None = None
+    results: tuple[Result, ...] | None = None
+    error: ErrorSummary | None = None
+    handle: str | None = None
+    info: Mapping[str, Any] | None = None
+
+
+Report = Callable[[str, BackendUpdate], None]
+"""How a backend tells the engine what it saw: ``report(job_id, update)``.
+
+It returns at once and may be called for jobs that have ended meanwhile.
+"""
+
+
+class Backend(abc.ABC):
+    """Something that runs jobs.
+
+    A backend reports what it sees and decides nothing: phases, retries of
+    whole jobs, deadlines and results are the engine's.
+    """
+
+    report: Report
+    """Set by `JobManager.use` before `open`."""
+
+    @abc.abstractmethod
+    async def open(self) -> None:
+        """Get ready; must not wait for anything that may be away."""
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Let go of everything in this process; jobs run on."""
+
+    @abc.abstractmethod
+    async def check(self) -> None:
+        """Try whether jobs could run, as far as that can be told beforehand.
+
+        Raises
+        ------
+        BackendError
+            If they could not; the text is the reason.
+        """
+
+    @abc.abstractmethod
+    async def submit(self, job: Job) -> None:
+        """Start a job, or make sure that it is started.
+
+        Idempotent by job id: called again after a restart in which it is
+        not known whether the first call was carried out.
+
+        Raises
+        ------
+        BackendError
+            If the job cannot be started. It ends as ERROR with this reason.
+        """
+
+    @abc.abstractmethod
+    async def cancel(self, job: Job) -> None:
+        """Begin to stop a job; ABORTED is reported when nothing runs any more."""
+
+    @abc.abstractmethod
+    async def reattach(self, jobs: Collection[Job]) -> None:
+        """Take up what this backend was given before a restart.
+
+        Each of ``jobs`` was passed to `submit`, but whether that was carried
+        out is not known; one that the engine behind does not have is started.
+        """

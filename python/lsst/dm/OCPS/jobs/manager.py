@@ -1,0 +1,451 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The engine, as its callers see it."""
+
+from __future__ import annotations
+
+__all__ = ["JobManager"]
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from .backend import Backend
+from .changes import Subscription
+from .definitions import JobDefinition
+from .dispatcher import Dispatcher
+from .errors import BackendError, RequestError, StoreError, TransitionError, UnknownJobError
+from .lane import Lane, Limits
+from .model import ACTIVE, TERMINAL, ExecutionPhase, Job, JobRequest, check_job_id, now
+from .store import JobQuery, JobStore
+from .workspace import Workspaces
+
+Phase = ExecutionPhase
+
+SWEEP_INTERVAL = 60.0
+"""How often (s), at least, to look for jobs whose destruction time has come."""
+
+
+class JobManager:
+    """The engine: accepts jobs, runs them on a backend, brings each to one end.
+
+    Parameters
+    ----------
+    store : `JobStore`
+        Where jobs are kept; closed by `close`.
+    workspaces : `Workspaces`
+        Where jobs' files are, open; closed by `close`.
+    log : `logging.Logger`, optional
+        Gets one line per change of phase.
+    """
+
+    def __init__(self, store: JobStore, workspaces: Workspaces, log: logging.Logger | None = None) -> None:
+        self.store = store
+        self.workspaces = workspaces
+        self.log = log or logging.getLogger(__name__)
+        self._dispatcher = Dispatcher(store, self.log)
+        self._ledger = self._dispatcher.ledger
+        self._current: Lane | None = None
+        self._sweep_now = asyncio.Event()
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        """Read what the store has; `use` then takes up each backend's jobs."""
+        await self._ledger.open()
+        self._dispatcher.spawn(self._sweep_forever())
+
+    async def close(self) -> None:
+        """Let go of everything; running jobs run on."""
+        self._ledger.changes.close()
+        await self._dispatcher.close()
+        await self.store.close()
+        self.workspaces.close()
+
+    async def use(
+        self, key: str, backend: Backend, definitions: Mapping[str, JobDefinition], limits: Limits
+    ) -> None:
+        """Give new jobs to this backend; jobs of another one stay with it.
+
+        Jobs that the store has for ``key`` from before are taken up.
+
+        Parameters
+        ----------
+        key : `str`
+            Names the backend with its configuration; the same after a restart.
+        backend : `Backend`
+            Not yet open; not used if ``key`` is in use already.
+        definitions : `~collections.abc.Mapping` [`str`, `JobDefinition`]
+            What may be asked for.
+        limits : `Limits`
+            How much is taken on.
+        """
+        lane = self._dispatcher.lanes.get(key)
+        if lane is None:
+            lane = await self._dispatcher.add(key, backend, definitions, limits)
+        self._current = lane
+
+    @property
+    def lane(self) -> Lane:
+        """The backend that new jobs go to, with its definitions and limits.
+
+        Raises
+        ------
+        BackendError
+            If there is none yet.
+        """
+        if self._current is None:
+            raise BackendError("OCPS is not configured yet")
+        return self._current
+
+    @property
+    def lanes(self) -> Mapping[str, Lane]:
+        """All backends in use, by key."""
+        return self._dispatcher.lanes
+
+    def live(self) -> list[Job]:
+        """Return all jobs that have their end before them."""
+        return list(self._ledger.live.values())
+
+    # What callers do
+
+    async def submit(self, request: JobRequest) -> Job:
+        """Accept a job, to be run as soon as may be.
+
+        Returns
+        -------
+        job : `Job`
+            The job, stored.
+
+        Raises
+        ------
+        RequestError
+            If something in the request is wrong.
+        QueueFullError
+            If no more jobs are taken now.
+        StoreError
+            If the job could not be stored.
+        """
+        lane = self.lane
+        definition = lane.definition(request.definition)
+        job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
+        await self._check_prerequisites(job_id, request.prerequisites)
+        spec = await definition.resolve(request, job_id)
+        job = self._new_job(lane, job_id, request, Phase.QUEUED, spec)
+        with self._place(lane, job_id):
+            job = await self._ledger.insert(job)
+        await self._dispatcher.consider(job)
+        return self._ledger.live.get(job_id, job)
+
+    async def create(self, request: JobRequest) -> Job:
+        """Accept a job that waits, PENDING, for `run`.
+
+        Its parameters are checked when it is run. Raises as `submit`.
+        """
+        lane = self.lane
+        job_id = lane.definition(request.definition).new_id(request)
+        await self._check_prerequisites(job_id, request.prerequisites)
+        return await self._ledger.insert(self._new_job(lane, job_id, request, Phase.PENDING, {}))
+
+    async def run(self, job_id: str) -> Job:
+        """Queue a job that is PENDING or HELD.
+
+        Raises
+        ------
+        TransitionError
+            If it is in another phase.
+        RequestError, QueueFullError, StoreError
+            As for `submit`; the job stays as it is.
+        """
+        job = await self.get(job_id)
+        if job.phase not in (Phase.PENDING, Phase.HELD):
+            raise TransitionError(f"Job {job_id} is {job.phase}; only a PENDING or HELD job can be run")
+        fields: dict[str, Any] = {"phase": Phase.QUEUED, "message": self._dispatcher.obstacle(job)}
+        lane = self._dispatcher.lanes[job.backend] if job.spec else self.lane
+        if not job.spec:
+            request = JobRequest(job.definition, job.parameters, run_id=job.run_id, owner=job.owner)
+            fields["spec"] = await lane.definition(job.definition).resolve(request, job_id)
+            fields["backend"] = lane.key
+
+        def queue(found: Job) -> dict[str, Any]:
+            if found.phase != job.phase or found.parameters != job.parameters:
+                raise TransitionError(f"Job {job_id} was changed by somebody else at the same time")
+            return fields
+
+        with self._place(lane, job_id):
+            job = await self._ledger.change(job_id, queue)
+        await self._dispatcher.consider(job)
+        return self._ledger.live.get(job_id, job)
+
+    async def modify(self, job_id: str, **changes: Any) -> Job:
+        """Change what a job's owner may change.
+
+        Parameters
+        ----------
+        job_id : `str`
+            Which job.
+        **changes
+            ``parameters`` (merged into the old ones) and ``run_id``, while
+            the job is PENDING; ``execution_duration`` (s), while it has not
+            ended; ``destruction`` (UTC).
+
+        Raises
+        ------
+        TransitionError
+            If the job's phase does not allow it.
+        RequestError
+            If a value is wrong.
+        """
+
+        def make(job: Job) -> dict[str, Any]:
+            if job.phase != Phase.PENDING and {"parameters", "run_id"} & changes.keys():
+                raise TransitionError(f"Job {job_id} is {job.phase}; this can be changed while PENDING only")
+            if job.terminal and "execution_duration" in changes:
+                raise TransitionError(f"Job {job_id} has ended ({job.phase})")
+            new = dict(changes)
+            if "parameters" in new:
+                new["parameters"] = {**job.parameters, **new["parameters"]}
+            if "execution_duration" in new:
+                new["execution_duration"] = self.lane.limits.check_duration(new["execution_duration"])
+            if "destruction" in new:
+                new["destruction"] = self._check_destruction(new["destruction"])
+            return new
+
+        await self.get(job_id)
+        job = await self._ledger.change(job_id, make)
+        self._sweep_now.set()
+        return job
+
+    async def hold(self, job_id: str) -> Job:
+        """Keep a job that waits from being started, until `run`.
+
+        Raises
+        ------
+        TransitionError
+            If it has been started, or has ended.
+        """
+
+        def make(job: Job) -> dict[str, Any]:
+            if job.dispatched:
+                raise TransitionError(f"Job {job_id} has been started already")
+            return {"phase": Phase.HELD, "message": "held"}
+
+        await self.get(job_id)
+        return await self._ledger.change(job_id, make)
+
+    async def abort(self, job_id: str, reason: str = "aborted on request") -> Job:
+        """Stop a job.
+
+        The wish is stored at once; the job is ABORTED when the backend says
+        that nothing of it runs any more, or after ``abort_grace``.
+
+        Returns
+        -------
+        job : `Job`
+            The job, ABORTED.
+
+        Raises
+        ------
+        UnknownJobError
+            If there is no such job.
+        TransitionError
+            If it had ended, or ended by itself before it could be stopped.
+        """
+
+        def wish(job: Job) -> dict[str, Any] | None:
+            if job.terminal:
+                raise TransitionError(f"Job {job_id} already {job.phase.lower()}")
+            if not job.dispatched:
+                return {"phase": Phase.ABORTED, "abort_reason": reason, "message": reason}
+            return None if job.abort_reason else {"abort_reason": reason, "message": f"stopping: {reason}"}
+
+        await self.get(job_id)
+        job = await self._ledger.change(job_id, wish)
+        if not job.terminal:
+            job = await self._dispatcher.stop(job)
+        if job.final_phase != Phase.ABORTED:
+            raise TransitionError(f"Job {job_id} already {job.phase.lower()}")
+        return job
+
+    async def destroy(self, job_id: str) -> None:
+        """Remove a job with its files and its record; stop it before if need be.
+
+        A record whose result has still to go out is kept until then, but not
+        shown any more.
+        """
+        job = await self.get(job_id)
+        if not job.terminal:
+            with contextlib.suppress(TransitionError):
+                await self.abort(job_id, "deleted")
+        await self.workspaces.remove(job_id)
+
+        def forget(job: Job) -> dict[str, Any]:
+            phase = {} if job.phase == Phase.ARCHIVED else {"phase": Phase.ARCHIVED}
+            return {**phase, "deleted": True, "results": ()}
+
+        job = await self._ledger.change(job_id, forget)
+        if job.origin != "sal" or job.published:
+            await self.store.delete(job_id)
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job as it is now.
+
+        Raises
+        ------
+        UnknownJobError
+            If there is none of this id.
+        """
+        job = await self._ledger.get(job_id)
+        if job.deleted:
+            raise UnknownJobError(job_id)
+        return job
+
+    async def find(self, query: JobQuery) -> list[Job]:
+        """Return the jobs that ``query`` asks for."""
+        return [job for job in await self.store.find(query) if not job.deleted]
+
+    async def wait(
+        self, job_id: str, timeout: float | None = None, phases: Collection[ExecutionPhase] = ACTIVE
+    ) -> Job:
+        """Wait until a job's phase changes.
+
+        Parameters
+        ----------
+        job_id : `str`
+            Which job.
+        timeout : `float` or `None`
+            How long to wait at most (s).
+        phases : `~collections.abc.Collection` [`ExecutionPhase`]
+            Phases in which to wait; in any other the job is returned at once.
+
+        Returns
+        -------
+        job : `Job`
+            The job after its phase changed or ``timeout`` ran out.
+        """
+        first = (await self.get(job_id)).phase
+        return await self._ledger.wait(
+            job_id, timeout, lambda job: job.phase != first or job.phase not in phases
+        )
+
+    async def wait_end(self, job_id: str, timeout: float | None = None) -> Job:
+        """Wait until a job has ended, at most ``timeout`` (s); return it as it is then."""
+        await self.get(job_id)
+        return await self._ledger.wait(job_id, timeout, lambda job: job.terminal)
+
+    @contextlib.asynccontextmanager
+    async def subscribe(self, wanted: Callable[[Job], bool]) -> AsyncIterator[Subscription]:
+        """Follow changes: ``async with … as changes: async for job in changes``.
+
+        Parameters
+        ----------
+        wanted : `~collections.abc.Callable`
+            Which jobs to show.
+        """
+        subscription = self._ledger.changes.subscribe(wanted)
+        try:
+            yield subscription
+        finally:
+            self._ledger.changes.unsubscribe(subscription)
+
+    async def unpublished(self, origin: str) -> list[Job]:
+        """Return the ended jobs of a face whose results have not gone out."""
+        return await self.store.find(JobQuery(origin=origin, published=False, phases=TERMINAL))
+
+    async def mark_published(self, job_id: str) -> None:
+        """Record that a job's result has gone out."""
+        with contextlib.suppress(UnknownJobError):
+            job = await self._ledger.change(
+                job_id, lambda job: None if job.published else {"published": True}
+            )
+            if job.deleted:
+                await self.store.delete(job_id)
+
+    # Accepting
+
+    def _new_job(
+        self, lane: Lane, job_id: str, request: JobRequest, phase: ExecutionPhase, spec: Mapping[str, Any]
+    ) -> Job:
+        time = now()
+        destruction = request.destruction or time + timedelta(seconds=lane.limits.retention)
+        job = Job(
+            id=job_id,
+            definition=request.definition,
+            phase=phase,
+            parameters=dict(request.parameters),
+            spec=spec,
+            backend=lane.key,
+            creation_time=time,
+            phase_time=time,
+            run_id=request.run_id,
+            owner=request.owner,
+            origin=request.origin,
+            priority=request.priority,
+            prerequisites=request.prerequisites,
+            execution_duration=lane.limits.check_duration(request.execution_duration),
+            destruction=self._check_destruction(destruction),
+        )
+        message = "" if phase == Phase.PENDING else self._dispatcher.obstacle(job)
+        return dataclasses.replace(job, message=message)
+
+    async def _check_prerequisites(self, job_id: str, prerequisites: Collection[str]) -> None:
+        for other in prerequisites:
+            if other == job_id:
+                raise RequestError(f"prereq_jobs: job {job_id} cannot wait for itself")
+            try:
+                await self.get(other)
+            except (UnknownJobError, RequestError):
+                raise RequestError(f"prereq_jobs: no such job: {other!r}") from None
+
+    def _check_destruction(self, time: datetime) -> datetime:
+        if time <= now():
+            raise RequestError(f"destruction {time:%Y-%m-%dT%H:%M:%SZ} is in the past")
+        return min(time, now() + timedelta(seconds=self.lane.limits.max_retention))
+
+    @contextlib.contextmanager
+    def _place(self, lane: Lane, job_id: str) -> Any:
+        """Take a place in the queue; give it back if the job is not stored."""
+        lane.reserve(job_id)
+        try:
+            yield
+        except BaseException:
+            lane.waiting.discard(job_id)
+            raise
+
+    # Ending their stay
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            delay = SWEEP_INTERVAL
+            try:
+                await self._sweep()
+                due = await self.store.next_destruction()
+                if due is not None:
+                    delay = min(delay, max(0.05, (due - now()).total_seconds()))
+            except StoreError as error:
+                self.log.error(f"Could not look for jobs to archive: {error}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._sweep_now.wait(), delay)
+            self._sweep_now.clear()
+
+    async def _sweep(self) -> None:
+        """Archive the jobs whose time has come or that are too many."""
+        doomed = await self.store.doomed(now())
+        if self._current:
+            doomed += await self.store.oldest_ended(self._current.limits.keep_jobs)
+        for job in doomed:
+            with contextlib.suppress(TransitionError, UnknownJobError):
+                if not job.terminal:
+                    await self.abort(job.id, "its destruction time has come")
+                # The record goes first: files without a record are found and
+                # removed by nobody, but a record without files says so.
+                await self._ledger.change(
+                    job.id, lambda _: {"phase": Phase.ARCHIVED, "results": (), "message": "archived"}
+                )
+                await self.workspaces.remove(job.id)

@@ -1,0 +1,78 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""A job as a document of the Rubin JSON dialect.
+
+The result that goes out over SAL and the answers of ``/api/v1`` have the same
+members, so both are made here.
+"""
+
+from __future__ import annotations
+
+__all__ = ["job_document", "parameters_document", "phase_name", "time_text"]
+
+from datetime import datetime
+from typing import Any
+
+from .jobs.model import ExecutionPhase, Job, now
+
+# Clients of today take "unknown" for the end of a job, and know no "held".
+_SHOWN = {
+    ExecutionPhase.UNKNOWN: "executing",
+    ExecutionPhase.SUSPENDED: "executing",
+    ExecutionPhase.HELD: "queued",
+}
+
+
+def phase_name(phase: ExecutionPhase) -> str:
+    """Return a phase as this dialect writes it."""
+    return _SHOWN.get(phase, phase.lower())
+
+
+def time_text(time: datetime | None) -> str | None:
+    """Return a time as this dialect writes it, UTC."""
+    return None if time is None else f"{time:%Y-%m-%d %H:%M:%S}+00:00"
+
+
+def parameters_document(job: Job) -> dict[str, Any]:
+    """Return a job's parameters as command and environment."""
+    spec, given = job.spec, job.parameters
+    values = {
+        "PIPELINE_URL": given.get("pipeline", spec.get("pipeline", "")),
+        "BUTLER_REPO": spec.get("butler", ""),
+        "DATA_QUERY": given.get("data_query", ""),
+        "RUN_OPTIONS": given.get("config", ""),
+        "OUTPUT_GLOB": " ".join(spec.get("output_glob", ())),
+    }
+    return {
+        "command": spec.get("command", job.definition),
+        "environment": [{"name": name, "value": value} for name, value in values.items()],
+    }
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    """Return a job with all members of the dialect.
+
+    ``executionDuration`` is the time it has run (s), as servers of this
+    dialect have it, not the limit of the same name in UWS.
+    """
+    elapsed = None
+    if job.start_time:
+        elapsed = round(((job.end_time or now()) - job.start_time).total_seconds(), 3)
+    message = job.error.message if job.error else job.message
+    return {
+        "jobId": job.id,
+        "runId": job.run_id or job.id,
+        "ownerId": job.owner,
+        "phase": phase_name(job.phase),
+        "creationTime": time_text(job.creation_time),
+        "startTime": time_text(job.start_time),
+        "endTime": time_text(job.end_time),
+        "executionDuration": elapsed,
+        "destruction": time_text(job.destruction),
+        "parameters": parameters_document(job),
+        "results": [{"id": number, "uri": result.uri} for number, result in enumerate(job.results)],
+        "errorSummary": {"message": message},
+        "jobInfo": dict(job.info),
+    }

@@ -1,0 +1,67 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Every difference between salobj 6 (DDS) and salobj 8 (Kafka), and nothing else."""
+
+from __future__ import annotations
+
+__all__ = [
+    "SALOBJ_MAJOR",
+    "ack_in_progress",
+    "csc_arguments",
+    "enter_fault",
+    "field",
+    "handle_sigterm",
+    "put",
+]
+
+import asyncio
+import inspect
+import signal
+from typing import Any
+
+from lsst.ts import salobj
+
+SALOBJ_MAJOR = int(salobj.__version__.split(".")[0]) if salobj.__version__[:1].isdigit() else 8
+"""Major version of salobj; an unreleased one counts as the newer interface."""
+
+
+async def put(event: Any, **fields: Any) -> None:
+    """Write an event, also if nothing in it has changed."""
+    if hasattr(event, "set_write"):
+        await event.set_write(force_output=True, **fields)
+    else:
+        event.set_put(force_output=True, **fields)
+
+
+async def ack_in_progress(command: Any, data: Any, timeout: float, result: str) -> None:
+    """Acknowledge a command as in progress; ``timeout`` (s) until the next acknowledgement."""
+    answer = command.ack_in_progress(data=data, timeout=timeout, result=result)
+    if inspect.isawaitable(answer):
+        await answer
+
+
+async def enter_fault(csc: Any, code: int, report: str) -> None:
+    """Bring a CSC to FAULT."""
+    answer = csc.fault(code=code, report=report)
+    if inspect.isawaitable(answer):
+        await answer
+
+
+def csc_arguments(settings: str) -> dict[str, str]:
+    """Return the constructor's argument that names the configuration to start with."""
+    return {"settings_to_apply" if SALOBJ_MAJOR < 7 else "override": settings}
+
+
+def field(data: Any, name: str) -> str:
+    """Return a field of a command, empty where the interface is too old to have it."""
+    return str(getattr(data, name, "") or "").strip()
+
+
+def handle_sigterm(csc: Any) -> None:
+    """Close a CSC on SIGTERM; salobj 8 does that by itself."""
+    if SALOBJ_MAJOR < 7:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, lambda: asyncio.ensure_future(csc.close()))
+        loop.add_signal_handler(signal.SIGINT, lambda: asyncio.ensure_future(csc.close()))
