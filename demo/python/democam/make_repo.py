@@ -89,6 +89,8 @@ def make_repo(
     ------
     FileExistsError
         If something else is in the way.
+    RuntimeError
+        If the registry database cannot be reached, is not empty or lacks the extension.
     ValueError
         If a day is not a day or there is none.
     """
@@ -142,7 +144,14 @@ def _fill(root: Path, exposures: Iterable[Exposure], seed: int, registry_db: str
     config = Config(str(Path(__file__).with_name("repo.yaml")))
     if registry_db is not None:
         config["registry", "db"] = registry_db
-    Butler.makeRepo(str(root), config=config, forceConfigRoot=registry_db is None)
+    try:
+        Butler.makeRepo(str(root), config=config, forceConfigRoot=registry_db is None)
+    except Exception as error:
+        if registry_db is None:
+            raise
+        # Anything may come from a database and its driver; its first line says what matters.
+        reason = str(error).splitlines()[0]
+        raise RuntimeError(f"The registry database cannot be used: {reason}") from error
     with Butler.from_config(str(root), writeable=True) as butler, tempfile.TemporaryDirectory() as staging:
         instrument = DemoCam()
         instrument.register(butler.registry)
@@ -311,7 +320,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             registry_db=args.registry_db,
             exist_ok=args.exist_ok,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(path)
