@@ -47,7 +47,7 @@ _c = {
     }.items()
 }
 
-_QUERY_TERM = re.compile(r"(\w+) *= *(?:'([^']*)'|(-?\d+))(?: +AND +|$)")
+_QUERY_TERM = re.compile(r"(\w+) *= *(?:'([^']*)'|(-?\d+))")
 
 
 def _call(name: str, *arguments: typing.Any) -> int:
@@ -146,13 +146,15 @@ class QueryCondition(ReadCondition):
 
     def __init__(self, reader: DataReader, mask: Iterable[DDSStateKind], query: str) -> None:
         super().__init__(reader, mask)
-        terms = list(_QUERY_TERM.finditer(query))
-        if not terms or "".join(term[0] for term in terms) != query:
-            raise ValueError(f"Cannot understand the query {query!r}; it must be like \"a = 1 AND b = 'x'\"")
-        self._wanted = [
-            (field, string if number is None else int(number))
-            for field, string, number in (term.groups() for term in terms)
-        ]
+        self._wanted: list[tuple[str, str | int]] = []
+        for term in query.split(" AND "):
+            match = _QUERY_TERM.fullmatch(term)
+            if match is None:
+                raise ValueError(
+                    f"Cannot understand the query {query!r}; it must be like \"a = 1 AND b = 'x'\""
+                )
+            field, string, number = match.groups()
+            self._wanted.append((field, string if number is None else int(number)))
 
     def accepts(self, sample: typing.Any) -> bool:
         """Return whether all fields have the values that the query asks for."""

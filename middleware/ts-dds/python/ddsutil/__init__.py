@@ -105,7 +105,7 @@ def parse_idl_file(path: str | os.PathLike[str]) -> dict[str, tuple[Field, ...]]
 class Sample:
     """Base of the topics' classes.
 
-    Cyclone is stricter about the values of fields than OpenSplice, and salobj and its users rely on the latter:
+    Cyclone is stricter about the values of fields than OpenSplice, on which salobj and its users rely.
     `to_wire` and `from_wire` bridge the difference.
     """
 
@@ -180,7 +180,7 @@ class TopicClass:
         return participant.create_topic(name, self.topic_data_class, qos)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _make_data_class(name: str, fields: tuple[Field, ...]) -> type[Sample]:
     """Return the class for a struct: the same one for the same fields."""
 

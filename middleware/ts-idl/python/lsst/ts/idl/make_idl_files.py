@@ -7,8 +7,8 @@
 
 A definition is a YAML file named like the component: its description, the generic topics it takes beside the
 mandatory ones (categories of ``generics.yaml``, or single topics), and its own topics by their SAL name. A
-topic is a description and fields; a field is ``[type, description]`` or ``[type, units, description]``, its type
-as in IDL (``string<256>``, ``long[5]``).
+topic is a description and fields; a field is ``[type, description]`` or ``[type, units, description]``, its
+type as in IDL (``string<256>``, ``long[5]``).
 """
 
 import argparse
@@ -21,7 +21,7 @@ import yaml
 
 from . import get_data_dir, get_idl_dir
 
-__all__ = ["make_idl", "main"]
+__all__ = ["main", "make_idl"]
 
 # What the first line of an IDL file says, and a CSC then reports as its versions: the generic topics are
 # those of ts_xml 10.2.0, and no ts_sal was needed.
