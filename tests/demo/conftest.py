@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 DEMOCAM_DIR = Path(__file__).parents[2] / "demo"
-SEED = 1
 
 sys.path.insert(0, str(DEMOCAM_DIR / "python"))
 
@@ -47,23 +46,27 @@ def command(
     """Return a pipetask command line; the pipeline's name is that of its file without the ending."""
     program = Path(sys.executable).with_name("pipetask")
     pipeline = f"$DEMOCAM_DIR/pipelines/{pipeline}.yaml"
-    return [str(program), "run", "-b", str(repo), "-i", inputs, "-o", output, "-p", pipeline] + [
-        "--register-dataset-types",
-        *options,
-    ]
+    options = ("--register-dataset-types", *options)
+    return [str(program), "run", "-b", str(repo), "-i", inputs, "-o", output, "-p", pipeline, *options]
 
 
 @pytest.fixture(scope="session")
-def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with one night."""
+def seed() -> int:
+    """Return the seed of the repository."""
+    return 1
+
+
+@pytest.fixture(scope="session")
+def repo(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Path:
+    """Make a repository with one night."""
     from democam.make_repo import make_repo
 
-    return make_repo(tmp_path_factory.mktemp("butler") / "repo", seed=SEED)
+    return make_repo(tmp_path_factory.mktemp("butler") / "repo", seed=seed)
 
 
 @pytest.fixture(scope="session")
 def pipetask(repo: Path) -> RunPipetask:
-    """A function that runs a pipeline to its end and returns what came of it."""
+    """Return a function that runs a pipeline to its end and returns what came of it."""
 
     def run(
         pipeline: str, output: str, *options: str, inputs: str = "DemoCam/raw/all"
@@ -81,7 +84,7 @@ def pipetask(repo: Path) -> RunPipetask:
 
 @pytest.fixture(scope="session")
 def bias_run(pipetask: RunPipetask) -> str:
-    """The output collection of a bias pipeline that ended well."""
+    """Return the output collection of a bias pipeline that ended well."""
     done = pipetask("bias", "u/test/bias", "-d", "exposure.observation_type = 'bias'")
     assert done.returncode == 0, done.stderr
     assert "Executed 11 quanta successfully, 0 failed and 0 remain" in done.stderr

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import io
 import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SEED, RunPipetask
 from democam.camera import AMPLIFIERS, DETECTORS
 from democam.make_repo import DEFAULT_DAY
 from democam.simulate import DetectorModel, true_best_focus
 from lsst.daf.butler import Butler
 from PIL import Image
+
+RunPipetask = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def size_of_png(content: bytes) -> tuple[int, int]:
@@ -30,10 +33,10 @@ def size_of_png(content: bytes) -> tuple[int, int]:
         return image.size
 
 
-def test_bias_finds_level_noise_and_hot_pixels(repo: Path, bias_run: str) -> None:
+def test_bias_finds_level_noise_and_hot_pixels(repo: Path, seed: int, bias_run: str) -> None:
     with Butler.from_config(str(repo), collections=bias_run, instrument="DemoCam") as butler:
         for detector in DETECTORS:
-            truth = DetectorModel.build(SEED, detector.id)
+            truth = DetectorModel.build(seed, detector.id)
             metrics = butler.get("biasMetrics", detector=detector.id)
             assert metrics["n_exposures"] == 4
             assert metrics["hot_pixels"] == len(truth.hot_pixels)
@@ -60,7 +63,7 @@ def test_results_can_be_retrieved_as_files(repo: Path, bias_run: str, tmp_path: 
     assert endings == [".fits", ".fits", ".png", ".yaml", ".yaml"]
 
 
-def test_flat_finds_the_gain(repo: Path, bias_run: str, pipetask: RunPipetask) -> None:
+def test_flat_finds_the_gain(repo: Path, seed: int, bias_run: str, pipetask: RunPipetask) -> None:
     query = ("-d", "exposure.observation_type = 'flat'")
     done = pipetask("flat", "u/test/flat", *query, inputs=f"{bias_run},DemoCam/raw/all")
     assert done.returncode == 0, done.stderr
@@ -74,19 +77,19 @@ def test_flat_finds_the_gain(repo: Path, bias_run: str, pipetask: RunPipetask) -
             # In electrons the amplifiers agree, and what is left is the response of the pixels.
             for amp in AMPLIFIERS:
                 flat[:, amp.image] *= amp.gain
-            ratio = flat / DetectorModel.build(SEED, detector.id).response
+            ratio = flat / DetectorModel.build(seed, detector.id).response
             assert np.std(ratio / ratio.mean()) < 0.01
         assert size_of_png(butler.get("flatQuickLook", physical_filter="r_demo")) == (1240, 702)
 
 
-def test_focus_sweep_finds_the_focus(repo: Path, pipetask: RunPipetask) -> None:
+def test_focus_sweep_finds_the_focus(repo: Path, seed: int, pipetask: RunPipetask) -> None:
     done = pipetask("focusSweep", "u/test/focus", "-d", "exposure.observation_type = 'focus'")
     assert done.returncode == 0, done.stderr
     data_id = {"instrument": "DemoCam", "group": f"{DEFAULT_DAY}-focus"}
     with Butler.from_config(str(repo), collections="u/test/focus") as butler:
         metrics = butler.get("focusSweepMetrics", data_id)
         assert metrics["unit"] == "mm"
-        truth = true_best_focus(SEED, DEFAULT_DAY)
+        truth = true_best_focus(seed, DEFAULT_DAY)
         assert abs(metrics["best_focus"] - truth) < 4.0 * metrics["best_focus_err"]
         assert size_of_png(butler.get("focusSweepPlot", data_id)) == (1120, 880)
 

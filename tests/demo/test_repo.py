@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SEED
 from democam.formatters import to_fits
 from democam.image import DemoImage
 from democam.instrument import DemoCam
@@ -48,11 +47,11 @@ def test_repository_knows_instrument_exposures_and_raws(repo: Path) -> None:
         assert raw.header["IMGTYPE"] == "bias"
 
 
-def test_same_seed_makes_same_raws_and_another_seed_others(tmp_path: Path) -> None:
+def test_same_seed_makes_same_raws_and_another_seed_others(seed: int, tmp_path: Path) -> None:
     days = (20261120, 20261121)
-    first = contents(make_repo(tmp_path / "a", days=days, seed=SEED, plan=SMALL))
-    assert contents(make_repo(tmp_path / "b", days=days, seed=SEED, plan=SMALL)) == first
-    other = contents(make_repo(tmp_path / "c", days=days, seed=SEED + 1, plan=SMALL))
+    first = contents(make_repo(tmp_path / "a", days=days, seed=seed, plan=SMALL))
+    assert contents(make_repo(tmp_path / "b", days=days, seed=seed, plan=SMALL)) == first
+    other = contents(make_repo(tmp_path / "c", days=days, seed=seed + 1, plan=SMALL))
     assert len(first) == 8
     assert other.keys() == first.keys()
     assert not {checksum for _, checksum in first.values()} & {checksum for _, checksum in other.values()}
@@ -65,27 +64,27 @@ def test_an_existing_place_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-def test_an_existing_repository_is_kept_when_it_is_the_same(repo: Path) -> None:
+def test_an_existing_repository_is_kept_when_it_is_the_same(seed: int, repo: Path) -> None:
     before = (repo / "butler.yaml").stat().st_mtime_ns
-    assert make_repo(repo, seed=SEED, exist_ok=True) == repo
+    assert make_repo(repo, seed=seed, exist_ok=True) == repo
     assert (repo / "butler.yaml").stat().st_mtime_ns == before
     with pytest.raises(FileExistsError, match="use it as it is"):
-        make_repo(repo, seed=SEED)
+        make_repo(repo, seed=seed)
     with pytest.raises(FileExistsError, match="another seed"):
-        make_repo(repo, seed=SEED + 1, exist_ok=True)
+        make_repo(repo, seed=seed + 1, exist_ok=True)
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(ValueError):
         make_repo(tmp_path / "deep" / "repo", days=(20261399,))
-    with pytest.raises(RuntimeError, match="registry database cannot be used: .*nosuch"):
+    with pytest.raises(RuntimeError, match=r"registry database cannot be used: .*nosuch"):
         make_repo(tmp_path / "repo", plan=SMALL, registry_db="nosuch://host/database")
     assert not (tmp_path / "repo").exists()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_command_line_says_what_is_wrong(repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(repo), "--exist-ok", "--seed", str(SEED)]) == 0
+def test_command_line_says_what_is_wrong(seed: int, repo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(repo), "--exist-ok", "--seed", str(seed)]) == 0
     assert capsys.readouterr().out.strip() == str(repo)
     assert main([str(repo)]) == 1
     assert "choose another place" in capsys.readouterr().err

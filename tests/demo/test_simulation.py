@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from democam import simulate
@@ -82,7 +84,7 @@ def test_a_night_has_its_exposures_in_order() -> None:
     exposures = list(plan_night(DAY, Plan(biases=2, flats=1, focus_positions=(-1.0, 1.0))))
     assert [e.observation_type for e in exposures] == ["bias", "bias", "flat", "focus", "focus"]
     assert [e.id for e in exposures] == [DAY * 100_000 + n for n in range(1, 6)]
-    assert all(a.end <= b.begin for a, b in zip(exposures, exposures[1:], strict=False))
+    assert all(a.end <= b.begin for a, b in pairwise(exposures))
 
 
 def test_a_day_that_is_none_is_refused() -> None:
