@@ -122,7 +122,8 @@ def test_a_sweep_without_focus_is_refused() -> None:
 
 def test_hot_pixels_and_columns_are_repaired_and_stars_are_not() -> None:
     rng = np.random.default_rng(1)
-    image = 40.0 + rng.normal(0.0, 5.0, (256, 256)) + 2.0e4 * simulate._donut(100.3, 90.6, 0.0, 0.85)
+    image = 40.0 + rng.normal(0.0, 5.0, (256, 256))
+    simulate._add_donut(image, simulate.Star(100.3, 90.6, 2.0e4), 0.0, 0.85)
     flawed = image.copy()
     flawed[30, 40] += 2000.0
     flawed[:, 200] += 60.0

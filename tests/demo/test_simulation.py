@@ -72,7 +72,8 @@ def test_flats_are_vignetted_away_from_the_optical_axis() -> None:
 
 def test_a_donut_grows_as_geometry_says() -> None:
     for radius in (0.0, 5.0, 12.0, 18.0):
-        image = simulate._donut(128.0, 128.0, radius, simulate.SEEING)
+        image = np.zeros(SHAPE)
+        simulate._add_donut(image, simulate.Star(128.0, 128.0, 1.0), radius, simulate.SEEING)
         rows, columns = np.indices(SHAPE)
         expected = radius**2 * (1.0 + OPTICS.obscuration**2) / 4.0 + simulate.SEEING**2
         assert image.sum() == pytest.approx(1.0, abs=1e-3)

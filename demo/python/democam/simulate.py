@@ -276,13 +276,13 @@ def focus_frame(seed: int, exposure: int, detector: int, day_obs: int, position:
     radius = OPTICS.radius_per_mm * abs(defocus)
     electrons = np.full(SHAPE, SKY)
     for star in star_field(seed, day_obs, detector):
-        electrons += star.flux * _donut(star.row, star.column, radius, seeing)
+        _add_donut(electrons, star, radius, seeing)
     rng = _generator(seed, _FLUX, exposure, detector)
     return _read_out(seed, exposure, detector, rng.poisson(electrons).astype(float))
 
 
-def _donut(row: float, column: float, radius: float, seeing: float) -> np.ndarray:
-    """Return the image of a star of unit flux, shape `SHAPE`.
+def _add_donut(electrons: np.ndarray, star: Star, radius: float, seeing: float) -> None:
+    """Add a star to an image.
 
     The pupil is an annulus of the given outer radius, blurred by Gaussian seeing (both in pixels). It is
     summed up from a few hundred spots spread evenly over the annulus: second moments then come out
@@ -293,8 +293,16 @@ def _donut(row: float, column: float, radius: float, seeing: float) -> np.ndarra
     inner2 = OPTICS.obscuration**2
     spot_radius = radius * np.sqrt(inner2 + (1.0 - inner2) * index / n_spots)
     angle = index * np.pi * (3.0 - np.sqrt(5.0))  # the golden angle covers a disc without rows or spokes
-    y = np.arange(SHAPE[0])[None, :] - row - (spot_radius * np.sin(angle))[:, None]
-    x = np.arange(SHAPE[1])[None, :] - column - (spot_radius * np.cos(angle))[:, None]
+    rows = _reach(star.row, radius + 7.0 * seeing, electrons.shape[0])
+    columns = _reach(star.column, radius + 7.0 * seeing, electrons.shape[1])
+    y = rows[None, :] - star.row - (spot_radius * np.sin(angle))[:, None]
+    x = columns[None, :] - star.column - (spot_radius * np.cos(angle))[:, None]
     # A Gaussian is a product of its axes, so the sum over spots is a matrix product.
     profile_y, profile_x = np.exp(-0.5 * (y / seeing) ** 2), np.exp(-0.5 * (x / seeing) ** 2)
-    return (profile_y.T @ profile_x) / (2.0 * np.pi * seeing**2 * n_spots)
+    light = star.flux * (profile_y.T @ profile_x) / (2.0 * np.pi * seeing**2 * n_spots)
+    electrons[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += light
+
+
+def _reach(centre: float, distance: float, size: int) -> np.ndarray:
+    """Return the indices of pixels within a distance of a centre that lies on the image."""
+    return np.arange(max(0, int(centre - distance)), min(size, int(centre + distance) + 2))
