@@ -65,7 +65,7 @@ def repair(image: np.ndarray, noise: float) -> np.ndarray:
     beside = (np.roll(level, 1) + np.roll(level, -1)) / 2.0
     # A donut changes a column's median too, but that of its neighbours about as much.
     bright = np.flatnonzero(level - beside > 2.0 * noise)
-    for column in bright:
+    for column in bright.tolist():
         left, right = max(column - 1, 0), min(column + 1, image.shape[1] - 1)
         image[:, column] = (image[:, left] + image[:, right]) / 2.0
 
@@ -110,7 +110,7 @@ def measure_donuts(
     searched[border:-border, border:-border] = found[border:-border, border:-border]
     donuts: list[Donut] = []
     for _ in range(limit):
-        row, column = np.unravel_index(int(np.argmax(searched)), searched.shape)
+        row, column = divmod(int(np.argmax(searched)), searched.shape[1])
         if searched[row, column] < threshold * noise * box:
             break
         donut = _measure_one(image, float(row), float(column), aperture, noise, margin)

@@ -77,6 +77,7 @@ class CombineBiasTask(DemoTask):
 
     ConfigClass = CombineBiasConfig
     _DefaultName = "combineBias"
+    config: CombineBiasConfig
 
     def run(self, frames: Sequence[DemoImage], **kwargs: Any) -> Struct:
         """Combine a detector's biases.
@@ -199,6 +200,7 @@ class BiasQuickLookTask(DemoTask):
 
     ConfigClass = BiasQuickLookConfig
     _DefaultName = "biasQuickLook"
+    config: BiasQuickLookConfig
 
     def run(self, bias: Sequence[DemoImage], metrics: Sequence[dict[str, Any]], **kwargs: Any) -> Struct:
         """Draw the picture.

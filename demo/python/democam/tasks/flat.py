@@ -64,6 +64,7 @@ class CombineFlatTask(DemoTask):
 
     ConfigClass = CombineFlatConfig
     _DefaultName = "combineFlat"
+    config: CombineFlatConfig
 
     def run(self, frames: Sequence[DemoImage], **kwargs: Any) -> Struct:
         """Combine a detector's flats of one filter.
@@ -167,6 +168,7 @@ class FlatQuickLookTask(DemoTask):
 
     ConfigClass = FlatQuickLookConfig
     _DefaultName = "flatQuickLook"
+    config: FlatQuickLookConfig
 
     def run(self, flat: Sequence[DemoImage], metrics: Sequence[dict[str, Any]], **kwargs: Any) -> Struct:
         """Draw the picture.

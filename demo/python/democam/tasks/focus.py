@@ -72,6 +72,7 @@ class MeasureDonutsTask(DemoTask):
 
     ConfigClass = MeasureDonutsConfig
     _DefaultName = "measureDonuts"
+    config: MeasureDonutsConfig
 
     def run(self, raw: DemoImage, **kwargs: Any) -> Struct:
         """Measure one frame.
@@ -190,6 +191,7 @@ class FitFocusTask(DemoTask):
 
     ConfigClass = FitFocusConfig
     _DefaultName = "fitFocus"
+    config: FitFocusConfig
 
     def run(
         self, measurements: Sequence[dict[str, Any]], cutouts: Sequence[DemoImage], **kwargs: Any

@@ -88,6 +88,7 @@ class IsrTask(DemoTask):
 
     ConfigClass = IsrConfig
     _DefaultName = "isr"
+    config: IsrConfig
 
     def run(self, raw: DemoImage, bias: DemoImage | None = None, **kwargs: Any) -> Struct:
         """Process one frame.

@@ -70,6 +70,7 @@ class MisbehaveTask(DemoTask):
 
     ConfigClass = MisbehaveConfig
     _DefaultName = "misbehave"
+    config: MisbehaveConfig
 
     def run(self, **kwargs: Any) -> Struct:
         """Misbehave.

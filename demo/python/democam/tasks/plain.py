@@ -48,6 +48,7 @@ class OneQuantumTask(DemoTask):
 
     ConfigClass = OneQuantumConfig
     _DefaultName = "oneQuantum"
+    config: OneQuantumConfig
 
     def run(self, **kwargs: Any) -> Struct:
         """Return ``metrics``, a `dict` with the configured ``value``."""
@@ -87,6 +88,7 @@ class SlowTask(DemoTask):
 
     ConfigClass = SlowConfig
     _DefaultName = "slow"
+    config: SlowConfig
 
     def run(self, raw: DemoImage, **kwargs: Any) -> Struct:
         """Sleep.
@@ -126,6 +128,7 @@ class BrokenTask(DemoTask):
 
     ConfigClass = BrokenConfig
     _DefaultName = "broken"
+    config: BrokenConfig
 
     def run(self, raw: DemoImage, **kwargs: Any) -> Struct:
         """Measure the mean of a frame unless its detector is the broken one.
