@@ -10,7 +10,18 @@ written, with the same defaults (a test compares the two).
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "InstanceConfig", "JobLimits", "SalIndex", "UwsConfig", "load_instance", "validate"]
+__all__ = [
+    "AuthConfig",
+    "CommandConfig",
+    "ConfigError",
+    "HttpConfig",
+    "InstanceConfig",
+    "JobLimits",
+    "SalIndex",
+    "UwsConfig",
+    "load_instance",
+    "validate",
+]
 
 import enum
 import hashlib
@@ -85,6 +96,41 @@ class UwsConfig(_Frozen):
     ca_file: str = ""
 
 
+class CommandConfig(_Frozen):
+    """What ``PUT /job`` may run; see the schema."""
+
+    command: str
+    url: str = ""
+    commit_ref: str = ""
+
+
+class AuthConfig(_Frozen):
+    """Who may use the HTTP face; see the schema."""
+
+    method: Literal["none", "secrets", "proxy"] = "none"
+    file: str = ""
+    header: str = "X-Auth-Request-User"
+    proxies: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    anonymous: bool = False
+    force: bool = False
+
+
+class HttpConfig(_Frozen):
+    """The HTTP face; see the schema."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    base_path: str = "/api/v1"
+    uws_path: str = "/uws"
+    domain: str = ""
+    protocol: Literal["http", "https"] = "http"
+    max_body: int = 1_048_576
+    max_upload: int = 104_857_600
+    max_jobs: int = 0
+    auth: AuthConfig = AuthConfig()
+
+
 class InstanceConfig(_Frozen):
     """Configuration of one instance; see the schema for the meaning and units."""
 
@@ -115,7 +161,15 @@ class InstanceConfig(_Frozen):
     url: str = ""
     poll_interval: float = 1.0
     uws: UwsConfig = UwsConfig()
+    definitions: tuple[str, ...] = ()
+    commands: tuple[CommandConfig, ...] = ()
+    http: HttpConfig | None = None
     simulation_duration: float = 10.0
+
+    @field_validator("definitions")
+    @classmethod
+    def _expand_each(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(os.path.expandvars(value) for value in values)
 
     @field_validator("butler", "work_dir", "url")
     @classmethod
@@ -129,7 +183,9 @@ class InstanceConfig(_Frozen):
         The same configuration gives the same name in every process; what is
         not the backend's affair does not count.
         """
-        text = self.model_dump_json(exclude={"work_dir", "database", "on_exit", "fault_after", "instance"})
+        text = self.model_dump_json(
+            exclude={"work_dir", "database", "on_exit", "fault_after", "instance", "http"}
+        )
         return f"{self.backend}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def directory(self) -> Path:

@@ -89,6 +89,9 @@ class JobManager:
         lane = self._dispatcher.lanes.get(key)
         if lane is None:
             lane = await self._dispatcher.add(key, backend, definitions, limits)
+        else:
+            # Their files may have changed; jobs that were accepted keep what these made of them.
+            lane.definitions = definitions
         self._current = lane
 
     @property
