@@ -37,6 +37,7 @@ class MisbehaveConfig(PipelineTaskConfig, pipelineConnections=MisbehaveConnectio
     how = ChoiceField[str](
         doc="What to do wrong.",
         default="nothing",
+        optional=False,
         allowed={
             "nothing": "Behave.",
             "raise": "Raise an exception.",
