@@ -1,0 +1,248 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""For integration testers: a CSC as a process of its own, and a script that talks to it.
+
+The demo, the tests and the benchmarks of OCPS use it; so may anybody's.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CscProcess", "Script", "private_bus"]
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from lsst.ts import salobj
+
+START_TIMEOUT = 90.0
+"""How long (s) a CSC may take to come up; imports on a loaded machine take their time."""
+
+FINAL_ACKS = frozenset(salobj.SalRetCode) - {
+    salobj.SalRetCode.CMD_ACK,
+    salobj.SalRetCode.CMD_INPROGRESS,
+}
+
+
+def private_bus(environ: dict[str, str] | os._Environ[str] = os.environ) -> None:
+    """Set up SAL so that nobody else on this machine is heard."""
+    environ["LSST_DDS_PARTITION_PREFIX"] = f"ocps_{uuid.uuid4().hex[:12]}"
+
+
+class CscProcess:
+    """``run_OCPS.py`` as a process of its own; an asynchronous context manager.
+
+    Parameters
+    ----------
+    *arguments : `str`
+        Command line.
+    environment : `~collections.abc.Mapping` [`str`, `str`], optional
+        Environment variables beyond those of this process.
+    log : `pathlib.Path` or `None`
+        Where its standard output and error go; `None` for nowhere.
+    """
+
+    def __init__(
+        self, *arguments: str, environment: Mapping[str, str] | None = None, log: Path | None = None
+    ) -> None:
+        self.arguments = arguments
+        self.environment = {**os.environ, **(environment or {})}
+        self.log = log
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> CscProcess:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.process is not None
+        return self.process.pid
+
+    async def start(self) -> None:
+        """Start it; it may take seconds until it can be heard."""
+        with open(self.log or os.devnull, "ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                "from lsst.dm.OCPS.csc import main; main()",
+                *self.arguments,
+                env=self.environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    async def stop(self, number: int = signal.SIGTERM, timeout: float = 30.0) -> int:
+        """End it with a signal and return its exit code; after ``timeout`` (s) kill it."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.send_signal(number)
+            try:
+                await asyncio.wait_for(self.process.wait(), timeout)
+            except TimeoutError:
+                self.process.kill()
+        return await self.process.wait()
+
+    async def kill(self) -> None:
+        """End it as a crash would."""
+        await self.stop(signal.SIGKILL)
+
+
+class Script:
+    """What an observing script does with an OCPS, with everything it hears kept.
+
+    Parameters
+    ----------
+    remote : `lsst.ts.salobj.Remote`
+        A started remote of the OCPS.
+
+    Attributes
+    ----------
+    job_ids, results : `list`
+        Every ``job_id`` and ``job_result`` event, in the order of arrival.
+    """
+
+    def __init__(self, remote: Any) -> None:
+        self.remote = remote
+        self.job_ids: list[Any] = []
+        self.results: list[Any] = []
+        self._news = asyncio.Condition()
+        remote.evt_job_id.callback = self._heard_id
+        remote.evt_job_result.callback = self._heard_result
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, index: int = 1) -> AsyncIterator[Script]:
+        """Make a remote, and wait until the OCPS can be heard."""
+        async with salobj.Domain() as domain:
+            remote = salobj.Remote(domain, "OCPS", index=index)
+            await remote.start_task
+            script = cls(remote)
+            await script.wait_for_csc()
+            yield script
+
+    async def wait_for_csc(self) -> Any:
+        """Wait until the OCPS has said what state it is in; return that."""
+        data = await self.remote.evt_summaryState.aget(timeout=START_TIMEOUT)
+        return salobj.State(data.summaryState)
+
+    async def set_state(self, state: Any, settings: str = "") -> None:
+        """Bring the OCPS to a state."""
+        await salobj.set_summary_state(self.remote, state, settingsToApply=settings, timeout=60)
+
+    async def execute(self, pipeline: str, timeout: float = 30.0, **fields: str) -> Execution:
+        """Command a pipeline, as scripts do: without waiting for its end.
+
+        Parameters
+        ----------
+        pipeline : `str`
+            The pipeline.
+        timeout : `float`
+            How long the first answers may take (s).
+        **fields
+            Other fields of ``execute``.
+
+        Returns
+        -------
+        execution : `Execution`
+            The running command.
+
+        Raises
+        ------
+        lsst.ts.salobj.AckError
+            If it is refused.
+        """
+        command = self.remote.cmd_execute
+        every_field = dict.fromkeys(
+            ("version", "config", "data_query", "prereq_jobs", "output_dataset_types"), ""
+        )
+        command.set(pipeline=pipeline, **(every_field | fields))
+        ack = await command.start(timeout=timeout, wait_done=False)
+        acks = [ack]
+        while ack.ack != salobj.SalRetCode.CMD_INPROGRESS:
+            ack = await command.next_ackcmd(ack, timeout=timeout, wait_done=False)
+            acks.append(ack)
+        return Execution(self, json.loads(ack.result)["job_id"], acks)
+
+    async def result(self, job_id: str, timeout: float = 120.0) -> Any:
+        """Return the ``job_result`` of a job, waiting for it at most ``timeout`` (s)."""
+
+        def found() -> Any:
+            return next((data for data in self.results if data.job_id == job_id), None)
+
+        async with asyncio.timeout(timeout), self._news:
+            await self._news.wait_for(found)
+        return found()
+
+    async def _heard_id(self, data: Any) -> None:
+        async with self._news:
+            self.job_ids.append(data)
+            self._news.notify_all()
+
+    async def _heard_result(self, data: Any) -> None:
+        async with self._news:
+            self.results.append(data)
+            self._news.notify_all()
+
+
+class Execution:
+    """One ``execute`` under way; its acknowledgements are read as they come.
+
+    A remote of salobj 6 forgets a command at its final acknowledgement, so
+    that must not be asked for later.
+
+    Parameters
+    ----------
+    script : `Script`
+        Who commanded it.
+    job_id : `str`
+        The job's id.
+    acks : `list`
+        Acknowledgements so far.
+    """
+
+    def __init__(self, script: Script, job_id: str, acks: list[Any]) -> None:
+        self.script = script
+        self.job_id = job_id
+        self.acks = acks
+        self._following = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        command = self.script.remote.cmd_execute
+        while self.acks[-1].ack not in FINAL_ACKS:
+            try:
+                ack = await command.next_ackcmd(self.acks[-1], timeout=3600, wait_done=False)
+            except salobj.AckError as error:
+                ack = error.ackcmd
+            self.acks.append(ack)
+
+    async def done(self, timeout: float = 120.0) -> Any:
+        """Wait for the final acknowledgement and return it, also if it tells of a failure."""
+        await asyncio.wait_for(asyncio.shield(self._following), timeout)
+        return self.acks[-1]
+
+    async def result(self, timeout: float = 120.0) -> dict[str, Any]:
+        """Wait for the result; return its JSON with ``exit_code`` added."""
+        data = await self.script.result(self.job_id, timeout)
+        return {**json.loads(data.result), "exit_code": data.exit_code}
