@@ -130,6 +130,34 @@ class HttpConfig(_Frozen):
     max_jobs: int = 0
     auth: AuthConfig = AuthConfig()
 
+    def overridden(self, environ: Mapping[str, str] = os.environ) -> HttpConfig:
+        """Return this with what API_PORT, API_BASEPATH, API_DOMAIN and API_PROTOCOL say instead.
+
+        Raises
+        ------
+        ConfigError
+            If one of them cannot be used.
+        """
+        names = {"port": "API_PORT", "base_path": "API_BASEPATH", "domain": "API_DOMAIN"}
+        names["protocol"] = "API_PROTOCOL"
+        found = {field: environ[name] for field, name in names.items() if environ.get(name)}
+        document = {**self.model_dump(mode="json"), **found}
+        if "port" in found and found["port"].isdigit():
+            document["port"] = int(found["port"])
+        errors = jsonschema.Draft7Validator(
+            {**CONFIG_SCHEMA["definitions"]["http"], "definitions": CONFIG_SCHEMA["definitions"]}
+        ).iter_errors(document)
+        for error in errors:
+            field = str(next(iter(error.absolute_path), ""))
+            raise ConfigError(f"{names.get(field, field)}: {error.message}")
+        return HttpConfig(**document)
+
+    def public_url(self) -> str:
+        """Return the address of this server as configured; empty where no port is."""
+        if self.domain:
+            return f"{self.protocol}://{self.domain}"
+        return f"{self.protocol}://{self.host}:{self.port}" if self.port else ""
+
 
 class InstanceConfig(_Frozen):
     """Configuration of one instance; see the schema for the meaning and units."""

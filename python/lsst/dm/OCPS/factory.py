@@ -14,13 +14,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .backends.command import CommandPlanner
 from .backends.environments import Environments
 from .backends.local import LocalBackend
 from .backends.pipetask import ButlerConfig, PipetaskDefinition, PipetaskPlanner
+from .backends.planner import Planner
 from .backends.simulation import SimulationBackend, SimulationDefinition
 from .config import InstanceConfig
+from .definition_files import load_definitions
 from .jobs.backend import Backend
 from .jobs.definitions import JobDefinition
+from .jobs.events import EventAddress, EventKey
 from .jobs.lane import Limits
 from .jobs.manager import JobManager
 from .jobs.store import JobStore
@@ -44,9 +48,22 @@ def make_parts(config: InstanceConfig, workspaces: Workspaces, log: logging.Logg
     data = ButlerConfig(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
     environments = Environments(config.environments, config.limits.threads)
     definition = PipetaskDefinition(PIPETASK, data, environments, config.allowed_pipelines)
-    planner = PipetaskPlanner(data, environments, config.limits.of_process())
-    backend = LocalBackend(workspaces, {"pipetask": planner}, log)
-    return Parts(backend, {PIPETASK: definition}, make_limits(config, max_workers=2))
+    limits = config.limits.of_process()
+    planners: dict[str, Planner] = {
+        "pipetask": PipetaskPlanner(data, environments, limits),
+        "command": CommandPlanner(environments, limits, _events(config, workspaces)),
+    }
+    backend = LocalBackend(workspaces, planners, log)
+    definitions = load_definitions(config.definitions, definition)
+    return Parts(backend, definitions, make_limits(config, max_workers=2))
+
+
+def _events(config: InstanceConfig, workspaces: Workspaces) -> EventAddress | None:
+    """Return where jobs may report their progress, if HTTP is served."""
+    http = config.http.overridden() if config.http else None
+    if http is None or not http.public_url() or not workspaces.work_dir.is_dir():
+        return None
+    return EventAddress(http.public_url() + http.base_path, EventKey.of(workspaces.work_dir))
 
 
 def make_limits(config: InstanceConfig, max_workers: int) -> Limits:

@@ -10,7 +10,7 @@ and the last lines of its log.
 
 from __future__ import annotations
 
-__all__ = ["PipetaskOutcome", "explain"]
+__all__ = ["PipetaskOutcome", "explain", "signal_reason"]
 
 import fnmatch
 import json
@@ -179,7 +179,7 @@ def _reason(outcome: PipetaskOutcome, workspace: Workspace, tail: list[str]) -> 
         return "its supervisor was killed, so how it ended is not known (exit code unknown)"
     text = "\n".join(tail)
     if code < 0:
-        return _signal_reason(-code, text)
+        return signal_reason(-code)
     what = "the pipeline ran, but its outputs could not be retrieved" if outcome.step else "pipetask failed"
     if outcome.failures:
         return _quantum_reason(outcome)
@@ -198,7 +198,8 @@ def _reason(outcome: PipetaskOutcome, workspace: Workspace, tail: list[str]) -> 
     return f"{what} (exit code {code})" + (f": {last.strip()}" if last else "")
 
 
-def _signal_reason(number: int, text: str) -> str:
+def signal_reason(number: int) -> str:
+    """Say what it means that a process was ended by a signal."""
     try:
         name = signal.Signals(number).name
     except ValueError:

@@ -9,11 +9,14 @@ from __future__ import annotations
 __all__ = ["JobDefinition"]
 
 import abc
+import fnmatch
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .errors import NotAllowedError
 from .model import JobRequest
+from .parameters import Parameter, check_parameters
 
 
 class JobDefinition(abc.ABC):
@@ -23,10 +26,57 @@ class JobDefinition(abc.ABC):
     ----------
     name : `str`
         Name of the job list.
+    parameters : `~collections.abc.Sequence` [`Parameter`]
+        What may be given.
+    description : `str`
+        What such a job does.
+    users : `~collections.abc.Sequence` [`str`]
+        Globs of the owners who may ask for it; the owner of a job without
+        one is called ``anonymous`` here.
+    execution_duration, max_execution_duration : `int`
+        Default and longest run time (s); 0 for what the engine has.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        parameters: Sequence[Parameter] = (),
+        *,
+        description: str = "",
+        users: Sequence[str] = ("*",),
+        execution_duration: int = 0,
+        max_execution_duration: int = 0,
+    ) -> None:
         self.name = name
+        self.parameters = tuple(parameters)
+        self.description = description
+        self.users = tuple(users)
+        self.execution_duration = execution_duration
+        self.max_execution_duration = max_execution_duration
+
+    def check(self, request: JobRequest) -> None:
+        """Check a request that need not be complete yet.
+
+        Raises
+        ------
+        NotAllowedError
+            If its owner may not ask for this.
+        RequestError
+            If something that was given is wrong.
+        """
+        owner = request.owner or "anonymous"
+        if not any(fnmatch.fnmatchcase(owner, glob) for glob in self.users):
+            raise NotAllowedError(f"{owner} may not use the job definition {self.name}")
+        if self.parameters:
+            check_parameters(self.parameters, request.parameters, complete=False)
+
+    def duration(self, wish: int | None) -> int | None:
+        """Return the run time (s) to ask the engine for; `None` for its default."""
+        chosen = (self.execution_duration or None) if wish is None else wish
+        longest = self.max_execution_duration
+        if not longest or (chosen is not None and chosen < 0):
+            return chosen
+        return min(chosen or longest, longest)
 
     def new_id(self, request: JobRequest) -> str:
         """Return an id for a new job.

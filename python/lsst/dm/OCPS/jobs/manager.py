@@ -137,6 +137,7 @@ class JobManager:
         """
         lane = self.lane
         definition = lane.definition(request.definition)
+        definition.check(request)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
         await self._check_prerequisites(job_id, request.prerequisites)
         spec = await definition.resolve(request, job_id)
@@ -149,10 +150,13 @@ class JobManager:
     async def create(self, request: JobRequest) -> Job:
         """Accept a job that waits, PENDING, for `run`.
 
-        Its parameters are checked when it is run. Raises as `submit`.
+        What is given must be right; what is missing may be given until it
+        is run. Raises as `submit`.
         """
         lane = self.lane
-        job_id = lane.definition(request.definition).new_id(request)
+        definition = lane.definition(request.definition)
+        definition.check(request)
+        job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
         await self._check_prerequisites(job_id, request.prerequisites)
         return await self._ledger.insert(self._new_job(lane, job_id, request, Phase.PENDING, {}))
 
@@ -173,7 +177,9 @@ class JobManager:
         lane = self._dispatcher.lanes[job.backend] if job.spec else self.lane
         if not job.spec:
             request = JobRequest(job.definition, job.parameters, run_id=job.run_id, owner=job.owner)
-            fields["spec"] = await lane.definition(job.definition).resolve(request, job_id)
+            definition = lane.definition(job.definition)
+            definition.check(request)
+            fields["spec"] = await definition.resolve(request, job_id)
             fields["backend"] = lane.key
 
         def queue(found: Job) -> dict[str, Any]:
@@ -214,8 +220,12 @@ class JobManager:
             new = dict(changes)
             if "parameters" in new:
                 new["parameters"] = {**job.parameters, **new["parameters"]}
+                self.lane.definition(job.definition).check(
+                    JobRequest(job.definition, new["parameters"], owner=job.owner)
+                )
             if "execution_duration" in new:
-                new["execution_duration"] = self.lane.limits.check_duration(new["execution_duration"])
+                wish = new["execution_duration"]
+                new["execution_duration"] = self._duration(self.lane, job.definition, wish)
             if "destruction" in new:
                 new["destruction"] = self._check_destruction(new["destruction"])
             return new
@@ -391,7 +401,7 @@ class JobManager:
             origin=request.origin,
             priority=request.priority,
             prerequisites=request.prerequisites,
-            execution_duration=lane.limits.check_duration(request.execution_duration),
+            execution_duration=self._duration(lane, request.definition, request.execution_duration),
             destruction=self._check_destruction(destruction),
         )
         message = "" if phase == Phase.PENDING else self._dispatcher.obstacle(job)
@@ -405,6 +415,12 @@ class JobManager:
                 await self.get(other)
             except (UnknownJobError, RequestError):
                 raise RequestError(f"prereq_jobs: no such job: {other!r}") from None
+
+    @staticmethod
+    def _duration(lane: Lane, definition: str, wish: int | None) -> int:
+        """Return the run time (s) that a job gets; 0 for no limit."""
+        found = lane.definitions.get(definition)
+        return lane.limits.check_duration(found.duration(wish) if found else wish)
 
     def _check_destruction(self, time: datetime) -> datetime:
         if time <= now():

@@ -1,0 +1,261 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Jobs that are commands: programs of this machine, or scripts at a git commit.
+
+A definition has the command line as a list of words with places for
+parameters. A value stays within its word, whatever it contains: no shell ever
+sees it.
+"""
+
+from __future__ import annotations
+
+__all__ = ["CommandDefinition", "CommandPlanner", "Source"]
+
+import fnmatch
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..jobs.backend import BackendUpdate
+from ..jobs.definitions import JobDefinition
+from ..jobs.errors import RequestError
+from ..jobs.events import EventAddress
+from ..jobs.model import ErrorSummary, ExecutionPhase, Job, JobRequest, Progress
+from ..jobs.parameters import UPLOAD_PREFIX, Parameter, check_parameters
+from ..jobs.workspace import LOG_NAME, Workspace
+from ..programs import fetch
+from .environments import Environments
+from .outcomes import signal_reason
+from .pipetask import job_variables
+from .templates import fill, names
+
+OWN_VALUES = frozenset({"job_id", "output_dir", "input_dir", "source_dir", "python", "ocps_dir"})
+"""Places that every command may have beside those for its parameters."""
+
+MAX_FETCH = 10 * 2**30
+"""Longest file (bytes) that is fetched for a parameter given by reference."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A git repository that is checked out for each job.
+
+    Parameters
+    ----------
+    url : `str`
+        Where it is.
+    commit : `str`
+        Which commit of it.
+    """
+
+    url: str
+    commit: str
+
+
+class CommandDefinition(JobDefinition):
+    """A command with parameters.
+
+    Parameters
+    ----------
+    name : `str`
+        Name of the job list.
+    argv : `~collections.abc.Sequence` [`str`]
+        Words of the command line, with places.
+    parameters : `~collections.abc.Sequence` [`Parameter`]
+        What may be given.
+    variables : `~collections.abc.Mapping` [`str`, `str`]
+        Environment variables of the job, with places.
+    source : `Source` or `None`
+        What is checked out for it.
+    outputs : `~collections.abc.Sequence` [`str`]
+        Globs of the files in the output directory that are results; the log
+        always is.
+    version : `str`
+        The Science Pipelines environment it runs in.
+    **common
+        As for `JobDefinition`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        parameters: Sequence[Parameter] = (),
+        *,
+        variables: Mapping[str, str] | None = None,
+        source: Source | None = None,
+        outputs: Sequence[str] = ("*",),
+        version: str = "",
+        **common: Any,
+    ) -> None:
+        super().__init__(name, parameters, **common)
+        self.argv = tuple(argv)
+        self.variables = dict(variables or {})
+        self.source = source
+        self.outputs = tuple(outputs)
+        self.version = version
+
+    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+        values = check_parameters(self.parameters, request.parameters)
+        self._check_words(values)
+        files = [parameter for parameter in self.parameters if parameter.type == "file"]
+        return {
+            "kind": "command",
+            "argv": list(self.argv),
+            "variables": self.variables,
+            "values": values,
+            "files": {
+                file.name: {"value": values[file.name], "references": list(file.references)}
+                for file in files
+                if values.get(file.name)
+            },
+            "source": asdict(self.source) if self.source else None,
+            "outputs": list(self.outputs),
+            "version": self.version,
+        }
+
+    def _check_words(self, values: Mapping[str, str]) -> None:
+        """Refuse a text that a program would take for an option of its own."""
+        texts = {parameter.name for parameter in self.parameters if parameter.type == "string"}
+        for word in self.argv[1:]:
+            name = word[1:-1]
+            if word == f"{{{name}}}" and name in texts and values[name].startswith("-"):
+                raise RequestError(f"{name}: {values[name][:80]!r} must not begin with a hyphen")
+
+    def places(self) -> set[str]:
+        """Return the names of all places that are used."""
+        return set().union(*(names(text) for text in (*self.argv, *self.variables.values())))
+
+
+class NoProgress:
+    """A command says nothing of how far it is, unless by a job event."""
+
+    def read(self) -> Progress | None:
+        """Return nothing new."""
+        return None
+
+
+class CommandPlanner:
+    """Turns command jobs into what their supervisor runs, and back.
+
+    Parameters
+    ----------
+    environments : `Environments`
+        Where programs and variables come from.
+    limits : `~collections.abc.Mapping`
+        Limits of each process, see `supervisor.set_limits`.
+    events : `EventAddress` or `None`
+        Where a job may report its progress.
+    kill_grace : `float`
+        How long (s) a job may take to end when it is told to.
+    """
+
+    def __init__(
+        self,
+        environments: Environments,
+        limits: Mapping[str, Any] | None = None,
+        events: EventAddress | None = None,
+        kill_grace: float = 3.0,
+    ) -> None:
+        self.environments = environments
+        self.limits = dict(limits or {"core": 0})
+        self.events = events
+        self.kill_grace = kill_grace
+
+    async def check(self) -> None:
+        """There is nothing that all commands need."""
+
+    def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
+        """Return the plan (see `supervisor`) of a job."""
+        spec = job.spec
+        environment = self.environments.get(spec["version"])
+        inputs, source = workspace.root / "inputs", workspace.root / "source"
+        values = spec["values"] | {name: str(inputs / name) for name in spec["files"]}
+        values |= {
+            "job_id": job.id,
+            "output_dir": str(workspace.output),
+            "input_dir": str(inputs),
+            "source_dir": str(source),
+            "python": environment.python,
+            "ocps_dir": str(Path(__file__).resolve().parents[1]),
+        }
+        variables = environment.variables() | job_variables(job, workspace)
+        if self.events:
+            variables |= self.events.variables(job.id)
+        if spec["source"]:
+            variables |= {
+                "JOB_SOURCE_DIR": str(source),
+                "SRC_GIT_URL": spec["source"]["url"],
+                "GIT_COMMIT_REF": spec["source"]["commit"],
+                "GIT_TERMINAL_PROMPT": "0",
+                "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+            }
+        variables |= {name: fill(text, values) for name, text in spec["variables"].items()}
+        command = environment.command([fill(word, values) for word in spec["argv"]])
+        steps = [*_preparation(spec, inputs, source), {"argv": command}]
+        return {
+            "steps": steps,
+            "environment": variables,
+            "cwd": str(workspace.output),
+            "log": str(workspace.log),
+            "limits": self.limits,
+            "kill_grace": self.kill_grace,
+        }
+
+    def progress_source(self, workspace: Workspace) -> NoProgress:
+        """Return what tells how far a job is."""
+        return NoProgress()
+
+    def ending(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> BackendUpdate:
+        """Say how a job ended; see `Planner`."""
+        code = status["exit_code"] if status else None
+        info: dict[str, Any] = {"exitCode": code, "logTail": workspace.tail()}
+        if status:
+            info |= {"cpuTime": status["cpu"], "maxRss": status["max_rss"]}
+        globs = (LOG_NAME, *job.spec["outputs"])
+        results = tuple(
+            result
+            for result in workspace.results()
+            if any(fnmatch.fnmatchcase(result.id, glob) for glob in globs)
+        )
+        common: dict[str, Any] = {"exit_code": code, "results": results, "info": info}
+        last = len(_preparation(job.spec, Path(), Path()))
+        if status and code == 0 and status["step"] == last:
+            return BackendUpdate(phase=ExecutionPhase.COMPLETED, **common)
+        if status and status["cancelled"]:
+            return BackendUpdate(phase=ExecutionPhase.ABORTED, **common)
+        preparing = bool(status and status["step"] < last)
+        error = ErrorSummary(_reason(code, workspace, preparing), detail="\n".join(workspace.tail()))
+        return BackendUpdate(phase=ExecutionPhase.ERROR, error=error, **common)
+
+
+def _preparation(spec: Mapping[str, Any], inputs: Path, source: Path) -> list[dict[str, Any]]:
+    """Return the steps that fetch what a job needs."""
+    steps = []
+    if spec["source"]:
+        git, url, commit = ["git", "-C", str(source)], spec["source"]["url"], spec["source"]["commit"]
+        steps = [
+            {"argv": ["git", "init", "--quiet", str(source)]},
+            {"argv": [*git, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, commit]},
+            {"argv": [*git, "-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD"]},
+        ]
+    for name, file in spec["files"].items():
+        if not file["value"].startswith(UPLOAD_PREFIX):
+            arguments = [file["value"], str(inputs / name), str(MAX_FETCH), *file["references"]]
+            steps.append({"argv": [sys.executable, "-I", fetch.__file__, *arguments]})
+    return steps
+
+
+def _reason(code: int | None, workspace: Workspace, preparing: bool) -> str:
+    if code is None:
+        return "its supervisor was killed, so how it ended is not known (exit code unknown)"
+    tail = workspace.tail()
+    if code < 0:
+        return signal_reason(-code)
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "")
+    what = "its source or its files could not be fetched" if preparing else f"it ended with exit code {code}"
+    return f"{what}: {last[:500]}" if last else what

@@ -1,0 +1,170 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The parameters of a job definition, and the check of what was given for them."""
+
+from __future__ import annotations
+
+__all__ = ["UPLOAD_PREFIX", "Parameter", "check_parameters"]
+
+import fnmatch
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import RequestError
+
+UPLOAD_PREFIX = "param:"
+"""What the value of a file parameter begins with when the file came with the request."""
+
+MAX_LENGTH = 65_536
+"""Longest text (characters) that one parameter may have."""
+
+_INT = re.compile(r"[+-]?\d{1,18}")
+_TRUE = ("true", "yes", "1", "t")
+_FALSE = ("false", "no", "0", "f", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a job definition.
+
+    Parameters
+    ----------
+    name : `str`
+        Its name.
+    type : `str`
+        ``string``, ``int``, ``float``, ``bool`` or ``file``.
+    unit : `str`
+        Unit of a number; empty if it has none.
+    default : `str` or `None`
+        What it is when it is not given; `None` if it must be.
+    min, max : `float` or `None`
+        Range of a number, both ends included.
+    options : `tuple` [`str`, ...]
+        The only values there are; empty for no such limit.
+    pattern : `str`
+        Regular expression that a whole text must match; empty for none.
+    references : `tuple` [`str`, ...]
+        Globs of the URLs from which a file may be fetched; none means that
+        it must come with the request.
+    description : `str`
+        What it means.
+    """
+
+    name: str
+    type: Literal["string", "int", "float", "bool", "file"] = "string"
+    unit: str = ""
+    default: str | None = None
+    min: float | None = None
+    max: float | None = None
+    options: tuple[str, ...] = ()
+    pattern: str = ""
+    references: tuple[str, ...] = ()
+    description: str = ""
+
+    def check(self, text: str) -> str:
+        """Return a value in the one way in which it is written.
+
+        Raises
+        ------
+        ValueError
+            If it is none; the text says what would be right.
+        """
+        if len(text) > MAX_LENGTH or "\0" in text:
+            raise ValueError(f"text longer than {MAX_LENGTH} characters, or with a NUL character")
+        value = getattr(self, f"_{self.type}")(text)
+        if self.options and value not in self.options:
+            raise ValueError(f"{text[:80]!r} is none of {', '.join(self.options)}")
+        return str(value)
+
+    def _string(self, text: str) -> str:
+        if self.pattern and not re.fullmatch(self.pattern, text):
+            raise ValueError(f"{text[:80]!r} does not match the pattern {self.pattern}")
+        return text
+
+    def _int(self, text: str) -> str:
+        if not _INT.fullmatch(text.strip()):
+            raise ValueError(f"{text[:80]!r} is not a whole number")
+        value = int(text)
+        self._check_range(value)
+        return str(value)
+
+    def _float(self, text: str) -> str:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{text[:80]!r} is not a number")
+        self._check_range(value)
+        return repr(value)
+
+    def _bool(self, text: str) -> str:
+        word = text.strip().lower()
+        if word not in _TRUE + _FALSE:
+            raise ValueError(f"{text[:80]!r} is neither true nor false")
+        return "true" if word in _TRUE else "false"
+
+    def _file(self, text: str) -> str:
+        if text.startswith(UPLOAD_PREFIX) or text == self.default:
+            return text
+        if any(fnmatch.fnmatchcase(text, glob) for glob in self.references):
+            return text
+        where = f"a URL of {', '.join(self.references)}, or " if self.references else ""
+        raise ValueError(f"{text[:80]!r} is no file; expected {where}a file sent with the request")
+
+    def _check_range(self, value: float) -> None:
+        if (self.min is not None and value < self.min) or (self.max is not None and value > self.max):
+            ends = (f"{end:g}" if end is not None else "any" for end in (self.min, self.max))
+            unit = f" {self.unit}" if self.unit else ""
+            raise ValueError(f"{value:g} is not in the range from {' to '.join(ends)}{unit}")
+
+
+def check_parameters(
+    parameters: Sequence[Parameter], given: Mapping[str, str], *, complete: bool = True
+) -> dict[str, str]:
+    """Check all that was given.
+
+    Parameters
+    ----------
+    parameters : `~collections.abc.Sequence` [`Parameter`]
+        What there is.
+    given : `~collections.abc.Mapping` [`str`, `str`]
+        Values by name.
+    complete : `bool`
+        Whether what must be given must be there already.
+
+    Returns
+    -------
+    values : `dict` [`str`, `str`]
+        A value for every parameter that was given or has a default.
+
+    Raises
+    ------
+    RequestError
+        With all mistakes at once.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    mistakes = [
+        f"{name[:80]}: no such parameter; there are: {', '.join(known) or 'none'}"
+        for name in given
+        if name not in known
+    ]
+    values = {}
+    for name, parameter in known.items():
+        text = given.get(name, parameter.default)
+        if text is None:
+            if complete:
+                mistakes.append(f"{name}: must be given")
+            continue
+        try:
+            values[name] = parameter.check(text)
+        except ValueError as error:
+            mistakes.append(f"{name}: {error}")
+    if mistakes:
+        raise RequestError("; ".join(mistakes))
+    return values
