@@ -101,6 +101,10 @@ class JobStore:
         self._engine = engine
         self._waiting: list[tuple[Operation, asyncio.Future[Any]]] = []
         self._writer: asyncio.Task[None] | None = None
+        # A store in memory has one connection, hence one transaction at a time.
+        self._alone: contextlib.AbstractAsyncContextManager[object] = (
+            asyncio.Lock() if isinstance(engine.pool, sa.pool.StaticPool) else contextlib.nullcontext()
+        )
 
     @classmethod
     async def open(cls, url: str = "sqlite+aiosqlite://") -> JobStore:
@@ -250,7 +254,7 @@ class JobStore:
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
         with _explained("read"):
-            async with self._engine.connect() as connection:
+            async with self._alone, self._engine.connect() as connection:
                 yield connection
 
     async def _write(self, operation: Operation) -> Any:
@@ -285,7 +289,7 @@ class JobStore:
             return [operation(connection) for operation, _ in batch]
 
         with _explained("written"):
-            async with self._engine.begin() as connection:
+            async with self._alone, self._engine.begin() as connection:
                 values = await connection.run_sync(run)
         for (_, future), value in zip(batch, values, strict=True):
             if not future.done():
