@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -31,7 +32,7 @@ def sal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     config_dir = tmp_path_factory.mktemp("config")
     (config_dir / "_labels.yaml").write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
-        salobj.set_random_lsst_dds_partition_prefix()
+        patch.setenv("LSST_DDS_PARTITION_PREFIX", f"test_{uuid.uuid4().hex}")
         # Domains above 100 would use ports that the kernel gives to clients.
         patch.setenv("LSST_DDS_DOMAIN_ID", str(1 + os.getpid() % 100))
         patch.delenv("CYCLONEDDS_URI", raising=False)

@@ -141,4 +141,9 @@ def test_command_line_writes_files(tmp_path):
 def test_indices_of_ocps():
     from lsst.ts.idl.enums.OCPS import SalIndex
 
-    assert {index.name: int(index) for index in SalIndex} == dict(LATISS=1, LSSTComCam=2, LSSTCam=3, RA=101)
+    assert {index.name: int(index) for index in SalIndex} == {
+        "LATISS": 1,
+        "LSSTComCam": 2,
+        "LSSTCam": 3,
+        "RA": 101,
+    }

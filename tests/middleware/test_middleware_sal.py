@@ -105,26 +105,30 @@ async def test_late_joiner_gets_events_but_no_telemetry_or_commands(peer):
 
 async def test_remotes_see_the_csc_of_their_index_and_index_zero_sees_all(peer):
     one, two = next(_indices), next(_indices)
-    async with make_remote(one) as first, make_remote(two) as second, make_remote(0) as every:
-        async with peer("csc", one, two):
-            for remote in (first, second):
-                await remote.evt_heartbeat.next(flush=False, timeout=TIMEOUT)
-                await remote.cmd_setScalars.set_start(int0=remote.salinfo.index, timeout=TIMEOUT)
-            seen = {(await every.evt_scalars.next(flush=False, timeout=TIMEOUT)).TestID for _ in range(2)}
-            assert seen == {one, two}
-            for remote, index in ((first, one), (second, two)):
-                data = await remote.evt_scalars.next(flush=False, timeout=TIMEOUT)
-                assert (data.TestID, data.int0) == (index, index)
-                assert remote.evt_scalars.nqueued == 0
+    async with (
+        make_remote(one) as first,
+        make_remote(two) as second,
+        make_remote(0) as every,
+        peer("csc", one, two),
+    ):
+        for remote in (first, second):
+            await remote.evt_heartbeat.next(flush=False, timeout=TIMEOUT)
+            await remote.cmd_setScalars.set_start(int0=remote.salinfo.index, timeout=TIMEOUT)
+        seen = {(await every.evt_scalars.next(flush=False, timeout=TIMEOUT)).TestID for _ in range(2)}
+        assert seen == {one, two}
+        for remote, index in ((first, one), (second, two)):
+            data = await remote.evt_scalars.next(flush=False, timeout=TIMEOUT)
+            assert (data.TestID, data.int0) == (index, index)
+            assert remote.evt_scalars.nqueued == 0
 
-            # A late remote of all indices gets the last event of each.
-            async with make_remote(0) as late:
-                assert late.evt_scalars.nqueued == 2
+        # A late remote of all indices gets the last event of each.
+        async with make_remote(0) as late:
+            assert late.evt_scalars.nqueued == 2
 
-            # It can command any of them.
-            await every.cmd_setScalars.set_start(TestID=two, int0=99, timeout=TIMEOUT)
-            assert (await second.evt_scalars.next(flush=False, timeout=TIMEOUT)).int0 == 99
-            assert first.evt_scalars.nqueued == 0
+        # It can command any of them.
+        await every.cmd_setScalars.set_start(TestID=two, int0=99, timeout=TIMEOUT)
+        assert (await second.evt_scalars.next(flush=False, timeout=TIMEOUT)).int0 == 99
+        assert first.evt_scalars.nqueued == 0
 
 
 async def test_remotes_do_not_see_the_answers_to_each_other(peer):
@@ -186,15 +190,18 @@ async def test_csc_does_not_care_about_a_killed_remote(peer):
         assert stamps[-1] - stamps[0] < 15  # a second each, were there nothing else to do
 
 
-async def test_bursts_of_events_arrive_whole_and_in_order(peer):
-    async with salobj.Controller("Test", next(_indices)) as controller:
-        async with make_remote(controller.salinfo.index, include=["scalars"]) as remote:
-            for burst in range(5):
-                for value in range(80):
-                    controller.evt_scalars.set_put(int0=100 * burst + value)
-                for value in range(80):
-                    data = await remote.evt_scalars.next(flush=False, timeout=TIMEOUT)
-                    assert data.int0 == 100 * burst + value
+async def test_bursts_of_events_arrive_whole_and_in_order():
+    index = next(_indices)
+    async with (
+        salobj.Controller("Test", index) as controller,
+        make_remote(index, include=["scalars"]) as remote,
+    ):
+        for burst in range(5):
+            for value in range(80):
+                controller.evt_scalars.set_put(int0=100 * burst + value)
+            for value in range(80):
+                data = await remote.evt_scalars.next(flush=False, timeout=TIMEOUT)
+                assert data.int0 == 100 * burst + value
 
 
 def integers(bits, signed):

@@ -58,7 +58,7 @@ def _call(name: str, *arguments: typing.Any) -> int:
     DDSException
         If it returns an error.
     """
-    result = _c[name](*arguments)
+    result: int = _c[name](*arguments)
     if result < 0:
         raise DDSException(result, f"dds_{name} failed")
     return result

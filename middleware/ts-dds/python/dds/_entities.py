@@ -28,6 +28,8 @@ from ._qos import DDSDurabilityKind, Qos
 
 __all__ = ["DataReader", "DataWriter", "DomainParticipant", "Publisher", "SampleInfo", "Subscriber"]
 
+Topic: typing.TypeAlias = cyclonedds.topic.Topic[typing.Any]
+
 # For a host that has nothing but the loopback interface, and for everybody who did not ask for a network:
 # without multicast, participants look for each other at the first ports of this host.
 _LOOPBACK = """
@@ -110,12 +112,12 @@ class DomainParticipant:
 
     def __init__(self, qos: Qos | None = None) -> None:
         self.cyclone = cyclonedds.domain.DomainParticipant(_domain_id())
-        self._topics: dict[str, cyclonedds.topic.Topic] = {}
+        self._topics: dict[str, Topic] = {}
         self._created = time.monotonic()
         self._history_lock = threading.Lock()
         self._readers_without_history: set[DataReader] = set()
 
-    def create_topic(self, name: str, data_class: type, qos: Qos) -> cyclonedds.topic.Topic:
+    def create_topic(self, name: str, data_class: type, qos: Qos) -> Topic:
         """Return the topic with this name, made at the first call."""
         if name not in self._topics:
             self._topics[name] = cyclonedds.topic.Topic(self.cyclone, name, data_class, qos.for_topic())
@@ -181,7 +183,7 @@ class Publisher:
     def __init__(self, participant: DomainParticipant, qos: Qos) -> None:
         self.cyclone = cyclonedds.pub.Publisher(participant.cyclone, qos.for_group())
 
-    def create_datawriter(self, topic: cyclonedds.topic.Topic, qos: Qos) -> DataWriter:
+    def create_datawriter(self, topic: Topic, qos: Qos) -> DataWriter:
         """Return a new writer of a topic."""
         return DataWriter(self, topic, qos)
 
@@ -193,7 +195,7 @@ class Subscriber:
         self.participant = participant
         self.cyclone = cyclonedds.sub.Subscriber(participant.cyclone, qos.for_group())
 
-    def create_datareader(self, topic: cyclonedds.topic.Topic, qos: Qos) -> DataReader:
+    def create_datareader(self, topic: Topic, qos: Qos) -> DataReader:
         """Return a new reader of a topic."""
         return DataReader(self, topic, qos)
 
@@ -201,7 +203,7 @@ class Subscriber:
 class DataWriter:
     """A writer of one topic."""
 
-    def __init__(self, publisher: Publisher, topic: cyclonedds.topic.Topic, qos: Qos) -> None:
+    def __init__(self, publisher: Publisher, topic: Topic, qos: Qos) -> None:
         self.cyclone = cyclonedds.pub.DataWriter(publisher.cyclone, topic, qos.for_writer())
 
     def write(self, sample: typing.Any) -> None:
@@ -234,7 +236,7 @@ class DataWriter:
 class DataReader:
     """A reader of one topic."""
 
-    def __init__(self, subscriber: Subscriber, topic: cyclonedds.topic.Topic, qos: Qos) -> None:
+    def __init__(self, subscriber: Subscriber, topic: Topic, qos: Qos) -> None:
         self._participant = subscriber.participant
         self._isopen = True
         self.cyclone = cyclonedds.sub.DataReader(subscriber.cyclone, topic, qos.for_reader())

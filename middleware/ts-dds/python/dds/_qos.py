@@ -56,7 +56,7 @@ class HistoryQosPolicy:
     kind: DDSHistoryKind = DDSHistoryKind.KEEP_LAST
     depth: int = 1
 
-    def to_cyclone(self) -> cyclonedds.qos.BasePolicy:
+    def to_cyclone(self) -> typing.Any:
         """Return the same as a policy of Cyclone."""
         if self.kind is DDSHistoryKind.KEEP_ALL:
             return Policy.History.KeepAll
@@ -90,7 +90,7 @@ class Qos:
     durability_service: DurabilityServiceQosPolicy = field(default_factory=DurabilityServiceQosPolicy)
     history: HistoryQosPolicy = field(default_factory=HistoryQosPolicy)
     reliability: ReliabilityQosPolicy = field(default_factory=ReliabilityQosPolicy)
-    partition: PartitionQosPolicy = PartitionQosPolicy(())
+    partition: PartitionQosPolicy = field(default_factory=lambda: PartitionQosPolicy(()))
 
     def set_policies(self, policies: Iterable[PartitionQosPolicy]) -> None:
         """Replace policies.

@@ -175,7 +175,7 @@ class TopicClass:
 
     def register_topic(
         self, participant: dds.DomainParticipant, name: str, qos: dds.Qos
-    ) -> cyclonedds.topic.Topic:
+    ) -> cyclonedds.topic.Topic[typing.Any]:
         """Return the topic with this class and the given name and QoS."""
         return participant.create_topic(name, self.topic_data_class, qos)
 
@@ -188,7 +188,7 @@ def _make_data_class(name: str, fields: tuple[Field, ...]) -> type[Sample]:
         for field in fields:
             type_, default = _TYPES[field.type_name]
             if field.length is not None:
-                type_ = idl_types.array[type_, field.length]
+                type_ = idl_types.array[type_, field.length]  # type: ignore
                 default = dataclasses.field(default_factory=functools.partial(list, [default] * field.length))
             namespace["__annotations__"][field.name] = type_
             namespace[field.name] = default

@@ -14,7 +14,6 @@ type as in IDL (``string<256>``, ``long[5]``).
 import argparse
 import hashlib
 import pathlib
-import re
 import typing
 
 import yaml
@@ -83,9 +82,9 @@ def _format_struct(component: str, name: str, topic: _Topic) -> str:
     fields |= topic.get("fields", {}) | (_PRIORITY if name.startswith("logevent_") else {})
     lines = []
     for field, (type_, *units, description) in fields.items():
-        base, array = re.fullmatch(r"([^\[]+)(\[\d+\])?", type_).groups(default="")
+        base, bracket, length = type_.partition("[")
         metadata = f'Units="{units[0] if units else "unitless"}",Description="{description}"'
-        lines.append(f"    {base} {field}{array}; // @Metadata=({metadata})")
+        lines.append(f"    {base} {field}{bracket}{length}; // @Metadata=({metadata})")
     # The revision changes when and only when programs with another one could not understand each other.
     layout = ";".join(f"{fields[field][0]} {field}" for field in fields)
     struct = f"{name}_{hashlib.md5(f'{component}::{name};{layout}'.encode()).hexdigest()[:8]}"
