@@ -94,6 +94,7 @@ class UwsConfig(_Frozen):
     timeout: float = 30.0
     token_file: str = ""
     ca_file: str = ""
+    trusted: bool = False
 
 
 class CommandConfig(_Frozen):
@@ -164,7 +165,8 @@ class InstanceConfig(_Frozen):
 
     sal_index: int
     instance: str = ""
-    backend: Literal["local", "uws"] = "local"
+    backend: str = "local"
+    backend_settings: Mapping[str, Any] = {}
     butler: str = ""
     input_collection: str = ""
     output_glob: str = "*"

@@ -29,7 +29,7 @@ from .config_schema import CONFIG_SCHEMA
 from .factory import PIPETASK, check_config, make_manager, make_simulation, use_config
 from .jobs.errors import JobError
 from .jobs.manager import JobManager
-from .jobs.model import ExecutionPhase, Job, JobRequest
+from .jobs.model import ExecutionPhase, Job, JobRequest, now
 from .publisher import ORIGIN, Publisher
 from .sal_result import exit_code
 
@@ -45,6 +45,9 @@ ACK_TIMEOUT = 600.0
 
 ACK_INTERVAL = 240.0
 """How often (s) it is renewed; a remote's queue holds four only."""
+
+WATCH_INTERVAL = 10.0
+"""How often (s), at least, to ask a backend whether it is there, if that matters."""
 
 CLOSE_TIMEOUT = 3.0
 """How long (s) open commands may take to be answered when OCPS ends."""
@@ -92,6 +95,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         self.rapid_analysis: RapidAnalysis | None = None
         self._simulation_duration = simulation_duration
         self._closing = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
         self._open_commands: set[asyncio.Task[Any]] = set()
         super().__init__(
             "OCPS",
@@ -134,9 +138,13 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         except salobj.ExpectedError:
             raise
         except yaml.YAMLError as error:
-            settings = getattr(data, "settingsToApply", "")
-            raise salobj.ExpectedError(f"{settings}: not YAML: {' '.join(str(error).split())}") from None
-        except (OSError, AttributeError, TypeError) as error:
+            words = f"not YAML: {' '.join(str(error).split())}"
+            raise salobj.ExpectedError(f"{data.settingsToApply}: {words}") from None
+        except (AttributeError, TypeError):
+            # salobj takes for granted that the file holds a mapping.
+            words = "at top level: expected a mapping with the key instances"
+            raise salobj.ExpectedError(f"{data.settingsToApply}: {words}") from None
+        except OSError as error:
             raise salobj.ExpectedError(f"The configuration cannot be read: {error}") from None
 
     async def configure(self, config: Any) -> None:
@@ -201,14 +209,36 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
     async def handle_summary_state(self) -> None:
         """Publish what has ended meanwhile, once ENABLED."""
         await super().handle_summary_state()
+        if self._watch:
+            self._watch.cancel()
         if self.summary_state == salobj.State.ENABLED and self.publisher:
             await self.publisher.activate()
+            if self.manager and self.config and self.config.fault_after:
+                self._watch = asyncio.create_task(self._watch_backend(self.manager, self.config.fault_after))
+
+    async def _watch_backend(self, manager: JobManager, fault_after: float) -> None:
+        """Go to FAULT when the backend has been unreachable for ``fault_after`` (s)."""
+        backend = manager.lane.backend
+        while True:
+            await asyncio.sleep(min(WATCH_INTERVAL, fault_after / 4))
+            # Without jobs nobody else asks whether it is there.
+            with contextlib.suppress(JobError):
+                await backend.check()
+            since = backend.unreachable_since
+            if since and (now() - since).total_seconds() > fault_after:
+                words = f"the backend has been unreachable for longer than {fault_after:g} s"
+                # Not from within this task, which a change of state ends.
+                self._watch = None
+                await salobj_compat.enter_fault(self, 1, words)
+                return
 
     async def close_tasks(self) -> None:
         """Answer open commands, then let go of the engine."""
         if self.manager and self.config:
             await self._end_jobs(self.manager, self.config.on_exit)
         self._closing.set()
+        if self._watch:
+            self._watch.cancel()
         if self._open_commands:
             await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
         await self._stop_engine()

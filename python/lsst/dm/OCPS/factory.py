@@ -8,9 +8,10 @@ from __future__ import annotations
 
 __all__ = ["Parts", "check_config", "make_manager", "make_simulation", "use_config"]
 
+import importlib.metadata
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from .backends.local import LocalBackend
 from .backends.pipetask import ButlerConfig, PipetaskDefinition, PipetaskPlanner
 from .backends.planner import Planner
 from .backends.simulation import SimulationBackend, SimulationDefinition
-from .config import InstanceConfig
+from .backends.uws import UwsBackend
+from .backends.uws_request import UwsDefinition
+from .config import ConfigError, InstanceConfig
 from .definition_files import load_definitions
 from .jobs.backend import Backend
 from .jobs.definitions import JobDefinition
@@ -33,6 +36,9 @@ from .jobs.workspace import Workspaces
 PIPETASK = "pipetask"
 """Name of the general pipeline job, which ``execute`` asks for."""
 
+BACKENDS = "lsst.dm.OCPS.backends"
+"""Group of entry points through which a site adds a backend of its own; see `MakeParts`."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -43,8 +49,30 @@ class Parts:
     limits: Limits
 
 
+MakeParts = Callable[[InstanceConfig, Workspaces, logging.Logger], Parts]
+"""Makes a backend of a configuration; what an entry point in `BACKENDS` names."""
+
+
 def make_parts(config: InstanceConfig, workspaces: Workspaces, log: logging.Logger) -> Parts:
-    """Make what a configuration describes; nothing is started."""
+    """Make what a configuration describes; nothing is started.
+
+    Raises
+    ------
+    ConfigError
+        If there is no backend of the configured name.
+    """
+    make: MakeParts | None = {"local": make_local, "uws": make_uws}.get(config.backend)
+    if make is None:
+        others = importlib.metadata.entry_points(group=BACKENDS)
+        if config.backend not in others.names:
+            known = ", ".join(sorted({"local", "uws", *others.names}))
+            raise ConfigError(f"backend: there is no {config.backend!r}; there are: {known}")
+        make = others[config.backend].load()
+    return make(config, workspaces, log)
+
+
+def make_local(config: InstanceConfig, workspaces: Workspaces, log: logging.Logger) -> Parts:
+    """Make what runs jobs as processes on this machine."""
     data = ButlerConfig(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
     environments = Environments(config.environments, config.limits.threads)
     definition = PipetaskDefinition(PIPETASK, data, environments, config.allowed_pipelines)
@@ -64,6 +92,16 @@ def _events(config: InstanceConfig, workspaces: Workspaces) -> EventAddress | No
     if http is None or not http.public_url() or not workspaces.work_dir.is_dir():
         return None
     return EventAddress(http.public_url() + http.base_path, EventKey.of(workspaces.work_dir))
+
+
+def make_uws(config: InstanceConfig, workspaces: Workspaces, log: logging.Logger) -> Parts:
+    """Make what forwards jobs to a UWS server."""
+    data = ButlerConfig(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
+    definition = UwsDefinition(PIPETASK, data, config.allowed_pipelines, config.uws)
+    backend = UwsBackend(config.url, config.poll_interval, config.uws, log)
+    definitions = load_definitions(config.definitions, definition)
+    # The server has a queue of its own.
+    return Parts(backend, definitions, make_limits(config, max_workers=1000))
 
 
 def make_limits(config: InstanceConfig, max_workers: int) -> Limits:

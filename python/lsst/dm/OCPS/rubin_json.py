@@ -43,7 +43,9 @@ def parameters_document(job: Job) -> dict[str, Any]:
         "BUTLER_REPO": spec.get("butler", ""),
         "DATA_QUERY": given.get("data_query", ""),
         "RUN_OPTIONS": given.get("config", ""),
-        "OUTPUT_GLOB": " ".join(spec.get("output_glob", ())),
+        "OUTPUT_GLOB": ",".join(spec.get("output_glob", ())),
+        # What another server was sent, where the job runs on one.
+        **spec.get("environment", {}),
     }
     return {
         "command": spec.get("command", job.definition),

@@ -11,6 +11,7 @@ __all__ = ["Backend", "BackendUpdate", "Report"]
 import abc
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from .model import ErrorSummary, ExecutionPhase, Job, Progress, Result
@@ -68,6 +69,11 @@ class Backend(abc.ABC):
     report: Report
     """Set by `JobManager.use` before `open`."""
 
+    @property
+    def unreachable_since(self) -> datetime | None:
+        """Since when (UTC) what runs the jobs has not answered; `None` if it does, or cannot be away."""
+        return None
+
     @abc.abstractmethod
     async def open(self) -> None:
         """Get ready; must not wait for anything that may be away."""
@@ -109,4 +115,10 @@ class Backend(abc.ABC):
 
         Each of ``jobs`` was passed to `submit`, but whether that was carried
         out is not known; one that the engine behind does not have is started.
+        """
+
+    async def forget(self, job: Job) -> None:  # noqa: B027 - most have nothing to do
+        """Take note that the engine has given up a job that was UNKNOWN too long.
+
+        What runs goes on; what has not been started yet must not start any more.
         """

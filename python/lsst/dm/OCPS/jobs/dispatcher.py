@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["Dispatcher"]
 
 import asyncio
+import functools
 import logging
 from collections import defaultdict
 from collections.abc import Coroutine, Mapping
@@ -154,7 +155,10 @@ class Dispatcher:
             lane.waiting.discard(job_id)
             lane.running.add(job_id)
             self._starting[job_id] = task = self.spawn(self._start(lane, job_id))
-            task.add_done_callback(lambda _, job_id=job_id: self._starting.pop(job_id, None))
+            task.add_done_callback(functools.partial(self._started, job_id))
+
+    def _started(self, job_id: str, _: asyncio.Task[Any]) -> None:
+        self._starting.pop(job_id, None)
 
     async def _start(self, lane: Lane, job_id: str) -> None:
         def give(job: Job) -> dict[str, Any] | None:
@@ -215,7 +219,9 @@ class Dispatcher:
                 return None
             return {"phase": Phase.ERROR, "error": ErrorSummary(f"{words}: {job.message}", transient=True)}
 
-        await self._persist(job_id, note)
+        job = await self._persist(job_id, note)
+        if job.terminal:
+            await self.lanes[job.backend].backend.forget(job)
 
     # After every change
 
