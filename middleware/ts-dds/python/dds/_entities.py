@@ -293,8 +293,13 @@ class DataReader:
         return self._participant.wait_for_history(self, timeout.nanoseconds * 1e-9)
 
     def count_writers(self) -> int:
-        """Return how many writers this reader has found."""
-        return len(self.cyclone.get_matched_publications()) if self._isopen else 0
+        """Return how many writers this reader has found; none if it is closed."""
+        try:
+            return len(self.cyclone.get_matched_publications())
+        except cyclonedds.core.DDSException:
+            if self._isopen:
+                raise
+            return 0
 
     def close(self) -> None:
         """Close the reader and its conditions; may be called again."""
