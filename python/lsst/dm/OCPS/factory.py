@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Parts", "check_config", "make_manager", "make_simulation", "use_config"]
+__all__ = ["Parts", "check_config", "end_jobs", "make_manager", "make_simulation", "use_config"]
 
+import asyncio
 import importlib.metadata
 import logging
 import tempfile
@@ -168,6 +169,16 @@ async def use_config(manager: JobManager, config: InstanceConfig, log: logging.L
 async def _use(manager: JobManager, config: InstanceConfig, log: logging.Logger) -> None:
     parts = make_parts(config, manager.workspaces, log)
     await manager.use(config.key(), parts.backend, parts.definitions, parts.limits)
+
+
+async def end_jobs(manager: JobManager, on_exit: str) -> None:
+    """Do with running jobs what the configuration says for the end of OCPS."""
+    live = [job.id for job in manager.live()]
+    if on_exit == "abort":
+        aborts = (manager.abort(job_id, "OCPS ends") for job_id in live)
+        await asyncio.gather(*aborts, return_exceptions=True)
+    elif on_exit == "wait":
+        await asyncio.gather(*(manager.wait_end(job_id) for job_id in live), return_exceptions=True)
 
 
 async def make_simulation(duration: float, log: logging.Logger) -> JobManager:

@@ -63,8 +63,16 @@ class JobQuery:
     published: bool | None = None
     run_id: str | None = None
 
-    def apply(self, select: sa.Select[Any]) -> sa.Select[Any]:
-        """Return ``select`` narrowed to these jobs, in their order."""
+    def apply(self, select: sa.Select[Any], end: tuple[int, str] | None = None) -> sa.Select[Any]:
+        """Return ``select`` narrowed to these jobs, in their order.
+
+        Parameters
+        ----------
+        select : `sqlalchemy.sql.Select`
+            Of the table of jobs.
+        end : `tuple` or `None`
+            Creation time (ms) and id of the job after which to begin.
+        """
         phases = self.phases or (frozenset(ExecutionPhase) - {ExecutionPhase.ARCHIVED})
         select = select.where(jobs.c.phase.in_([str(phase) for phase in phases]))
         for name in ("definition", "owner", "origin", "published", "run_id"):
@@ -73,8 +81,13 @@ class JobQuery:
                 select = select.where(jobs.c[name] == value)
         if self.after is not None:
             select = select.where(jobs.c.creation_ms > to_ms(self.after))
+        key = sa.tuple_(jobs.c.creation_ms, jobs.c.id)
         if self.last is not None:
+            if end is not None:
+                select = select.where(key < sa.tuple_(*end))
             return select.order_by(jobs.c.creation_ms.desc(), jobs.c.id.desc()).limit(self.last)
+        if end is not None:
+            select = select.where(key > sa.tuple_(*end))
         return select.order_by(jobs.c.creation_ms, jobs.c.id)
 
 
@@ -198,23 +211,23 @@ class JobStore:
         """Return the jobs that ``query`` asks for."""
         return await self._select(query.apply(sa.select(jobs)))
 
-    async def summaries(self, query: JobQuery) -> list[JobSummary]:
-        """Return what a list shows of the jobs that ``query`` asks for."""
-        columns = (
-            jobs.c.id,
-            jobs.c.definition,
-            jobs.c.phase,
-            jobs.c.owner,
-            jobs.c.run_id,
-            jobs.c.creation_ms,
-        )
-        async with self._reading() as connection:
-            rows = (await connection.execute(query.apply(sa.select(*columns)))).all()
-        phases = {str(phase): phase for phase in ExecutionPhase}
-        return [
-            JobSummary(row[0], row[1], phases[row[2]], row[3], row[4], from_ms(row[5]))  # type: ignore[arg-type]
-            for row in rows
-        ]
+    async def pages(self, query: JobQuery, size: int = 1000) -> AsyncIterator[list[JobSummary]]:
+        """Return what a list shows of the jobs that ``query`` asks for, page by page.
+
+        Each page is a query of its own: a slow reader holds nothing open,
+        and the event loop has its turn in between.
+        """
+        columns = [jobs.c[name] for name in ("id", "definition", "phase", "owner", "run_id", "creation_ms")]
+        left, end = query.last, None
+        while left is None or left > 0:
+            select = query.apply(sa.select(*columns), end).limit(size if left is None else min(size, left))
+            async with self._reading() as connection:
+                rows = (await connection.execute(select)).all()
+            yield [_summary(row) for row in rows]
+            if len(rows) < size:
+                return
+            end = (rows[-1][5], rows[-1][0])
+            left = None if left is None else left - len(rows)
 
     async def live(self) -> list[Job]:
         """Return all jobs that still have their end before them, oldest first."""
@@ -294,6 +307,15 @@ class JobStore:
         for (_, future), value in zip(batch, values, strict=True):
             if not future.done():
                 future.set_result(value)
+
+
+_PHASES = {str(phase): phase for phase in ExecutionPhase}
+
+
+def _summary(row: Any) -> JobSummary:
+    creation = from_ms(row[5])
+    assert creation is not None
+    return JobSummary(row[0], row[1], _PHASES[row[2]], row[3], row[4], creation)
 
 
 def _settle(future: asyncio.Future[Any], error: Exception) -> None:

@@ -1,0 +1,87 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The web application: routes, the caller of each request, errors in words."""
+
+from __future__ import annotations
+
+__all__ = ["make_app"]
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from ..jobs.errors import (
+    BackendError,
+    JobError,
+    NotAllowedError,
+    QueueFullError,
+    RequestError,
+    StoreError,
+    TransitionError,
+    UnknownJobError,
+)
+from ..version import __version__
+from . import rubin, uws, vosi
+from .auth import check_site
+from .service import CALLER, SERVICE, Service
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_STATUS: dict[type[JobError], int] = {
+    RequestError: 400,
+    NotAllowedError: 403,
+    TransitionError: 403,
+    UnknownJobError: 404,
+    QueueFullError: 503,
+    StoreError: 503,
+    BackendError: 503,
+}
+
+_OPEN = frozenset({"/healthz", "/availability", "/capabilities"})
+"""Paths that need no caller."""
+
+
+def make_app(service: Service) -> web.Application:
+    """Return the application.
+
+    Parameters
+    ----------
+    service : `Service`
+        Its parts.
+    """
+    config = service.config
+    app = web.Application(middlewares=[_guard], client_max_size=config.max_body)
+    app[SERVICE] = service
+    app.add_routes(uws.routes(config.uws_path))
+    app.add_routes(rubin.routes(config.base_path))
+    app.add_routes(vosi.routes())
+    app.on_response_prepare.append(_name_server)
+    return app
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Find out who is asking, and put what goes wrong into words."""
+    service = request.app[SERVICE]
+    try:
+        check_site(request, service.config)
+        # A job that reports has a token of its own, which its route checks.
+        if request.path not in _OPEN and not request.path.endswith("/event"):
+            request[CALLER] = await service.authenticator.caller(request)
+        return await handler(request)
+    except JobError as error:
+        status = _STATUS.get(type(error), 500)
+        headers = {"Retry-After": "10"} if status == 503 else {}
+        return web.Response(text=f"{error}\n", status=status, headers=headers)
+    except (web.HTTPException, ConnectionError):
+        raise
+    except Exception:
+        # What it was is for the log: it may hold what is none of the caller's business.
+        service.log.exception(f"{request.method} {request.path} failed")
+        return web.Response(text="OCPS failed at this request; its log says why\n", status=500)
+
+
+async def _name_server(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = f"OCPS/{__version__}"

@@ -1,0 +1,214 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Reading what clients of UWS send: forms, with files or without."""
+
+from __future__ import annotations
+
+__all__ = ["Form", "read_form"]
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+from aiohttp import BodyPartReader, MultipartReader, hdrs, web
+
+from ..jobs.definitions import JobDefinition
+from ..jobs.errors import RequestError
+from ..jobs.parameters import UPLOAD_PREFIX
+from ..jobs.workspace import Workspace
+
+CONTROLS = frozenset({"PHASE", "RUNID", "ACTION", "DESTRUCTION", "EXECUTIONDURATION", "WAIT"})
+"""Parameters that are UWS's own; case does not count, as for all of the Virtual Observatory."""
+
+MAX_FIELDS = 1000
+READ_TIMEOUT = 60.0
+"""How long (s) a client may take to send a form without files."""
+
+CHUNK = 1 << 18
+
+
+@dataclass
+class Form:
+    """What a client sent.
+
+    Parameters
+    ----------
+    controls : `dict` [`str`, `str`]
+        UWS's own parameters, by name in upper case.
+    fields : `list`
+        Name and value of the others.
+    files : `dict` [`str`, `pathlib.Path`]
+        Files that came along, by the name of their part.
+    """
+
+    controls: dict[str, str] = field(default_factory=dict)
+    fields: list[tuple[str, str]] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+
+    def add(self, fields: Iterable[tuple[str, str]]) -> None:
+        """Add fields.
+
+        Raises
+        ------
+        RequestError
+            If one of UWS's own is given twice with two values.
+        """
+        for name, value in fields:
+            if (control := name.upper()) in CONTROLS:
+                if self.controls.setdefault(control, value.strip()) != value.strip():
+                    raise RequestError(f"{control} is given twice")
+            else:
+                self.fields.append((name, value))
+
+    def parameters(self, definition: JobDefinition, known_files: Iterable[str] = ()) -> dict[str, str]:
+        """Return the parameters of a job.
+
+        Parameters
+        ----------
+        definition : `JobDefinition`
+            What may be given.
+        known_files : `~collections.abc.Iterable` [`str`]
+            File parameters that the job has a file for already.
+
+        Raises
+        ------
+        RequestError
+            If one is given twice, or a file that is meant is not there.
+        """
+        names = {parameter.name.lower(): parameter.name for parameter in definition.parameters}
+        files = {parameter.name for parameter in definition.parameters if parameter.type == "file"}
+        values: dict[str, str] = {}
+        mistakes = []
+        used: set[str] = set()
+        for name, value in self.fields:
+            name = names.get(name.lower(), name)
+            if name in values:
+                mistakes.append(f"{name}: given twice")
+            if name in files and value.startswith(UPLOAD_PREFIX):
+                part = value.removeprefix(UPLOAD_PREFIX)
+                if part not in self.files and not (part == name and name in known_files):
+                    mistakes.append(f"{name}: no file {part[:80]!r} came with the request")
+                    continue
+                if part in self.files:
+                    self.files[name] = self.files[part]
+                used.add(part)
+                value = UPLOAD_PREFIX + name
+            values[name] = value
+        for part in self.files:
+            name = names.get(part.lower(), part)
+            if name in files and name not in values:
+                self.files[name] = self.files[part]
+                values[name] = UPLOAD_PREFIX + name
+            elif name not in files and part not in used:
+                mistakes.append(f"{part[:80]}: a file came for it, but it is no file parameter")
+        if mistakes:
+            raise RequestError("; ".join(mistakes))
+        return values
+
+    async def keep_files(self, workspace: Workspace, values: dict[str, str]) -> None:
+        """Put the files that belong to parameters into a job's directory."""
+        wanted = {name for name, value in values.items() if value == UPLOAD_PREFIX + name}
+        inputs = workspace.root / "inputs"
+        for name in wanted & self.files.keys():
+            inputs.mkdir(parents=True, exist_ok=True)
+            (inputs / name).unlink(missing_ok=True)
+            (inputs / name).hardlink_to(self.files[name])
+
+
+@contextlib.asynccontextmanager
+async def read_form(request: web.Request, work_dir: Path, max_upload: int) -> AsyncIterator[Form]:
+    """Read a form; files are removed at the end unless they were kept.
+
+    Parameters
+    ----------
+    request : `aiohttp.web.Request`
+        The request.
+    work_dir : `pathlib.Path`
+        Where files are put for the time being.
+    max_upload : `int`
+        Longest file (bytes).
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read.
+    aiohttp.web.HTTPException
+        If it is too long, too slow, or of another kind.
+    """
+    form = Form()
+    form.add(request.query.items())
+    if request.content_type == "multipart/form-data":
+        with tempfile.TemporaryDirectory(prefix="upload-", dir=work_dir) as folder:
+            await _read_multipart(request, form, Path(folder), max_upload)
+            yield form
+        return
+    body = await _read_body(request)
+    if body:
+        if request.content_type not in ("application/x-www-form-urlencoded", "application/octet-stream"):
+            raise web.HTTPUnsupportedMediaType(
+                text="Expected application/x-www-form-urlencoded or multipart/form-data"
+            )
+        try:
+            fields = parse_qsl(
+                body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"
+            )
+        except ValueError as error:
+            raise RequestError(f"The form cannot be read: {error}") from None
+        form.add(fields)
+    yield form
+
+
+async def _read_body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(READ_TIMEOUT):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="The request was sent too slowly") from None
+
+
+async def _read_multipart(request: web.Request, form: Form, folder: Path, max_upload: int) -> None:
+    length = 0
+    fields = []
+    try:
+        reader = await request.multipart()
+        while (part := await reader.next()) is not None:
+            if isinstance(part, MultipartReader) or not part.name:
+                raise RequestError("The form cannot be read: a part has no name")
+            if part.filename is not None:
+                path = folder / str(len(form.files))
+                await _save(part, path, max_upload)
+                form.files[part.name] = path
+            else:
+                value = await _text(part, request.client_max_size - length)
+                length += len(value)
+                fields.append((part.name, value))
+            if len(fields) + len(form.files) > MAX_FIELDS:
+                raise RequestError(f"The form has more than {MAX_FIELDS} fields")
+    except (ValueError, AssertionError, LookupError, RuntimeError) as error:
+        raise RequestError(f"The form cannot be read: {error or hdrs.CONTENT_TYPE}") from None
+    form.add(fields)
+
+
+async def _text(part: BodyPartReader, limit: int) -> str:
+    value = bytearray()
+    while chunk := await part.read_chunk(CHUNK):
+        value += chunk
+        if len(value) > limit:
+            raise web.HTTPRequestEntityTooLarge(limit, len(value))
+    return value.decode()
+
+
+async def _save(part: BodyPartReader, path: Path, max_upload: int) -> None:
+    size = 0
+    with path.open("wb") as file:
+        while chunk := await part.read_chunk(CHUNK):
+            size += len(chunk)
+            if size > max_upload:
+                raise web.HTTPRequestEntityTooLarge(max_upload, size)
+            await asyncio.to_thread(file.write, chunk)

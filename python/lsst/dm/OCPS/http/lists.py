@@ -1,0 +1,80 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Job lists with their filters, sent as they are read."""
+
+from __future__ import annotations
+
+__all__ = ["send_list"]
+
+import re
+
+from aiohttp import web
+
+from ..jobs.errors import RequestError
+from ..jobs.model import ExecutionPhase
+from ..jobs.store import JobQuery
+from . import uws_xml
+from .service import Service, caller_of
+from .times import parse_time
+
+
+async def send_list(service: Service, request: web.Request, definition: str) -> web.StreamResponse:
+    """Send the list of a definition's jobs."""
+    query = _parse_query(request)
+    caller = caller_of(request)
+    query = JobQuery(
+        definition=definition,
+        owner=None if caller.operator else caller.name,
+        phases=query.phases,
+        after=query.after,
+        last=query.last,
+    )
+    list_url = uws_xml.attribute(service.list_url(request, definition))
+    response = web.StreamResponse()
+    response.content_type = "application/xml"
+    response.charset = "utf-8"
+    text = uws_xml.list_start()
+    async for page in service.manager.store.pages(query):
+        text += "".join([uws_xml.job_reference(job, list_url) for job in page])
+        if not response.prepared:
+            await response.prepare(request)
+        await response.write(text.encode())
+        text = ""
+    if not response.prepared:
+        await response.prepare(request)
+    await response.write_eof((text + uws_xml.LIST_END).encode())
+    return response
+
+
+def _parse_query(request: web.Request) -> JobQuery:
+    phases, after, last = set(), None, None
+    mistakes = []
+    for name, value in request.query.items():
+        try:
+            match name.upper():
+                case "PHASE":
+                    phases.add(_parse_phase(value))
+                case "AFTER":
+                    after = parse_time("AFTER", value)
+                case "LAST":
+                    last = _parse_last(value)
+        except RequestError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise RequestError("; ".join(mistakes))
+    return JobQuery(phases=phases, after=after, last=last)
+
+
+def _parse_phase(text: str) -> ExecutionPhase:
+    try:
+        return ExecutionPhase(text)
+    except ValueError:
+        raise RequestError(f"PHASE: {text[:40]!r} is none of {', '.join(ExecutionPhase)}") from None
+
+
+def _parse_last(text: str) -> int:
+    if not re.fullmatch(r"\d{1,9}", text.strip()) or int(text) == 0:
+        raise RequestError(f"LAST: {text[:40]!r} is not a whole number above 0")
+    return int(text)

@@ -1,0 +1,88 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Starting and ending the HTTP server, beside the CSC or alone."""
+
+from __future__ import annotations
+
+__all__ = ["HttpServer", "start_server"]
+
+import errno
+import logging
+import socket
+
+from aiohttp import web
+
+from ..config import ConfigError, HttpConfig
+from ..jobs.events import EventKey
+from ..jobs.manager import JobManager
+from .app import make_app
+from .auth import Authenticator, check_binding
+from .service import Service
+
+SHUTDOWN_TIMEOUT = 1.0
+"""How long (s) requests may take to be answered when the server ends; a WAIT would take minutes."""
+
+
+class HttpServer:
+    """A server that runs.
+
+    Parameters
+    ----------
+    runner : `aiohttp.web.AppRunner`
+        What runs it.
+    """
+
+    def __init__(self, runner: web.AppRunner) -> None:
+        self._runner = runner
+
+    @property
+    def port(self) -> int:
+        """The port it listens at."""
+        return int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """End it; jobs run on, and the engine is left as it is."""
+        await self._runner.cleanup()
+
+
+async def start_server(manager: JobManager, config: HttpConfig, log: logging.Logger) -> HttpServer:
+    """Serve an engine over HTTP.
+
+    Parameters
+    ----------
+    manager : `JobManager`
+        The engine, open; it is not closed with the server.
+    config : `HttpConfig`
+        As configured; what the environment says instead counts.
+    log : `logging.Logger`
+        Gets what is unusual.
+
+    Returns
+    -------
+    server : `HttpServer`
+        The server, listening.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be served as configured.
+    """
+    config = config.overridden()
+    check_binding(config)
+    events = EventKey.of(manager.workspaces.work_dir)
+    service = Service(manager, config, Authenticator(config.auth), events, log)
+    runner = web.AppRunner(make_app(service), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
+    except OSError as error:
+        await runner.cleanup()
+        reason = "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+        if isinstance(error, socket.gaierror):
+            reason = "there is no such host"
+        raise ConfigError(f"http: cannot listen at {config.host}, port {config.port}: {reason}") from None
+    server = HttpServer(runner)
+    log.info(f"Serving UWS at http://{config.host}:{server.port}{config.uws_path}")
+    return server

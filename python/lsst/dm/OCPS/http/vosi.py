@@ -1,0 +1,82 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""VOSI: is the service there, and what does it offer (VOSI 1.1)."""
+
+from __future__ import annotations
+
+__all__ = ["routes"]
+
+from aiohttp import web
+from vo_models.vodataservice import ParamHTTP
+from vo_models.voresource.models import AccessURL, Capability
+from vo_models.vosi.availability import Availability
+from vo_models.vosi.capabilities import VOSICapabilities
+
+from ..jobs.errors import JobError
+from .service import SERVICE, Service
+
+_VOSI = "ivo://ivoa.net/std/VOSI#"
+_UWS = "ivo://ivoa.net/std/UWS#async-1.1"
+
+
+def routes() -> list[web.RouteDef]:
+    """Return the routes of VOSI, and the one for machines that watch."""
+    return [
+        web.get("/availability", get_availability),
+        web.get("/capabilities", get_capabilities),
+        web.get("/healthz", get_health),
+    ]
+
+
+async def _trouble(service: Service) -> str:
+    """Return why jobs cannot be taken now; empty if they can."""
+    try:
+        _ = service.manager.lane
+        await service.manager.store.last_sequence()
+    except JobError as error:
+        return str(error)
+    return ""
+
+
+async def get_availability(request: web.Request) -> web.Response:
+    """Send whether the service is there."""
+    service = request.app[SERVICE]
+    trouble = await _trouble(service)
+    document = Availability(
+        available=not trouble,
+        up_since=service.up_since,  # type: ignore[arg-type]
+        note=[trouble] if trouble else [],
+    )
+    return _xml(document.to_xml(skip_empty=True, encoding="UTF-8"))
+
+
+async def get_capabilities(request: web.Request) -> web.Response:
+    """Send what the service offers: VOSI, and each job list."""
+    service = request.app[SERVICE]
+    base = service.base_url(request)
+    offered = [
+        (f"{_VOSI}availability", f"{base}/availability"),
+        (f"{_VOSI}capabilities", f"{base}/capabilities"),
+    ]
+    offered += [(_UWS, service.list_url(request, name)) for name in sorted(service.manager.lane.definitions)]
+    document = VOSICapabilities(capability=[_capability(standard, url) for standard, url in offered])
+    return _xml(document.to_xml(skip_empty=True, encoding="UTF-8"))
+
+
+def _capability(standard: str, url: str) -> Capability:
+    use = "base" if standard == _UWS else "full"
+    interface = ParamHTTP(type="vs:ParamHTTP", access_url=[AccessURL(use=use, value=url)])
+    return Capability(standard_id=standard, interface=[interface])
+
+
+async def get_health(request: web.Request) -> web.Response:
+    """Send whether the server works: 200 or 503."""
+    trouble = await _trouble(request.app[SERVICE])
+    return web.Response(text=f"{trouble or 'ok'}\n", status=503 if trouble else 200)
+
+
+def _xml(document: str | bytes) -> web.Response:
+    body = document.encode() if isinstance(document, str) else document
+    return web.Response(body=body, content_type="application/xml", charset="utf-8")

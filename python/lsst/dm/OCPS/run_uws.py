@@ -1,0 +1,138 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""``run_uws.py``: the engine with its HTTP face alone."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+import argparse
+import asyncio
+import getpass
+import importlib.util
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .config import ConfigError, HttpConfig, InstanceConfig, SalIndex, load_instance
+from .factory import check_config, end_jobs, make_manager
+from .http.secrets_file import hash_password, hash_token
+from .http.server import start_server
+from .jobs.errors import JobError
+
+DEMO = Path(__file__).resolve().parent / "config_package" / "OCPS" / "v4" / "demo.yaml"
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Serve OCPS over HTTP: UWS 1.1 and Rubin's JSON dialect.")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=Path, help="configuration file, as for the CSC")
+    source.add_argument("--demo", action="store_true", help="serve DemoCam, with a Butler made for it")
+    source.add_argument(
+        "--hash", choices=("password", "token"), help="read a secret and print its hash for http/auth/file"
+    )
+    parser.add_argument(
+        "--index", type=int, default=int(SalIndex.LATISS), help="which instance of it (SAL index; default: 1)"
+    )
+    parser.add_argument("--host", help="address to listen at (default: as configured, or 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen at (default: as configured, or 8080)")
+    parser.add_argument("--work-dir", help="directory of the job store, logs and outputs")
+    parser.add_argument("--loglevel", default="INFO", help="how much is logged (default: INFO)")
+    return parser.parse_args(arguments)
+
+
+def _load(arguments: argparse.Namespace) -> InstanceConfig:
+    if arguments.demo:
+        _prepare_demo(arguments)
+    path: Path = DEMO if arguments.demo else arguments.config
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping with the key instances")
+    config = load_instance(document, arguments.index)
+    http = (config.http or HttpConfig()).overridden()
+    changes: dict[str, Any] = {
+        name: getattr(arguments, name) for name in ("host", "port") if getattr(arguments, name) is not None
+    }
+    # What the command line says counts more than the environment.
+    for name in changes:
+        os.environ.pop(f"API_{name.upper()}", None)
+    update: dict[str, Any] = {"http": http.model_copy(update=changes)}
+    if arguments.work_dir and not arguments.demo:
+        update["work_dir"] = arguments.work_dir
+    return config.model_copy(update=update)
+
+
+def _prepare_demo(arguments: argparse.Namespace) -> None:
+    """Make a DemoCam Butler and set what the demo's configuration needs."""
+    found = importlib.util.find_spec("democam")
+    if found is None or found.origin is None:
+        raise ConfigError("--demo needs the package democam: pip install ./demo")
+    state = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "ocps" / "demo"
+    work_dir = Path(arguments.work_dir).absolute() if arguments.work_dir else state
+    os.environ.setdefault("DEMOCAM_DIR", str(Path(found.origin).resolve().parents[2]))
+    os.environ.setdefault("DEMOCAM_REPO", str(work_dir / "repo"))
+    os.environ["OCPS_WORK_DIR"] = str(work_dir)
+    # In a process of its own: this one never imports the Butler.
+    command = [sys.executable, "-m", "democam.make_repo", os.environ["DEMOCAM_REPO"], "--exist-ok"]
+    made = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if made.returncode:
+        raise ConfigError(f"the DemoCam Butler could not be made: {made.stderr.strip()[-500:]}")
+
+
+async def _serve(config: InstanceConfig, log: logging.Logger) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await check_config(config, log)
+    manager = await make_manager(config, log)
+    try:
+        assert config.http
+        server = await start_server(manager, config.http, log)
+        try:
+            await stop.wait()
+        finally:
+            await server.close()
+            await end_jobs(manager, config.on_exit)
+    finally:
+        await manager.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line.
+
+    Parameters
+    ----------
+    arguments : `list` [`str`] or `None`
+        Arguments; `None` for those of the process.
+
+    Returns
+    -------
+    status : `int`
+        0 at a clean end, 1 if it could not serve.
+    """
+    parsed = _parse(arguments)
+    if parsed.hash:
+        secret = (
+            getpass.getpass(f"{parsed.hash}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+        )
+        print(hash_password(secret) if parsed.hash == "password" else hash_token(secret))
+        return 0
+    logging.basicConfig(level=parsed.loglevel.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    log = logging.getLogger("ocps")
+    try:
+        asyncio.run(_serve(_load(parsed), log))
+    except (ConfigError, JobError) as error:
+        print(f"run_uws: {error}", file=sys.stderr)
+        return 1
+    return 0
