@@ -68,7 +68,7 @@ async def test_bias_completes_with_its_outputs_and_metrics(local, repo):
 
 async def test_environment_of_the_result_is_what_was_asked_for(local, repo):
     execution = await local.execute(
-        f"{PIPELINES}/oneQuantum.yaml", config=REGISTER, output_dataset_types="oneQuantum*"
+        f"{PIPELINES}/oneQuantum.yaml", config=REGISTER, output_dataset_types="oneQuantumMetrics, noSuchType"
     )
     await execution.done()
     result = await execution.result()
@@ -78,7 +78,7 @@ async def test_environment_of_the_result_is_what_was_asked_for(local, repo):
         "BUTLER_REPO": str(repo),
         "DATA_QUERY": "",
         "RUN_OPTIONS": REGISTER,
-        "OUTPUT_GLOB": "oneQuantum*",
+        "OUTPUT_GLOB": "oneQuantumMetrics,noSuchType",
     }
     assert any("oneQuantumMetrics" in item["uri"] for item in result["results"])
 
@@ -135,9 +135,7 @@ async def test_abort_job_kills_what_runs_and_keeps_its_log(local):
 
 
 async def test_three_run_at_once(local):
-    executions = [
-        await local.execute(f"{PIPELINES}/oneQuantum.yaml", config=REGISTER) for _ in range(3)
-    ]
+    executions = [await local.execute(f"{PIPELINES}/oneQuantum.yaml", config=REGISTER) for _ in range(3)]
     for execution in executions:
         assert (await execution.done()).ack == Ack.CMD_COMPLETE
         result = await execution.result()

@@ -10,6 +10,7 @@ __all__ = ["ButlerConfig", "PipetaskDefinition", "PipetaskPlanner"]
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,8 +224,8 @@ class PipetaskPlanner:
             "copy",
             "--no-preserve-path",
         ]
-        for glob in {*spec["output_glob"], *spec["metrics_glob"]}:
-            retrieve += ["--dataset-type", glob]
+        for glob in dict.fromkeys([*spec["output_glob"], *spec["metrics_glob"]]):
+            retrieve += ["--dataset-type", as_pattern(glob)]
         return {
             "steps": [{"argv": environment.command(argv)} for argv in (run, retrieve)],
             "environment": environment.variables() | job_variables(job, workspace),
@@ -270,6 +271,15 @@ class PipetaskPlanner:
         if outcome.succeeded:
             return BackendUpdate(phase=ExecutionPhase.COMPLETED, **common)
         return BackendUpdate(phase=ExecutionPhase.ERROR, error=explain(outcome, workspace), **common)
+
+
+def as_pattern(glob: str) -> str:
+    """Return a glob that the Butler takes for a pattern, also if it is a plain name.
+
+    A plain name that does not exist makes ``butler retrieve-artifacts`` find
+    nothing at all, for the other names too.
+    """
+    return glob if re.search(r"[*?\[]", glob) else f"[{glob[0]}]{glob[1:]}"
 
 
 def job_variables(job: Job, workspace: Workspace) -> dict[str, str]:

@@ -1,0 +1,42 @@
+# OCPS: what one needs to try it, test it and work on it. `make help` lists it.
+
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help venv demo test lint format services clean
+
+help:  ## Show this.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */make \1\t/' | expand -t 16
+
+venv: $(VENV)/.ready  ## Make .venv with everything that is needed, byte-compiled.
+
+$(VENV)/.ready: requirements.txt setup.cfg demo/setup.cfg $(shell find middleware -name '*.py' -o -name '*.cfg' -o -name '*.idl' -o -name '*.yaml')
+	@test -n "$(PYTHON)" || { echo "make: OCPS needs Python 3.11 or newer, and none was found"; exit 1; }
+	@bin/make_venv.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: venv  ## Watch an observing script command real pipelines over SAL.
+	@$(BIN)/python demo/observe.py
+
+test: venv  ## Run all tests; with REQUIRE_SERVICES=1 none may be left out.
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: venv  ## Check style and types.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv  ## Bring the code into its style.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+services:  ## Install the system services that tests use (Debian, Ubuntu; as root).
+	@bin/install_services.sh
+
+clean:  ## Remove what these commands made.
+	rm -rf $(VENV) .demo build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +

@@ -1,0 +1,241 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+
+"""The demo: an observing script commands real pipelines over SAL.
+
+Makes a Butler with DemoCam data, starts OCPS as a process of its own, and
+plays the script. Everything it makes is below ``.demo``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from democam.make_repo import make_repo
+from lsst.dm.OCPS.backends.pipetask_log import ProgressReader
+from lsst.dm.OCPS.testing import CscProcess, Execution, Script, private_bus
+from lsst.ts import salobj
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / ".demo"
+PIPELINES = "$DEMOCAM_DIR/pipelines"
+REGISTER = "--register-dataset-types"
+TIMEOUT = 300.0
+"""How long (s) the whole demo may take."""
+
+EXPECTED = {
+    "bias": "completed",
+    "focusSweep": "completed",
+    "broken": "error",
+    "aborted": "aborted",
+    "survived": "completed",
+}
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def observations(kind: str) -> str:
+    """Return the data query for one kind of exposure."""
+    return f"instrument='DemoCam' AND exposure.observation_type='{kind}'"
+
+
+def prepare() -> None:
+    """Make the Butler, and tell the configuration where it is."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    private_bus()
+    os.environ["DEMOCAM_DIR"] = str(ROOT / "demo")
+    os.environ["DEMOCAM_REPO"] = str(FOLDER / "repo")
+    os.environ["OCPS_WORK_DIR"] = str(FOLDER / "work")
+    os.environ["DM_CONFIG_OCPS_DIR"] = str(ROOT / "config")
+    make_repo(FOLDER / "repo")
+    console.print(f"A Butler with DemoCam raws is in {FOLDER / 'repo'}")
+
+
+def workspace_output(job_id: str) -> Path:
+    """Return where a job's log and outputs are."""
+    return FOLDER / "work" / "jobs" / job_id / "output"
+
+
+class Board:
+    """A bar for each job, read from the log in its workspace."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("  {task.description:<12}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("quanta"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+        )
+        self._bars: dict[str, tuple[Any, ProgressReader]] = {}
+
+    def add(self, name: str, job_id: str) -> None:
+        """Show a job."""
+        bar = self._progress.add_task(name, total=None, state="")
+        self._bars[job_id] = bar, ProgressReader(workspace_output(job_id) / "ocps.log")
+
+    def finish(self, job_id: str, state: str) -> None:
+        """Show how a job has ended."""
+        bar, _ = self._bars[job_id]
+        self._read(job_id)
+        self._progress.update(bar, state=state)
+        self._progress.stop_task(bar)
+
+    async def __aenter__(self) -> Board:
+        self._progress.start()
+        self._reading = asyncio.create_task(self._read_all())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._reading.cancel()
+        self._progress.stop()
+
+    async def _read_all(self) -> None:
+        while True:
+            for job_id in list(self._bars):
+                self._read(job_id)
+            await asyncio.sleep(0.2)
+
+    def _read(self, job_id: str) -> None:
+        bar, reader = self._bars[job_id]
+        if seen := reader.read():
+            self._progress.update(bar, total=seen.total or None, completed=seen.done + seen.failed)
+
+
+class Play:
+    """The observing script.
+
+    Parameters
+    ----------
+    script : `Script`
+        Its connection to OCPS.
+    board : `Board`
+        Shows its jobs.
+    """
+
+    def __init__(self, script: Script, board: Board) -> None:
+        self.script = script
+        self.board = board
+        self.phases: dict[str, str] = {}
+
+    async def execute(self, name: str, pipeline: str, **fields: str) -> Execution:
+        """Command a pipeline and show what comes back at once."""
+        started = time.monotonic()
+        execution = await self.script.execute(f"{PIPELINES}/{pipeline}.yaml", **fields)
+        ack = execution.acks[-1]
+        console.print(
+            f"execute {pipeline}.yaml: CMD_INPROGRESS after {time.monotonic() - started:.3f} s, {ack.result}"
+        )
+        self.board.add(name, execution.job_id)
+        return execution
+
+    async def end(self, name: str, execution: Execution) -> dict[str, Any]:
+        """Wait for a job's end and show its result."""
+        ack = await execution.done()
+        result = await execution.result()
+        self.phases[name] = result["phase"]
+        self.board.finish(execution.job_id, result["phase"])
+        acknowledged = salobj.SalRetCode(ack.ack).name
+        console.print(f"[bold]{name}[/]: {acknowledged}, exit_code {result['exit_code']}, {result['phase']}")
+        if result["errorSummary"]["message"]:
+            for line in result["errorSummary"]["message"].splitlines():
+                console.print(f"    {line}", markup=False)
+        for item in result["results"]:
+            path = Path(unquote(urlsplit(item["uri"]).path))
+            if path.suffix in (".png", ".log"):
+                console.print(f"    {path.relative_to(ROOT)}", markup=False)
+        return result
+
+    async def survive(self, csc: CscProcess) -> None:
+        """Kill OCPS with a job running; the job goes on and its result comes."""
+        fields = {"data_query": observations("bias"), "config": f"{REGISTER} -c slow:duration=0.5"}
+        execution = await self.execute("survived", "slow", **fields)
+        log = workspace_output(execution.job_id) / "ocps.log"
+        while not (log.exists() and "Preparing execution" in log.read_text()):
+            await asyncio.sleep(0.1)
+        await csc.kill()
+        console.print("OCPS was killed (SIGKILL) with this job running; starting it again")
+        state = self.script.remote.evt_summaryState
+        state.flush()
+        await csc.start()
+        while (await state.next(flush=False, timeout=90)).summaryState != salobj.State.STANDBY:
+            pass
+        await self.script.set_state(salobj.State.ENABLED, "demo")
+        result = await execution.result()
+        self.phases["survived"] = result["phase"]
+        self.board.finish(execution.job_id, result["phase"])
+        console.print(f"[bold]survived[/]: exit_code {result['exit_code']}, {result['phase']}")
+
+
+def show_best_focus(result: dict[str, Any]) -> None:
+    """Print the best focus that the script reads from the result."""
+    for metric in result["jobInfo"].get("metrics", []):
+        if metric["datasetType"] == "focusSweepMetrics":
+            values = metric["values"]
+            console.print(
+                f"    best focus read from the result: {values['best_focus']:.4f} ± "
+                f"{values['best_focus_err']:.4f} mm"
+            )
+
+
+async def play() -> dict[str, str]:
+    """Play the script; return the phase that each job came to."""
+    log = FOLDER / "csc.log"
+    async with CscProcess("1", log=log) as csc, Script.connect() as script:
+        console.print("OCPS runs as process", csc.pid, "and is in STANDBY; start with label demo, enable")
+        await script.set_state(salobj.State.ENABLED, "demo")
+        async with Board() as board:
+            stage = Play(script, board)
+            bias = await stage.execute("bias", "bias", data_query=observations("bias"), config=REGISTER)
+            focus = await stage.execute(
+                "focusSweep",
+                "focusSweep",
+                data_query=observations("focus"),
+                config=REGISTER,
+                prereq_jobs=bias.job_id,
+            )
+            broken = await stage.execute("broken", "broken", data_query=observations("bias"), config=REGISTER)
+            await stage.end("bias", bias)
+            slow = await stage.execute(
+                "aborted", "slow", data_query=observations("bias"), config=f"{REGISTER} -c slow:duration=60"
+            )
+            await stage.end("broken", broken)
+            show_best_focus(await stage.end("focusSweep", focus))
+            await script.remote.cmd_abort_job.set_start(job_id=slow.job_id, timeout=15)
+            await stage.end("aborted", slow)
+            await stage.survive(csc)
+        return stage.phases
+
+
+def main() -> int:
+    """Run the demo; return the exit code."""
+    started = time.monotonic()
+    try:
+        prepare()
+        phases = asyncio.run(asyncio.wait_for(play(), TIMEOUT))
+    except (TimeoutError, salobj.AckError, OSError, ValueError) as error:
+        reason = getattr(getattr(error, "ackcmd", None), "result", "") or str(error) or type(error).__name__
+        console.print(f"demo: failed: {reason}; what OCPS said is in {FOLDER / 'csc.log'}", markup=False)
+        return 1
+    words = " ".join(f"{name}={phases.get(name, 'missing')}" for name in EXPECTED)
+    verdict = "ok" if phases == EXPECTED else "failed"
+    print(f"demo: {verdict} {words} {time.monotonic() - started:.0f} s")
+    return 0 if phases == EXPECTED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

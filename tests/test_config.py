@@ -1,0 +1,95 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The configuration: what is written in the schema is what the program has."""
+
+from __future__ import annotations
+
+import jsonschema
+import pytest
+from lsst.dm.OCPS import config as module
+from lsst.dm.OCPS.config import ConfigError, InstanceConfig, load_instance
+from lsst.dm.OCPS.config_schema import CONFIG_SCHEMA
+
+TODAY = {
+    "instances": [
+        {
+            "sal_index": 1,
+            "instance": "LATISS",
+            "url": "http://uws.example.org/api/v1",
+            "poll_interval": 2.5,
+            "butler": "/repo/LATISS",
+            "input_collection": "LATISS/defaults",
+            "output_glob": "*",
+        },
+        {"sal_index": 2, "instance": "LSSTComCam", "url": "http://x.example.org", "butler": "/repo"},
+    ]
+}
+
+
+def test_the_schema_is_one_and_names_the_folder():
+    jsonschema.Draft7Validator.check_schema(CONFIG_SCHEMA)
+    assert CONFIG_SCHEMA["title"] == "OCPS v4"
+
+
+def test_files_of_today_mean_the_uws_backend():
+    loaded = load_instance(TODAY, 1)
+    assert (loaded.backend, loaded.url, loaded.poll_interval) == ("uws", TODAY["instances"][0]["url"], 2.5)
+    assert loaded.butler == "/repo/LATISS"
+
+
+def test_the_oldest_files_mean_the_uws_backend_for_every_index():
+    loaded = load_instance({"url": "http://uws.example.org", "poll_interval": 1}, 3)
+    assert (loaded.backend, loaded.sal_index, loaded.poll_interval) == ("uws", 3, 1)
+
+
+def schema_of(name: str) -> dict:
+    return CONFIG_SCHEMA["definitions"][name]["properties"]
+
+
+PAIRS = [("instance", InstanceConfig)] + [
+    (name, getattr(module, kind))
+    for name, kind in (("environment", "EnvironmentConfig"), ("uws", "UwsConfig"))
+]
+
+
+@pytest.mark.parametrize(("name", "model"), PAIRS)
+def test_schema_and_program_have_the_same_fields_and_defaults(name, model):
+    properties = schema_of(name)
+    assert set(properties) == set(model.model_fields)
+    for key, schema in properties.items():
+        default = model.model_fields[key].default
+        if "default" in schema:
+            expected = schema["default"]
+            assert (list(default) if isinstance(default, tuple) else default) == expected, key
+
+
+def test_limits_of_jobs_have_the_same_fields_and_defaults():
+    properties = schema_of("instance")["limits"]["properties"]
+    assert {key: schema["default"] for key, schema in properties.items()} == module.JobLimits().model_dump()
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ([], "at top level: expected a mapping"),
+        ({"instances": []}, "at instances"),
+        ({"instances": [{}]}, "at instances/0: 'sal_index' is a required property"),
+        ({"instances": [{"sal_index": 1, "poll_interval": 0}]}, "at instances/0/poll_interval"),
+        ({"instances": [{"sal_index": 1, "mode": "slow"}]}, "at instances/0/mode: 'slow' is not one of"),
+        ({"instances": [{"sal_index": 1}, {"sal_index": 1}]}, "2 entries with sal_index 1"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(document, words):
+    with pytest.raises(ConfigError) as caught:
+        module.validate(document)
+        load_instance(document, 1)
+    assert words in str(caught.value)
+
+
+def test_the_key_of_a_backend_is_the_same_in_every_process():
+    one, two = load_instance(TODAY, 1), load_instance(TODAY, 1)
+    assert one.key() == two.key()
+    assert one.key() != load_instance(TODAY, 2).key()
+    assert one.key() == one.model_copy(update={"work_dir": "/elsewhere", "on_exit": "wait"}).key()
