@@ -123,9 +123,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parsed = _parse(arguments)
     if parsed.hash:
-        secret = (
-            getpass.getpass(f"{parsed.hash}: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
-        )
+        # Not an argument: everybody on the machine could read it.
+        asked = sys.stdin.isatty()
+        secret = getpass.getpass(f"{parsed.hash}: ") if asked else sys.stdin.readline().rstrip("\n")
         print(hash_password(secret) if parsed.hash == "password" else hash_token(secret))
         return 0
     logging.basicConfig(level=parsed.loglevel.upper(), format="%(asctime)s %(levelname)s %(message)s")

@@ -10,6 +10,7 @@ __all__ = ["routes"]
 
 import dataclasses
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from aiohttp import web
 
@@ -144,9 +145,9 @@ def _run_id(value: str) -> str:
     return value
 
 
-def _limits(form: Form) -> dict[str, object]:
+def _limits(form: Form) -> dict[str, Any]:
     """Return what a form says of how long a job runs and is kept."""
-    limits: dict[str, object] = {}
+    limits: dict[str, Any] = {}
     if "EXECUTIONDURATION" in form.controls:
         limits["execution_duration"] = parse_duration(form.controls["EXECUTIONDURATION"])
     if "DESTRUCTION" in form.controls:
@@ -267,12 +268,9 @@ async def get_parameter(request: web.Request) -> web.StreamResponse:
         raise web.HTTPNotFound(text=f"Job {job.id} has no parameter {name[:80]!r}")
     value = job.parameters[name]
     definition = _definition(service, job)
-    files = (
-        {parameter.name for parameter in definition.parameters if parameter.type == "file"}
-        if definition
-        else ()
-    )
-    if name in files and value == UPLOAD_PREFIX + name:
+    parameters = definition.parameters if definition else ()
+    is_file = any(parameter.name == name and parameter.type == "file" for parameter in parameters)
+    if is_file and value == UPLOAD_PREFIX + name:
         inputs = service.manager.workspaces.of(job.id).root / "inputs"
         return send_file(inputs, inputs / name, "application/octet-stream")
     return _plain(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["routes"]
 
 from aiohttp import web
+from pydantic import AnyUrl
 from vo_models.vodataservice import ParamHTTP
 from vo_models.voresource.models import AccessURL, Capability
 from vo_models.vosi.availability import Availability
@@ -56,19 +57,16 @@ async def get_capabilities(request: web.Request) -> web.Response:
     """Send what the service offers: VOSI, and each job list."""
     service = request.app[SERVICE]
     base = service.base_url(request)
-    offered = [
-        (f"{_VOSI}availability", f"{base}/availability"),
-        (f"{_VOSI}capabilities", f"{base}/capabilities"),
-    ]
+    offered = [(_VOSI + name, f"{base}/{name}") for name in ("availability", "capabilities")]
     offered += [(_UWS, service.list_url(request, name)) for name in sorted(service.manager.lane.definitions)]
     document = VOSICapabilities(capability=[_capability(standard, url) for standard, url in offered])
     return _xml(document.to_xml(skip_empty=True, encoding="UTF-8"))
 
 
 def _capability(standard: str, url: str) -> Capability:
-    use = "base" if standard == _UWS else "full"
-    interface = ParamHTTP(type="vs:ParamHTTP", access_url=[AccessURL(use=use, value=url)])
-    return Capability(standard_id=standard, interface=[interface])
+    address = AccessURL(use="base" if standard == _UWS else "full", value=AnyUrl(url))
+    interface = ParamHTTP(type="vs:ParamHTTP", access_url=[address])
+    return Capability(standard_id=AnyUrl(standard), interface=[interface])
 
 
 async def get_health(request: web.Request) -> web.Response:
