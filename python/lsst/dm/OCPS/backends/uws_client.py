@@ -25,7 +25,7 @@ from typing import Any, TypeVar, cast
 import aiohttp
 from yarl import URL
 
-from ..config import UwsConfig
+from ..config import ConfigError, UwsConfig
 from .uws_rubin import MalformedError, ServerJob
 
 T = TypeVar("T")
@@ -98,21 +98,21 @@ class RubinClient:
     config : `UwsConfig`
         Time-out, token, certificates.
 
-    Attributes
-    ----------
-    url : `str`
-        The address without name and password, as it may be shown.
-    unreachable_since : `float` or `None`
-        Unix time (s) of the first of the failures that no answer has followed
-        yet; `None` while the server answers.
+    Raises
+    ------
+    ConfigError
+        If ``url`` is no address of a server.
+
     """
 
     def __init__(self, url: str, config: UwsConfig) -> None:
         # aiohttp makes basic authentication of a name and password in here.
-        self._base = URL(url.rstrip("/"))
+        self._base = _address(url)
         self._config = config
         self.url = str(self._base.with_user(None)) if self._base.user else str(self._base)
+        """The address without name and password, as it may be shown."""
         self.unreachable_since: float | None = None
+        """Unix time (s) of the first failure that no answer has followed yet, if there was one."""
         self._session: aiohttp.ClientSession | None = None
         self._writes = asyncio.Semaphore(MAX_WRITES)
         self._reads = asyncio.Semaphore(MAX_READS)
@@ -260,6 +260,17 @@ class RubinClient:
             return ssl.create_default_context(cafile=name)
         except OSError as error:
             raise LinkError(f"ca_file {name}: {_words(error)}", sent=False) from None
+
+
+def _address(url: str) -> URL:
+    try:
+        address = URL(url.rstrip("/"))
+        if address.scheme in ("http", "https") and address.host:
+            return address
+    except ValueError:
+        pass
+    # Not the text itself, which may hold a password.
+    raise ConfigError("url: expected the address of a UWS server, for example http://host:8080/api/v1")
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
