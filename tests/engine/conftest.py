@@ -1,0 +1,125 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""An engine on a backend that does what a test says."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from lsst.dm.OCPS.jobs.backend import Backend, BackendUpdate
+from lsst.dm.OCPS.jobs.definitions import JobDefinition
+from lsst.dm.OCPS.jobs.errors import RequestError
+from lsst.dm.OCPS.jobs.lane import Limits
+from lsst.dm.OCPS.jobs.manager import JobManager
+from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
+from lsst.dm.OCPS.jobs.store import JobStore
+from lsst.dm.OCPS.jobs.workspace import Workspaces
+
+
+class ScriptedBackend(Backend):
+    """Keeps what it is given and says what the test wants it to say."""
+
+    def __init__(self) -> None:
+        self.given: list[str] = []
+        self.cancelled: list[str] = []
+        self.reattached: list[str] = []
+        self.confirms = True
+
+    async def open(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    async def check(self) -> None:
+        pass
+
+    async def submit(self, job: Job) -> None:
+        self.given.append(job.id)
+
+    async def cancel(self, job: Job) -> None:
+        self.cancelled.append(job.id)
+        if self.confirms:
+            self.say(job.id, ExecutionPhase.ABORTED)
+
+    async def reattach(self, jobs) -> None:
+        self.reattached += [job.id for job in jobs]
+
+    def say(self, job_id: str, phase: ExecutionPhase, **seen) -> None:
+        self.report(job_id, BackendUpdate(phase=phase, **seen))
+
+
+class AnyDefinition(JobDefinition):
+    """Accepts everything but the parameter ``bad``."""
+
+    async def resolve(self, request, job_id):
+        if "bad" in request.parameters:
+            raise RequestError("bad: there is no such parameter")
+        return {"kind": "any", **request.parameters}
+
+
+class Bench:
+    """An engine with what it stands on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.backend = ScriptedBackend()
+        self.manager: JobManager
+
+    async def open(self, **limits) -> JobManager:
+        """Open the engine, as at a start of the program."""
+        workspaces = Workspaces(self.folder / "work")
+        workspaces.open()
+        store = await JobStore.open(f"sqlite+aiosqlite:///{workspaces.work_dir / 'jobs.sqlite3'}")
+        self.manager = JobManager(store, workspaces, logging.getLogger("engine"))
+        await self.manager.open()
+        await self.manager.use("test", self.backend, {"any": AnyDefinition("any")}, Limits(**limits))
+        return self.manager
+
+    async def reopen(self, **limits) -> JobManager:
+        """Close the engine and open it again on the same store with a new backend."""
+        await self.manager.close()
+        self.backend = ScriptedBackend()
+        return await self.open(**limits)
+
+    async def given(self, count: int) -> list[str]:
+        """Wait until the backend has been given so many jobs; return their ids."""
+        async with self.manager.subscribe(lambda job: job.dispatched) as changes:
+            if len(self.backend.given) < count:
+                async for _ in changes:
+                    await self.settle()
+                    if len(self.backend.given) >= count:
+                        break
+        return self.backend.given
+
+    async def settle(self) -> None:
+        """Let everything that is under way in the engine come to rest."""
+        import asyncio
+
+        while self.manager._dispatcher._starting:
+            await asyncio.wait(list(self.manager._dispatcher._starting.values()))
+
+
+@pytest_asyncio.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """An engine; the test opens it with the limits that it wants."""
+    made = Bench(tmp_path)
+    yield made
+    await made.manager.close()
+
+
+@pytest.fixture
+def ask() -> Callable[..., object]:
+    """Make requests for jobs of the definition ``any``."""
+    from lsst.dm.OCPS.jobs.model import JobRequest
+
+    def make(**fields):
+        return JobRequest("any", **fields)
+
+    return make

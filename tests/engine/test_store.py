@@ -1,0 +1,179 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The job store: nothing half written, nothing changed behind anybody's back."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sqlite3
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lsst.dm.OCPS.jobs import store as store_module
+from lsst.dm.OCPS.jobs.errors import StoreError
+from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase, Job, Progress, Result, now
+from lsst.dm.OCPS.jobs.records import from_row, to_row
+from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
+
+Phase = ExecutionPhase
+
+
+def make_job(number: int, **fields) -> Job:
+    time = datetime(2026, 11, 20, tzinfo=UTC) + timedelta(seconds=number)
+    common = {"creation_time": time, "phase_time": time, "sequence": number}
+    return Job(
+        **(
+            {"id": f"{number:032x}", "definition": "any", "phase": Phase.QUEUED}
+            | common
+            | {"parameters": {}, "spec": {}, "backend": "test"}
+            | fields
+        )
+    )
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite+aiosqlite:///{tmp_path / 'jobs.sqlite3'}"
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+times = st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)).map(
+    lambda time: time.replace(microsecond=time.microsecond // 1000 * 1000)
+)
+full_jobs = st.builds(
+    Job,
+    id=st.from_regex(r"[0-9a-f]{32}", fullmatch=True),
+    definition=texts,
+    phase=st.sampled_from(list(Phase)),
+    parameters=st.dictionaries(texts, texts, max_size=3),
+    spec=st.dictionaries(
+        texts, st.one_of(texts, st.integers(-9, 9), st.lists(texts, max_size=3)), max_size=3
+    ),
+    backend=texts,
+    creation_time=times,
+    phase_time=times,
+    start_time=st.none() | times,
+    destruction=st.none() | times,
+    final_phase=st.none() | st.sampled_from(list(Phase)),
+    prerequisites=st.lists(texts, max_size=3).map(tuple),
+    exit_code=st.none() | st.integers(-255, 255),
+    error=st.none() | st.builds(ErrorSummary, texts, st.booleans(), texts),
+    results=st.lists(st.builds(Result, texts, texts, st.none() | st.integers(0, 2**40)), max_size=3).map(
+        tuple
+    ),
+    progress=st.builds(Progress, *[st.integers(0, 10**6)] * 3),
+    info=st.dictionaries(texts, st.integers(-9, 9) | texts, max_size=3),
+)
+
+
+@given(full_jobs)
+def test_a_record_comes_back_as_it_was(job):
+    assert from_row(to_row(job)) == job
+
+
+@settings(max_examples=15, deadline=None)
+@given(full_jobs)
+async def test_a_job_comes_back_from_the_database_as_it_was(job):
+    store = await JobStore.open()
+    await store.insert(job)
+    assert await store.get(job.id) == job
+    await store.close()
+
+
+async def test_what_was_stored_is_there_after_a_new_opening(url):
+    store = await JobStore.open(url)
+    await store.insert(make_job(1))
+    await store.close()
+    store = await JobStore.open(url)
+    assert await store.get(f"{1:032x}") == make_job(1)
+    assert await store.last_sequence() == 1
+    await store.close()
+
+
+async def test_replacing_needs_the_record_that_is_there(url):
+    store = await JobStore.open(url)
+    old = make_job(1)
+    await store.insert(old)
+    first = dataclasses.replace(old, message="first", sequence=2)
+    assert await store.replace(old, first)
+    assert not await store.replace(old, dataclasses.replace(old, message="second", sequence=3))
+    assert (await store.get(old.id)).message == "first"
+    await store.close()
+
+
+async def test_a_store_of_a_newer_program_is_refused(url, tmp_path):
+    await (await JobStore.open(url)).close()
+    with sqlite3.connect(tmp_path / "jobs.sqlite3") as connection:
+        connection.execute("UPDATE state SET value = '999' WHERE name = 'schema_version'")
+    with pytest.raises(StoreError, match="schema version 999"):
+        await JobStore.open(url)
+
+
+async def test_a_bad_write_does_not_spoil_those_beside_it(url):
+    store = await JobStore.open(url)
+    await store.insert(make_job(1))
+    writes = [store.insert(make_job(number)) for number in (2, 1, 3)]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), StoreError, type(None)]
+    assert len(await store.live()) == 3
+    await store.close()
+
+
+async def test_a_locked_file_is_a_reason_and_not_a_crash(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "BUSY_TIMEOUT", 0.1)
+    store = await JobStore.open(url)
+    with sqlite3.connect(tmp_path / "jobs.sqlite3") as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="locked"):
+            await store.insert(make_job(1))
+        other.rollback()
+    await store.insert(make_job(1))
+    await store.close()
+
+
+async def test_a_full_disk_is_a_reason_and_not_a_crash(url):
+    store = await JobStore.open(url)
+    await store._write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 20"))
+    with pytest.raises(StoreError, match="full"):
+        for number in range(1, 200):
+            await store.insert(make_job(number, parameters={"text": "x" * 5000}))
+    await store.close()
+
+
+async def test_a_place_that_cannot_be_written_is_a_reason():
+    with pytest.raises(StoreError, match="could not be opened"):
+        await JobStore.open("sqlite+aiosqlite:////no/such/folder/jobs.sqlite3")
+
+
+async def test_lists_are_narrowed_and_ordered(url):
+    store = await JobStore.open(url)
+    phases = [Phase.QUEUED, Phase.COMPLETED, Phase.ERROR, Phase.ARCHIVED]
+    for number in range(1, 9):
+        await store.insert(make_job(number, phase=phases[number % 4], owner=f"o{number % 2}"))
+
+    async def numbers(**query) -> list[int]:
+        return [int(job.id, 16) for job in await store.find(JobQuery(**query))]
+
+    assert await numbers() == [1, 2, 4, 5, 6, 8]
+    assert await numbers(phases=[Phase.ARCHIVED]) == [3, 7]
+    assert await numbers(owner="o1") == [1, 5]
+    assert await numbers(last=2) == [8, 6]
+    assert await numbers(after=make_job(4).creation_time) == [5, 6, 8]
+    assert await numbers(after=make_job(4).creation_time, last=1, phases=[Phase.COMPLETED]) == [5]
+    assert [job.id for job in await store.live()] == [f"{4:032x}", f"{8:032x}"]
+    await store.close()
+
+
+async def test_doomed_jobs_are_found_when_their_time_has_come(url):
+    store = await JobStore.open(url)
+    time = now()
+    await store.insert(make_job(1, destruction=time - timedelta(seconds=1)))
+    await store.insert(make_job(2, destruction=time + timedelta(hours=1)))
+    assert [job.id for job in await store.doomed(time)] == [f"{1:032x}"]
+    assert await store.next_destruction() == time - timedelta(seconds=1)
+    await store.close()
