@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from .backends.command import CommandPlanner
 from .backends.environments import Environments
@@ -24,6 +25,7 @@ from .backends.planner import Planner
 from .backends.simulation import SimulationBackend, SimulationDefinition
 from .backends.uws import UwsBackend
 from .backends.uws_request import UwsDefinition
+from .backends.zygote_client import ZygotePool
 from .config import ConfigError, InstanceConfig
 from .definition_files import load_definitions
 from .jobs.backend import Backend
@@ -33,9 +35,6 @@ from .jobs.lane import Limits
 from .jobs.manager import JobManager
 from .jobs.store import JobStore
 from .jobs.workspace import Workspaces
-
-PIPETASK = "pipetask"
-"""Name of the general pipeline job, which ``execute`` asks for."""
 
 BACKENDS = "lsst.dm.OCPS.backends"
 """Group of entry points through which a site adds a backend of its own; see `MakeParts`."""
@@ -49,6 +48,9 @@ class Parts:
     definitions: Mapping[str, JobDefinition]
     limits: Limits
 
+
+_zygotes: WeakKeyDictionary[Workspaces, ZygotePool] = WeakKeyDictionary()
+"""One set of preloaded processes for all configurations of an engine."""
 
 MakeParts = Callable[[InstanceConfig, Workspaces, logging.Logger], Parts]
 """Makes a backend of a configuration; what an entry point in `BACKENDS` names."""

@@ -206,6 +206,9 @@ class CommandPlanner:
             "kill_grace": self.kill_grace,
         }
 
+    def preload(self, job: Job | None) -> None:
+        """No command has anything loaded for it."""
+
     def progress_source(self, workspace: Workspace) -> NoProgress:
         """Return what tells how far a job is."""
         return NoProgress()

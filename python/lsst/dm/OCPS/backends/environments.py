@@ -90,6 +90,10 @@ class Environment:
         program = self.bin_dir / argv[0]
         return [str(program) if program.exists() else argv[0], *argv[1:]]
 
+    def interpreter(self) -> list[str]:
+        """Return the command line of the environment's interpreter."""
+        return self.command(["python"]) if self.config.setup else [self.python]
+
     def expand(self, text: str) -> str:
         """Return ``text`` with its ``$NAME`` filled in from the environment.
 

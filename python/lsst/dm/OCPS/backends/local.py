@@ -22,6 +22,7 @@ from ..jobs.workspace import Workspace, Workspaces
 from . import supervisor
 from .planner import Planner, ProgressSource
 from .process import SupervisorHandle, kill_group
+from .zygote_client import ZygotePool
 
 LAUNCH_TIMEOUT = 60.0
 """How long (s) a supervisor may take to take its job."""
@@ -42,6 +43,8 @@ class LocalBackend(Backend):
         words.
     log : `logging.Logger`, optional
         Gets what is unusual.
+    zygotes : `ZygotePool` or `None`
+        Preloaded processes, from which jobs start quicker; closed by `close`.
     """
 
     def __init__(
@@ -49,21 +52,28 @@ class LocalBackend(Backend):
         workspaces: Workspaces,
         planners: Mapping[str, Planner],
         log: logging.Logger | None = None,
+        zygotes: ZygotePool | None = None,
     ) -> None:
         self.workspaces = workspaces
         self.planners = planners
         self.log = log or logging.getLogger(__name__)
+        self.zygotes = zygotes
         self._running: dict[str, SupervisorHandle] = {}
         self._sources: dict[str, ProgressSource] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         self._spawn(self._follow_logs())
+        for planner in self.planners.values():
+            if self.zygotes and (preload := planner.preload(None)):
+                self.zygotes.prepare(preload)
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.zygotes:
+            await self.zygotes.close()
 
     async def check(self) -> None:
         for planner in self.planners.values():
@@ -111,6 +121,10 @@ class LocalBackend(Backend):
             self.report(job.id, BackendUpdate(phase=ExecutionPhase.ERROR, error=ErrorSummary(str(error))))
 
     async def _launch(self, job: Job, workspace: Workspace) -> None:
+        """Start a job's supervisor: from a preloaded process, or as a new one."""
+        preload = self._planner(job).preload(job) if self.zygotes else None
+        if self.zygotes and preload and await self.zygotes.launch(preload, workspace.root):
+            return
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",

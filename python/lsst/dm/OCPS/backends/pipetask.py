@@ -28,6 +28,7 @@ from .outcomes import PipetaskOutcome, explain
 from .pipeline_uri import check_allowed, check_exists
 from .pipetask_log import ProgressReader
 from .pipetask_options import parse_options, split_list
+from .zygote_client import Preload, ZygotePool
 
 SUMMARY_NAME = "summary.json"
 """Where in the workspace pipetask writes its summary."""
@@ -138,6 +139,8 @@ class PipetaskPlanner:
         Limits of each process, see `supervisor.set_limits`.
     kill_grace : `float`
         How long (s) a job may take to end when it is told to.
+    zygotes : `ZygotePool` or `None`
+        Preloaded processes, which can also check the Butler.
     """
 
     def __init__(
@@ -146,11 +149,13 @@ class PipetaskPlanner:
         environments: Environments,
         limits: Mapping[str, Any] | None = None,
         kill_grace: float = 3.0,
+        zygotes: ZygotePool | None = None,
     ) -> None:
         self.data = data
         self.environments = environments
         self.limits = dict(limits or {"core": 0})
         self.kill_grace = kill_grace
+        self.zygotes = zygotes
 
     async def check(self) -> None:
         """Check that pipelines could run: programs, Butler, input collections.
@@ -165,11 +170,26 @@ class PipetaskPlanner:
             raise BackendError("the configuration names no butler")
         if not urlsplit(self.data.butler).scheme and not Path(self.data.butler).exists():
             raise BackendError(f"butler {self.data.butler}: there is no such directory")
+        problem = await self._check_preloaded()
+        if problem is None:
+            problem = await self._check_cold()
+        if problem:
+            raise BackendError(f"butler {self.data.butler}: {problem}")
+
+    async def _check_preloaded(self) -> str | None:
+        """Return what is wrong with the Butler; `None` if no preloaded process can tell."""
+        preload = self.preload(None)
+        if self.zygotes is None or preload is None:
+            return None
+        return await self.zygotes.check(preload, split_list(self.data.input_collection), CHECK_TIMEOUT)
+
+    async def _check_cold(self) -> str:
         environment = self.environments.default()
         arguments = [butler_check.__file__, self.data.butler, *split_list(self.data.input_collection)]
-        program = ["python"] if environment.config.setup else [environment.python]
         process = await asyncio.create_subprocess_exec(
-            *environment.command([*program, "-P", *arguments]),
+            *environment.interpreter(),
+            "-P",
+            *arguments,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -183,11 +203,22 @@ class PipetaskPlanner:
                 f"butler {self.data.butler} did not answer within {CHECK_TIMEOUT:g} s"
             ) from None
         try:
-            problem = json.loads(answer.splitlines()[-1])
+            return str(json.loads(answer.splitlines()[-1]))
         except (ValueError, IndexError):
             raise BackendError(f"the Butler check failed with exit code {process.returncode}") from None
-        if problem:
-            raise BackendError(f"butler {self.data.butler}: {problem}")
+
+    def preload(self, job: Job | None) -> Preload | None:
+        """Return the preloaded process for a job, see `Planner`."""
+        environment = self.environments.get(job.spec["version"] if job else "")
+        if not environment.config.preload:
+            return None
+        # For a pattern, such as w_*, there is no version yet.
+        if job is None and environment.config.setup and "*" in environment.version:
+            return None
+        butler = job.spec["butler"] if job else self.data.butler
+        return Preload(
+            environment.version, tuple(environment.interpreter()), environment.variables(), butler
+        )
 
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return the plan (see `supervisor`) of a job."""
@@ -227,7 +258,7 @@ class PipetaskPlanner:
         for glob in dict.fromkeys([*spec["output_glob"], *spec["metrics_glob"]]):
             retrieve += ["--dataset-type", as_pattern(glob)]
         return {
-            "steps": [{"argv": environment.command(argv)} for argv in (run, retrieve)],
+            "steps": [{"argv": environment.command(argv), "tool": argv} for argv in (run, retrieve)],
             "environment": environment.variables() | job_variables(job, workspace),
             "cwd": str(workspace.output),
             "log": str(workspace.log),

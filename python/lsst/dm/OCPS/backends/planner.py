@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from ..jobs.backend import BackendUpdate
 from ..jobs.model import Job, Progress
 from ..jobs.workspace import Workspace
+from .zygote_client import Preload
 
 
 class ProgressSource(Protocol):
@@ -31,6 +32,12 @@ class Planner(Protocol):
 
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return what to run; see ``plan.json`` in `supervisor`."""
+
+    def preload(self, job: Job | None) -> Preload | None:
+        """Return which preloaded process a job starts quicker from; `None` if none.
+
+        Without a job: which one most jobs will need.
+        """
 
     def progress_source(self, workspace: Workspace) -> ProgressSource:
         """Return what tells how far a job is."""

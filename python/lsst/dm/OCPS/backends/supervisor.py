@@ -16,8 +16,9 @@ inside the interpreter of a Science Pipelines environment.
 Files in the workspace:
 
 ``plan.json``
-    What to run: ``steps`` (each with ``argv``), ``environment``, ``cwd``,
-    ``log``, ``limits``, ``kill_grace`` (s).
+    What to run: ``steps`` (each with ``argv``, and with ``tool`` if that
+    wraps a program of the environment: the program's own command line),
+    ``environment``, ``cwd``, ``log``, ``limits``, ``kill_grace`` (s).
 ``supervisor.json``
     Written once, by the supervisor that has the job: ``pid``, ``start`` (the
     kernel's start time of that process), ``boot`` (id of the machine's boot).

@@ -1,0 +1,134 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""What a preloaded process must know of itself: which files it has loaded, what must not stay.
+
+Loaded by path by ``zygote.py``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NoReturn
+
+Mark = tuple[int, int, int]
+
+
+def mark(path: str) -> Mark | None:
+    """Return what changes when a file does: inode, size, time (ns); `None` if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class LoadedFiles:
+    """The files of all modules that were imported, and where modules are looked for.
+
+    As long as none of them changes, a new interpreter would load the same.
+    """
+
+    def __init__(self) -> None:
+        self._begin = time.time_ns()
+        self._marks: dict[str, Mark | None] = {}
+        self._problem = ""
+
+    def note(self) -> None:
+        """Note the modules that have been imported since."""
+        names = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+        for name in {name for name in names if name} | {path for path in sys.path if os.path.isdir(path)}:
+            if name not in self._marks:
+                found = self._marks[name] = mark(name)
+                if found and self._begin <= found[2] <= time.time_ns():
+                    # Perhaps after it was read.
+                    self._problem = f"{name} has changed while it was loaded"
+
+    def changed(self) -> str:
+        """Say which file has changed; empty if none has."""
+        if not self._problem:
+            for name, known in self._marks.items():
+                if mark(name) != known:
+                    self._problem = f"{name} has changed"
+                    break
+        return self._problem
+
+
+@contextlib.contextmanager
+def clean_state() -> Iterator[None]:
+    """Undo what is done to this process within, apart from imports."""
+    environment, argv, directory = dict(os.environ), sys.argv, os.getcwd()
+    hooks: list[Callable[[], Any]] = []
+    register = atexit.register
+
+    def remember(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        # One with arguments is about something of this run, such as a
+        # directory to remove; one without belongs to a module.
+        if args or kwargs:
+            hooks.append(lambda: function(*args, **kwargs))
+            return function
+        return register(function)
+
+    atexit.register = remember  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        atexit.register = register
+        for hook in reversed(hooks):
+            with contextlib.suppress(Exception):
+                hook()
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = argv
+        os.chdir(directory)
+        _reset_logging()
+        _forget_warnings()
+
+
+def _reset_logging() -> None:
+    """Bring logging back to how an interpreter has it at its start."""
+    logging.captureWarnings(False)
+    if cli_log := sys.modules.get("lsst.daf.butler.cli.cliLog"):
+        cli_log.CliLog.resetLog()
+        cli_log.CliLog._componentSettings.clear()
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("lsst").setLevel(logging.NOTSET)
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def _forget_warnings() -> None:
+    """Forget which warnings were shown, so that each job shows its own."""
+    for module in list(sys.modules.values()):
+        # Some put other things there.
+        if isinstance(module, ModuleType):
+            module.__dict__.pop("__warningregistry__", None)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: int) -> Iterator[None]:
+    """Interrupt what is done within after a time (s), without an error."""
+
+    def stop(*_: object) -> NoReturn:
+        raise TimeoutError
+
+    former = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        with contextlib.suppress(TimeoutError):
+            yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, former)
