@@ -49,6 +49,9 @@ class Parts:
     limits: Limits
 
 
+PIPETASK = "pipetask"
+"""Name of the general pipeline job, which ``execute`` asks for."""
+
 _zygotes: WeakKeyDictionary[Workspaces, ZygotePool] = WeakKeyDictionary()
 """One set of preloaded processes for all configurations of an engine."""
 
@@ -80,11 +83,12 @@ def make_local(config: InstanceConfig, workspaces: Workspaces, log: logging.Logg
     environments = Environments(config.environments, config.limits.threads)
     definition = PipetaskDefinition(PIPETASK, data, environments, config.allowed_pipelines)
     limits = config.limits.of_process()
+    zygotes = _zygotes.setdefault(workspaces, ZygotePool(log))
     planners: dict[str, Planner] = {
-        "pipetask": PipetaskPlanner(data, environments, limits),
+        "pipetask": PipetaskPlanner(data, environments, limits, zygotes=zygotes),
         "command": CommandPlanner(environments, limits, _events(config, workspaces)),
     }
-    backend = LocalBackend(workspaces, planners, log)
+    backend = LocalBackend(workspaces, planners, log, zygotes)
     definitions = load_definitions(config.definitions, definition)
     return Parts(backend, definitions, make_limits(config, max_workers=2))
 
