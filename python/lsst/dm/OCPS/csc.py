@@ -26,10 +26,13 @@ from . import __version__, salobj_compat
 from .backends.rapid_analysis import RapidAnalysis
 from .config import ConfigError, InstanceConfig, SalIndex, load_instance, validate
 from .config_schema import CONFIG_SCHEMA
-from .factory import PIPETASK, check_config, make_manager, make_simulation, use_config
-from .jobs.errors import JobError
+from .factory import check_config, end_jobs, make_manager, make_simulation, use_config
+from .http.server import HttpServer, start_server
+from .jobs.definitions import PIPETASK
+from .jobs.errors import JobError, RequestError
 from .jobs.manager import JobManager
 from .jobs.model import ExecutionPhase, Job, JobRequest, now
+from .jobs.parameters import parse_words
 from .publisher import ORIGIN, Publisher
 from .sal_result import exit_code
 
@@ -93,6 +96,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         self.config: InstanceConfig | None = None
         self.publisher: Publisher | None = None
         self.rapid_analysis: RapidAnalysis | None = None
+        self.http_server: HttpServer | None = None
         self._simulation_duration = simulation_duration
         self._closing = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
@@ -185,7 +189,22 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             self._start_engine(await make_manager(config, self.log))
         else:
             await use_config(self.manager, config, self.log)
+        await self._serve(config)
         self.config = config
+
+    async def _serve(self, config: InstanceConfig) -> None:
+        """Serve the engine over HTTP too, if that is configured."""
+        if self.http_server and self.config and self.config.http == config.http:
+            return
+        await self._stop_serving()
+        if config.http:
+            assert self.manager is not None
+            self.http_server = await start_server(self.manager, config.http, self.log)
+
+    async def _stop_serving(self) -> None:
+        if self.http_server:
+            await self.http_server.close()
+            self.http_server = None
 
     def _start_engine(self, manager: JobManager) -> None:
         self.manager = manager
@@ -193,6 +212,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         self.publisher.open()
 
     async def _stop_engine(self) -> None:
+        await self._stop_serving()
         if self.publisher:
             await self.publisher.close()
         if self.manager:
@@ -235,7 +255,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
     async def close_tasks(self) -> None:
         """Answer open commands, then let go of the engine."""
         if self.manager and self.config:
-            await self._end_jobs(self.manager, self.config.on_exit)
+            await end_jobs(self.manager, self.config.on_exit)
         self._closing.set()
         if self._watch:
             self._watch.cancel()
@@ -243,14 +263,6 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
         await self._stop_engine()
         await super().close_tasks()
-
-    async def _end_jobs(self, manager: JobManager, on_exit: str) -> None:
-        live = [job.id for job in manager.live()]
-        if on_exit == "abort":
-            aborts = (manager.abort(job_id, "OCPS ends") for job_id in live)
-            await asyncio.gather(*aborts, return_exceptions=True)
-        elif on_exit == "wait":
-            await asyncio.gather(*(manager.wait_end(job_id) for job_id in live), return_exceptions=True)
 
     # Commands
 
@@ -418,6 +430,13 @@ def _request(data: Any) -> JobRequest:
         "data_query": data.data_query,
         "output_dataset_types": salobj_compat.field(data, "output_dataset_types"),
     }
+    if pipeline.startswith(DEFINITION_PREFIX):
+        others = [name for name, value in parameters.items() if value and name not in ("pipeline", "config")]
+        if others:
+            raise RequestError(
+                f"{', '.join(others)}: not used with {pipeline}; its parameters go into config"
+            )
+        return JobRequest(pipeline.removeprefix(DEFINITION_PREFIX), parse_words(data.config), **common)
     return JobRequest(PIPETASK, parameters, **common)
 
 

@@ -22,6 +22,7 @@ from .backends.environments import Environments
 from .backends.local import LocalBackend
 from .backends.pipetask import ButlerConfig, PipetaskDefinition, PipetaskPlanner
 from .backends.planner import Planner
+from .backends.shell import ShellDefinition
 from .backends.simulation import SimulationBackend, SimulationDefinition
 from .backends.uws import UwsBackend
 from .backends.uws_request import UwsDefinition
@@ -29,7 +30,7 @@ from .backends.zygote_client import ZygotePool
 from .config import ConfigError, InstanceConfig
 from .definition_files import load_definitions
 from .jobs.backend import Backend
-from .jobs.definitions import JobDefinition
+from .jobs.definitions import COMMAND, PIPETASK, JobDefinition
 from .jobs.events import EventAddress, EventKey
 from .jobs.lane import Limits
 from .jobs.manager import JobManager
@@ -48,9 +49,6 @@ class Parts:
     definitions: Mapping[str, JobDefinition]
     limits: Limits
 
-
-PIPETASK = "pipetask"
-"""Name of the general pipeline job, which ``execute`` asks for."""
 
 _zygotes: WeakKeyDictionary[Workspaces, ZygotePool] = WeakKeyDictionary()
 """One set of preloaded processes for all configurations of an engine."""
@@ -90,6 +88,8 @@ def make_local(config: InstanceConfig, workspaces: Workspaces, log: logging.Logg
     }
     backend = LocalBackend(workspaces, planners, log, zygotes)
     definitions = load_definitions(config.definitions, definition)
+    if config.commands:
+        definitions[COMMAND] = ShellDefinition(config.commands)
     return Parts(backend, definitions, make_limits(config, max_workers=2))
 
 

@@ -25,6 +25,11 @@ _SHOWN = {
 }
 
 
+_PIPELINE_PARAMETERS = frozenset(
+    {"pipeline", "version", "config", "data_query", "output_dataset_types", "butler"}
+)
+
+
 def phase_name(phase: ExecutionPhase) -> str:
     """Return a phase as this dialect writes it."""
     return _SHOWN.get(phase, phase.lower())
@@ -44,6 +49,8 @@ def parameters_document(job: Job) -> dict[str, Any]:
         "DATA_QUERY": given.get("data_query", ""),
         "RUN_OPTIONS": given.get("config", ""),
         "OUTPUT_GLOB": ",".join(spec.get("output_glob", ())),
+        # Parameters of other kinds of jobs.
+        **{name: value for name, value in given.items() if name not in _PIPELINE_PARAMETERS},
         # What another server was sent, where the job runs on one.
         **spec.get("environment", {}),
     }

@@ -107,6 +107,7 @@ class CommandDefinition(JobDefinition):
             "kind": "command",
             "argv": list(self.argv),
             "variables": self.variables,
+            "environment": {},
             "values": values,
             "files": {
                 file.name: {"value": values[file.name], "references": list(file.references)}
@@ -194,6 +195,7 @@ class CommandPlanner:
                 "GIT_TERMINAL_PROMPT": "0",
                 "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
             }
+        variables |= spec["environment"]
         variables |= {name: fill(text, values) for name, text in spec["variables"].items()}
         command = environment.command([fill(word, values) for word in spec["argv"]])
         steps = [*_preparation(spec, inputs, source), {"argv": command}]

@@ -21,6 +21,7 @@ from ..jobs.backend import BackendUpdate
 from ..jobs.definitions import JobDefinition
 from ..jobs.errors import BackendError, RequestError
 from ..jobs.model import ExecutionPhase, Job, JobRequest
+from ..jobs.parameters import Parameter, check_parameters
 from ..jobs.workspace import Workspace
 from . import butler_check
 from .environments import Environments
@@ -76,7 +77,14 @@ class PipetaskDefinition(JobDefinition):
         Whether pipelines are files that this process can see.
     """
 
-    PARAMETERS = ("pipeline", "version", "config", "data_query", "output_dataset_types")
+    PARAMETERS = (
+        Parameter("pipeline", default="", description="pipeline YAML file, as pipetask takes it"),
+        Parameter("version", default="", description="Science Pipelines environment; empty for the default"),
+        Parameter("config", default="", description="further words of the command line of pipetask"),
+        Parameter("data_query", default="", description="Butler expression"),
+        Parameter("output_dataset_types", default="", description="globs of what is captured"),
+        Parameter("butler", default="", description="the Butler, if given: the configured one"),
+    )
 
     def __init__(
         self,
@@ -87,17 +95,16 @@ class PipetaskDefinition(JobDefinition):
         *,
         local: bool = True,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, self.PARAMETERS, description="Any pipeline")
         self.data = data
         self.environments = environments
         self.allowed_pipelines = tuple(allowed_pipelines)
         self.local = local
 
     async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
-        unknown = sorted(request.parameters.keys() - set(self.PARAMETERS))
-        if unknown:
-            raise RequestError(f"{unknown[0]}: no such parameter; there are {', '.join(self.PARAMETERS)}")
-        values = dict.fromkeys(self.PARAMETERS, "") | dict(request.parameters)
+        values = check_parameters(self.PARAMETERS, request.parameters)
+        if values["butler"] not in ("", self.data.butler):
+            raise RequestError(f"butler: {values['butler']!r} is not the one that is configured here")
         pipeline = values["pipeline"].strip()
         check_allowed(pipeline, self.allowed_pipelines)
         options = parse_options(values["config"])
@@ -216,9 +223,7 @@ class PipetaskPlanner:
         if job is None and environment.config.setup and "*" in environment.version:
             return None
         butler = job.spec["butler"] if job else self.data.butler
-        return Preload(
-            environment.version, tuple(environment.interpreter()), environment.variables(), butler
-        )
+        return Preload(environment.version, tuple(environment.interpreter()), environment.variables(), butler)
 
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return the plan (see `supervisor`) of a job."""

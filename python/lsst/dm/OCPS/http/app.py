@@ -54,6 +54,7 @@ def make_app(service: Service) -> web.Application:
     config = service.config
     app = web.Application(middlewares=[_guard], client_max_size=config.max_body)
     app[SERVICE] = service
+    service.open_paths = _OPEN | {f"{config.base_path}/openapi.json"}
     app.add_routes(uws.routes(config.uws_path))
     app.add_routes(rubin.routes(config.base_path))
     app.add_routes(vosi.routes())
@@ -68,7 +69,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         check_site(request, service.config)
         # A job that reports has a token of its own, which its route checks.
-        if request.path not in _OPEN and not request.path.endswith("/event"):
+        if request.path not in service.open_paths and not request.path.endswith("/event"):
             request[CALLER] = await service.authenticator.caller(request)
         return await handler(request)
     except JobError as error:

@@ -2,14 +2,212 @@
 #
 # Developed for the Vera C. Rubin Observatory.
 # License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
-"""The JSON dialect of Rubin's services: ``/api/v1/job``."""
+"""The routes of the JSON dialect of Rubin's services: ``/api/v1/job``."""
 
 from __future__ import annotations
 
 __all__ = ["routes"]
 
+import json
+from collections.abc import Mapping
+from typing import Any
+
 from aiohttp import web
+
+from ..jobs.errors import RequestError
+from ..jobs.model import ExecutionPhase, Progress
+from ..jobs.store import JobQuery
+from ..rubin_json import job_document, phase_name
+from . import openapi, rubin_requests
+from .results import send_result
+from .service import SERVICE, Service, caller_of
+
+PHASES = tuple(phase.lower() for phase in ExecutionPhase)
+MEMBERS = ("phase", "results", "parameters")
 
 
 def routes(path: str) -> list[web.RouteDef]:
-    return []
+    """Return the routes of the dialect.
+
+    Parameters
+    ----------
+    path : `str`
+        Its base path.
+    """
+    return [
+        web.get(f"{path}/job/{{job_id}}/{{member}}", get_member),
+        web.get(f"{path}/job/{{job_id}}", get_job),
+        web.get(f"{path}/job", get_jobs),
+        web.put(f"{path}/job", put_job),
+        web.post(f"{path}/job", post_job),
+        web.delete(f"{path}/job/{{job_id}}", delete_job),
+        web.get(f"{path}/job/result/{{job_id}}/{{number}}", get_result),
+        web.post(f"{path}/job/{{job_id}}/event", post_event),
+        web.get(f"{path}/definitions", get_definitions),
+        web.get(f"{path}/openapi.json", openapi.get_document),
+    ]
+
+
+def _json(value: Any) -> web.Response:
+    return web.json_response(value)
+
+
+# Jobs
+
+
+async def put_job(request: web.Request) -> web.StreamResponse:
+    """Run a command line or, where that is what it means, a pipeline."""
+    service = request.app[SERVICE]
+    caller = caller_of(request)
+    asked = rubin_requests.from_put(await _read(request), caller.name, service.manager.lane.definitions)
+    return _json(job_document(await service.create(caller, asked, run=True)))
+
+
+async def post_job(request: web.Request) -> web.StreamResponse:
+    """Run a job of a type: of a definition."""
+    service = request.app[SERVICE]
+    caller = caller_of(request)
+    asked = rubin_requests.from_post(await _read(request), caller.name)
+    return _json(job_document(await service.create(caller, asked, run=True)))
+
+
+async def get_jobs(request: web.Request) -> web.StreamResponse:
+    """Send all jobs, those of a phase, or with ``id`` one."""
+    service = request.app[SERVICE]
+    if "id" in request.query:
+        request.match_info["job_id"] = request.query["id"]
+        return await get_job(request)
+    query = _parse_query(request)
+    response = web.StreamResponse()
+    response.content_type = "application/json"
+    response.charset = "utf-8"
+    await response.prepare(request)
+    lead = "["
+    async for page in service.manager.store.job_pages(query):
+        shown = [json.dumps(job_document(job)) for job in page if not job.deleted]
+        if shown:
+            await response.write((lead + ",\n".join(shown)).encode())
+            lead = ",\n"
+    await response.write_eof(b"[]" if lead == "[" else b"]")
+    return response
+
+
+def _parse_query(request: web.Request) -> JobQuery:
+    caller = caller_of(request)
+    phase = request.query.get("phase", "")
+    if phase and phase not in PHASES:
+        raise RequestError(f"phase: {phase[:40]!r} is none of {', '.join(PHASES)}")
+    # What is shown under a name counts: a held job is shown as queued.
+    phases = [member for member in ExecutionPhase if phase_name(member) == phase]
+    if phase and not phases:
+        phases = [ExecutionPhase.ARCHIVED] if phase == "archived" else []
+    last = request.query.get("last", "")
+    if last and not (last.isascii() and last.isdigit() and 0 < int(last) < 10**9):
+        raise RequestError(f"last: {last[:40]!r} is not a whole number above 0")
+    return JobQuery(
+        owner=None if caller.operator else caller.name,
+        phases=phases,
+        nothing=bool(phase) and not phases,
+        last=int(last) if last else None,
+        run_id=request.query.get("run_id"),
+    )
+
+
+async def get_job(request: web.Request) -> web.StreamResponse:
+    """Send a job."""
+    return _json(job_document(await request.app[SERVICE].job(request)))
+
+
+async def get_member(request: web.Request) -> web.StreamResponse:
+    """Send one member of a job."""
+    member = request.match_info["member"]
+    if member not in MEMBERS:
+        raise RequestError(f"{member[:40]!r} is no member of a job; there are: {', '.join(MEMBERS)}")
+    return _json(job_document(await request.app[SERVICE].job(request))[member])
+
+
+async def get_result(request: web.Request) -> web.StreamResponse:
+    """Send the file of a result by its number."""
+    service = request.app[SERVICE]
+    job = await service.job(request)
+    number = request.match_info["number"]
+    if not (number.isascii() and number.isdigit() and len(number) < 10 and int(number) < len(job.results)):
+        raise web.HTTPNotFound(text=f"Job {job.id} has no result {number[:40]!r}\n")
+    return await send_result(service, job, job.results[int(number)].id)
+
+
+async def delete_job(request: web.Request) -> web.StreamResponse:
+    """Remove a job, stopping it before."""
+    service = request.app[SERVICE]
+    job = await service.job(request)
+    await service.manager.destroy(job.id)
+    return _json({"status": "ok", "message": "", "code": 200})
+
+
+async def get_definitions(request: web.Request) -> web.StreamResponse:
+    """Send what may be asked for."""
+    service = request.app[SERVICE]
+    return _json([_definition(service, name) for name in sorted(service.manager.lane.definitions)])
+
+
+def _definition(service: Service, name: str) -> dict[str, Any]:
+    definition = service.manager.lane.definitions[name]
+    parameters = []
+    for parameter in definition.parameters:
+        entry = {key: getattr(parameter, key) for key in ("name", "type", "unit", "description", "default")}
+        entry |= {"min": parameter.min, "max": parameter.max, "options": list(parameter.options)}
+        parameters.append(entry | {"required": parameter.default is None})
+    return {"name": name, "description": definition.description, "parameters": parameters}
+
+
+# Progress that a job reports itself
+
+
+async def post_event(request: web.Request) -> web.StreamResponse:
+    """Take what a job says of its progress; it shows the token that it was given."""
+    service = request.app[SERVICE]
+    job_id = request.match_info["job_id"]
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not service.events.matches(job_id, token.strip()):
+        # The same for a job that is not there: nothing is told to a stranger.
+        raise web.HTTPUnauthorized(text="Expected the token of this job, as Authorization: Bearer …\n")
+    body = await _read(request)
+    unknown = sorted(body.keys() - {"progress", "message"})
+    if unknown:
+        raise RequestError(f"{unknown[0][:40]}: not expected; a job reports progress and message")
+    await service.manager.report(job_id, _progress(body.get("progress")), _message(body.get("message")))
+    return _json({"status": "ok", "message": "", "code": 200})
+
+
+def _progress(value: Any) -> Progress | None:
+    if value is None:
+        return None
+    names = ("done", "failed", "total")
+    if not isinstance(value, dict) or value.keys() - set(names):
+        raise RequestError(f"progress: expected {', '.join(names)}")
+    numbers = [value.get(name, 0) for name in names]
+    if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
+        raise RequestError("progress: expected whole numbers, 0 or more")
+    return Progress(*numbers)
+
+
+def _message(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or len(value) > 1000:
+        raise RequestError("message: expected a text of at most 1000 characters")
+    return value
+
+
+# Reading
+
+
+async def _read(request: web.Request) -> Mapping[str, Any]:
+    """Return the JSON object that a request brings."""
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise RequestError("The body is not JSON") from None
+    if not isinstance(body, dict):
+        raise RequestError("The body: expected a JSON object")
+    return body

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-__all__ = ["JobDefinition"]
+__all__ = ["COMMAND", "PIPETASK", "JobDefinition"]
 
 import abc
 import fnmatch
@@ -17,6 +17,12 @@ from typing import Any
 from .errors import NotAllowedError
 from .model import JobRequest
 from .parameters import Parameter, check_parameters
+
+PIPETASK = "pipetask"
+"""Name of the general pipeline job, which ``execute`` asks for."""
+
+COMMAND = "command"
+"""Name of the job that is a command line, where the configuration allows any."""
 
 
 class JobDefinition(abc.ABC):

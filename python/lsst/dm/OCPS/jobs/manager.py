@@ -16,13 +16,14 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from .backend import Backend
+from .backend import Backend, BackendUpdate
 from .changes import Subscription
 from .definitions import JobDefinition
 from .dispatcher import Dispatcher
 from .errors import BackendError, RequestError, StoreError, TransitionError, UnknownJobError
 from .lane import Lane, Limits
-from .model import ACTIVE, TERMINAL, ExecutionPhase, Job, JobRequest, check_job_id, now
+from .model import ACTIVE, TERMINAL, ExecutionPhase, Job, JobRequest, Progress, check_job_id, now
+from .outcome import apply_update
 from .store import JobQuery, JobStore
 from .workspace import Workspaces
 
@@ -305,6 +306,23 @@ class JobManager:
         job = await self._ledger.change(job_id, forget)
         if job.origin != "sal" or job.published:
             await self.store.delete(job_id)
+
+    async def report(self, job_id: str, progress: Progress | None, message: str | None) -> None:
+        """Take what a job says of its own progress; its phase is the backend's affair.
+
+        Raises
+        ------
+        TransitionError
+            If the job does not run.
+        """
+
+        def make(job: Job) -> dict[str, Any] | None:
+            if job.terminal or not job.dispatched:
+                raise TransitionError(f"Job {job_id} is {job.phase}; only a job that runs has progress")
+            return apply_update(job, BackendUpdate(progress=progress, message=message))
+
+        await self.get(job_id)
+        await self._ledger.change(job_id, make)
 
     async def get(self, job_id: str) -> Job:
         """Return a job as it is now.

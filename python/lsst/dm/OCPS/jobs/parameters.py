@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
-__all__ = ["UPLOAD_PREFIX", "Parameter", "check_parameters"]
+__all__ = ["UPLOAD_PREFIX", "Parameter", "check_parameters", "parse_words"]
 
 import fnmatch
+import json
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -74,8 +76,10 @@ class Parameter:
         ValueError
             If it is none; the text says what would be right.
         """
-        if len(text) > MAX_LENGTH or "\0" in text:
-            raise ValueError(f"text longer than {MAX_LENGTH} characters, or with a NUL character")
+        if "\0" in text:
+            raise ValueError("contains a NUL character")
+        if len(text) > MAX_LENGTH:
+            raise ValueError(f"longer than {MAX_LENGTH} characters")
         value = getattr(self, f"_{self.type}")(text)
         if self.options and value not in self.options:
             raise ValueError(f"{text[:80]!r} is none of {', '.join(self.options)}")
@@ -122,6 +126,44 @@ class Parameter:
             ends = (f"{end:g}" if end is not None else "any" for end in (self.min, self.max))
             unit = f" {self.unit}" if self.unit else ""
             raise ValueError(f"{value:g} is not in the range from {' to '.join(ends)}{unit}")
+
+
+def parse_words(text: str) -> dict[str, str]:
+    """Return parameters that are written as ``key=value`` words or as a JSON object.
+
+    Words are split as a shell splits them, and never seen by a shell.
+
+    Raises
+    ------
+    RequestError
+        If it is neither.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"config: not a JSON object: {error}") from None
+        return {name: _as_text(name, value) for name, value in values.items()}
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise RequestError(f"config: {error} in {text!r}") from None
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name in found:
+            problem = "is given twice" if equals else "is not of the form key=value"
+            raise RequestError(f"config: {word[:80]!r} {problem}")
+        found[name] = value
+    return found
+
+
+def _as_text(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise RequestError(f"config: {name[:80]}: expected a text, a number, true or false")
 
 
 def check_parameters(

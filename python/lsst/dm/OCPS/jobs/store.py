@@ -16,7 +16,7 @@ __all__ = ["JobQuery", "JobStore", "JobSummary"]
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -52,6 +52,8 @@ class JobQuery:
         Whether the result has gone out.
     run_id : `str` or `None`
         The caller's own name.
+    nothing : `bool`
+        Whether no job at all can be meant.
     """
 
     definition: str | None = None
@@ -62,6 +64,7 @@ class JobQuery:
     last: int | None = None
     published: bool | None = None
     run_id: str | None = None
+    nothing: bool = False
 
     def apply(self, select: sa.Select[Any], end: tuple[int, str] | None = None) -> sa.Select[Any]:
         """Return ``select`` narrowed to these jobs, in their order.
@@ -73,7 +76,9 @@ class JobQuery:
         end : `tuple` or `None`
             Creation time (ms) and id of the job after which to begin.
         """
-        phases = self.phases or (frozenset(ExecutionPhase) - {ExecutionPhase.ARCHIVED})
+        phases = (
+            () if self.nothing else self.phases or (frozenset(ExecutionPhase) - {ExecutionPhase.ARCHIVED})
+        )
         select = select.where(jobs.c.phase.in_([str(phase) for phase in phases]))
         for name in ("definition", "owner", "origin", "published", "run_id"):
             value = getattr(self, name)
@@ -217,16 +222,27 @@ class JobStore:
         Each page is a query of its own: a slow reader holds nothing open,
         and the event loop has its turn in between.
         """
-        columns = [jobs.c[name] for name in ("id", "definition", "phase", "owner", "run_id", "creation_ms")]
+        names = ("id", "definition", "phase", "owner", "run_id", "creation_ms")
+        async for rows in self._pages(query, sa.select(*(jobs.c[name] for name in names)), size):
+            yield [_summary(row) for row in rows]
+
+    async def job_pages(self, query: JobQuery, size: int = 200) -> AsyncIterator[list[Job]]:
+        """Return the jobs that ``query`` asks for, page by page as `pages` does."""
+        async for rows in self._pages(query, sa.select(jobs), size):
+            yield [from_row(row._mapping) for row in rows]
+
+    async def _pages(
+        self, query: JobQuery, select: sa.Select[Any], size: int
+    ) -> AsyncIterator[Sequence[sa.Row[Any]]]:
         left, end = query.last, None
         while left is None or left > 0:
-            select = query.apply(sa.select(*columns), end).limit(size if left is None else min(size, left))
+            wanted = size if left is None else min(size, left)
             async with self._reading() as connection:
-                rows = (await connection.execute(select)).all()
-            yield [_summary(row) for row in rows]
-            if len(rows) < size:
+                rows = (await connection.execute(query.apply(select, end).limit(wanted))).all()
+            yield rows
+            if len(rows) < wanted:
                 return
-            end = (rows[-1][5], rows[-1][0])
+            end = (rows[-1].creation_ms, rows[-1].id)
             left = None if left is None else left - len(rows)
 
     async def live(self) -> list[Job]:

@@ -1,0 +1,30 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The OpenAPI document of the JSON dialect; ``schema/openapi.yaml`` filled in."""
+
+from __future__ import annotations
+
+__all__ = ["get_document"]
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from ..version import __version__
+from .service import SERVICE
+
+_DOCUMENT: dict[str, Any] = yaml.safe_load(
+    (Path(__file__).resolve().parents[1] / "schema" / "openapi.yaml").read_text()
+)
+
+
+async def get_document(request: web.Request) -> web.Response:
+    """Send the document."""
+    service = request.app[SERVICE]
+    server = {"url": service.base_url(request) + service.config.base_path}
+    info = _DOCUMENT["info"] | {"version": __version__}
+    return web.json_response(_DOCUMENT | {"info": info, "servers": [server]})
