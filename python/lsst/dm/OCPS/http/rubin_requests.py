@@ -84,9 +84,9 @@ def _pipeline(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters of a pipeline job from what the script would be told."""
     parameters: dict[str, str] = {}
     for variable, name in _PARAMETERS.items():
-        if value := environment.get(variable):
-            if parameters.setdefault(name, value) != value:
-                raise RequestError(f"environment: {variable} is {value!r}, another says {parameters[name]!r}")
+        value = environment.get(variable)
+        if value and parameters.setdefault(name, value) != value:
+            raise RequestError(f"environment: {variable} is {value!r}, another says {parameters[name]!r}")
     return parameters
 
 
