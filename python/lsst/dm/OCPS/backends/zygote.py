@@ -77,7 +77,7 @@ class Zygote:
         self.supervisor = load("supervisor")
         self.steps = load("zygote_steps")
         self.files = load("zygote_files")
-        self.butlers = load("zygote_butlers").Butlers(repo)
+        self.repo = repo
         self.loaded = self.files.LoadedFiles()
 
     def warm_up(self) -> str:
@@ -90,6 +90,7 @@ class Zygote:
         """
         with self.files.clean_state():
             warmup = load("zygote_warmup")
+            self.butlers = load("zygote_butlers").Butlers(self.repo)
             try:
                 warmup.run()
             except Exception as error:
@@ -108,7 +109,8 @@ class Zygote:
                 self._check(request)
             else:
                 self._start(request)
-            self.open_butlers()
+            if not self.tend_butlers():
+                return
 
     def _start(self, request: dict[str, Any]) -> None:
         try:
@@ -121,13 +123,12 @@ class Zygote:
     def _carry_out(self, step: dict[str, Any]) -> NoReturn:
         """Become a step of a job; runs in the forked child."""
         script = self.steps.find_script(step)
-        if script is None:
+        if script is None or not self.butlers.offer():
             self.supervisor.execute(step)
         # What a set-up command has set, and what is the job's own.
         own = {name: value for name, value in os.environ.items() if name.startswith("JOB_")}
         os.environ.clear()
         os.environ.update(self.steps.ENVIRONMENT | own)
-        self.butlers.offer()
         self.steps.run_script(script, step["tool"][1:])
 
     def _check(self, request: dict[str, Any]) -> None:
@@ -138,17 +139,21 @@ class Zygote:
             return
         with contextlib.suppress(BaseException):
             if os.fork() == 0:
-                self.butlers.offer()
                 problem = load("butler_check").problem(request["repo"], request["collections"])
                 self.answer(id=request["id"], error="", problem=problem)
         os._exit(0)
 
-    def open_butlers(self) -> None:
-        """Open Butlers for jobs to come, unless they are open."""
-        if self.butlers.needed():
-            with self.files.time_limit(BUTLER_TIMEOUT), self.files.clean_state():
-                self.butlers.open()
-            self.settle()
+    def tend_butlers(self) -> bool:
+        """Open Butlers for jobs to come; tell whether those that are open can still be used."""
+        certain = True
+        with contextlib.suppress(Exception), self.files.time_limit(BUTLER_TIMEOUT):
+            if self.butlers.wanted:
+                with self.loaded.reading(), self.files.clean_state():
+                    self.butlers.open()
+                self.settle()
+            elif self.butlers.opened:
+                certain = self.butlers.same()
+        return certain
 
     def settle(self) -> None:
         """Make memory ready to be shared with children."""
@@ -174,7 +179,7 @@ def main() -> int:
     # A job that comes while the Butlers are being opened waits for that,
     # which takes a fraction of what it then saves.
     zygote.answer(id=0, error="", seconds=round(time.monotonic() - begin, 1), problem=problem)
-    zygote.open_butlers()
+    zygote.tend_butlers()
     # OSError: the other end has ended.
     with contextlib.suppress(OSError):
         zygote.serve()

@@ -10,7 +10,9 @@ Loaded by path by ``zygote.py``.
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -33,7 +35,7 @@ def mark(path: str) -> Mark | None:
 
 
 class LoadedFiles:
-    """The files of all modules that were imported, and where modules are looked for.
+    """The files of all modules that were imported, where modules are looked for, and what else was read.
 
     As long as none of them changes, a new interpreter would load the same.
     """
@@ -47,11 +49,34 @@ class LoadedFiles:
         """Note the modules that have been imported since."""
         names = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
         for name in {name for name in names if name} | {path for path in sys.path if os.path.isdir(path)}:
-            if name not in self._marks:
-                found = self._marks[name] = mark(name)
-                if found and self._begin <= found[2] <= time.time_ns():
-                    # Perhaps after it was read.
-                    self._problem = f"{name} has changed while it was loaded"
+            self._add(name)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Note every file that is opened for reading within."""
+        read: set[str] = set()
+        builtin = builtins.open
+
+        def remember(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+            if not isinstance(file, int) and not set(mode) & set("wax+"):
+                read.add(os.path.abspath(os.fsdecode(file)))
+            return builtin(file, mode, *args, **kwargs)
+
+        # pathlib has it from io.
+        builtins.open = io.open = remember  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            builtins.open = io.open = builtin
+            for name in read:
+                self._add(name)
+
+    def _add(self, name: str) -> None:
+        if name not in self._marks:
+            found = self._marks[name] = mark(name)
+            if found and self._begin <= found[2] <= time.time_ns():
+                # Perhaps after it was read.
+                self._problem = f"{name} has changed while it was loaded"
 
     def changed(self) -> str:
         """Say which file has changed; empty if none has."""
