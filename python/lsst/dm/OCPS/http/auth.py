@@ -14,6 +14,7 @@ import binascii
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -159,6 +160,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+@lru_cache(maxsize=64)
+def _is_this_machine(host: str) -> bool:
+    """Return whether a Host header names this machine alone."""
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
+
+
 def check_binding(config: HttpConfig) -> None:
     """Refuse to serve everybody beyond this machine, unless that is forced.
 
@@ -185,11 +195,10 @@ def check_site(request: web.Request, config: HttpConfig) -> None:
     """
     host = request.host
     if config.auth.method == "none" and not config.auth.force:
-        name = urlsplit(f"//{host}").hostname or ""
-        if not is_loopback(name) and host != config.domain:
-            raise web.HTTPForbidden(text=f"{host[:80]!r} is not served here; use localhost")
+        if not _is_this_machine(host) and host != config.domain:
+            raise web.HTTPForbidden(text=f"{host[:80]!r} is not served here; use localhost\n")
     if request.method in _SAFE_METHODS:
         return
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc not in (host, config.domain):
-        raise web.HTTPForbidden(text="Requests from pages of other sites are refused")
+        raise web.HTTPForbidden(text="Requests from pages of other sites are refused\n")

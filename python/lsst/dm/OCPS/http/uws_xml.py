@@ -56,7 +56,7 @@ def attribute(value: str) -> str:
 
 def time_text(time: datetime | None) -> str:
     """Return a time (UTC) as UWS writes it; empty if there is none."""
-    return "" if time is None else f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03d}Z"
+    return "" if time is None else time.isoformat(timespec="milliseconds")[:23] + "Z"
 
 
 def job_document(job: Job, url: str, parameters: tuple[Parameter, ...] = ()) -> str:

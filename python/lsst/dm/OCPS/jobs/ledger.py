@@ -16,6 +16,7 @@ import asyncio
 import dataclasses
 import logging
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ from .changes import Changes
 from .errors import StoreError, UnknownJobError
 from .model import TERMINAL, ExecutionPhase, Job, check_job_id, check_transition, now
 from .store import JobStore
+
+KEPT_ENDED = 1000
+"""How many jobs that have ended are kept in memory beside those that live."""
 
 Make = Callable[[Job], Mapping[str, Any] | None]
 """Says what to change in a job: fields by name, `None` for nothing.
@@ -55,6 +59,8 @@ class Ledger:
         self._log = log
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._sequence = 0
+        # Jobs that have ended a short time ago are asked for more than others.
+        self._ended: OrderedDict[str, Job] = OrderedDict()
 
     async def open(self) -> None:
         """Read what the store has."""
@@ -69,7 +75,7 @@ class Ledger:
         UnknownJobError
             If there is none of this id.
         """
-        job = self.live.get(job_id) or await self.store.get(check_job_id(job_id))
+        job = self.live.get(job_id) or self._ended.get(job_id) or await self.store.get(check_job_id(job_id))
         if job is None:
             raise UnknownJobError(job_id)
         return job
@@ -137,6 +143,14 @@ class Ledger:
                 fields.setdefault("end_time", time)
         return dataclasses.replace(old, **fields)
 
+    def _keep(self, job: Job) -> None:
+        """Keep a job that has ended at hand, until others have taken its place."""
+        self._ended.pop(job.id, None)
+        if not job.deleted:
+            self._ended[job.id] = job
+            if len(self._ended) > KEPT_ENDED:
+                self._ended.popitem(last=False)
+
     def _next_sequence(self) -> int:
         self._sequence += 1
         return self._sequence
@@ -144,6 +158,7 @@ class Ledger:
     def _show(self, old: Job | None, new: Job) -> None:
         if new.terminal:
             self.live.pop(new.id, None)
+            self._keep(new)
         else:
             self.live[new.id] = new
         if old is None or old.phase != new.phase:
