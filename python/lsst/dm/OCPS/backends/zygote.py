@@ -91,6 +91,9 @@ class Zygote:
         with self.files.clean_state():
             warmup = load("zygote_warmup")
             self.butlers = load("zygote_butlers").Butlers(self.repo)
+            self.packages = load("zygote_packages").InstalledPackages()
+            for name in self.packages.scan():
+                self.loaded.add(name)
             try:
                 warmup.run()
             except Exception as error:
@@ -129,7 +132,7 @@ class Zygote:
         own = {name: value for name, value in os.environ.items() if name.startswith("JOB_")}
         os.environ.clear()
         os.environ.update(self.steps.ENVIRONMENT | own)
-        self.steps.run_script(script, step["tool"][1:])
+        self.steps.run_script(script, step["tool"][1:], self.packages.offer)
 
     def _check(self, request: dict[str, Any]) -> None:
         """Check in a process of its own whether a Butler can be used; that one answers."""

@@ -49,7 +49,7 @@ class LoadedFiles:
         """Note the modules that have been imported since."""
         names = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
         for name in {name for name in names if name} | {path for path in sys.path if os.path.isdir(path)}:
-            self._add(name)
+            self.add(name)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -69,9 +69,10 @@ class LoadedFiles:
         finally:
             builtins.open = io.open = builtin
             for name in read:
-                self._add(name)
+                self.add(name)
 
-    def _add(self, name: str) -> None:
+    def add(self, name: str) -> None:
+        """Note a file or directory, or that there is none."""
         if name not in self._marks:
             found = self._marks[name] = mark(name)
             if found and self._begin <= found[2] <= time.time_ns():

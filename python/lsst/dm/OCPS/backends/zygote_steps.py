@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -68,11 +69,22 @@ def _interpreter(script: Path) -> str | None:
     return words[0]
 
 
-def run_script(script: Path, arguments: list[str]) -> NoReturn:
-    """Run a script as the interpreter does that is started for it; ends this process."""
+def run_script(script: Path, arguments: list[str], adjust: Callable[[], None]) -> NoReturn:
+    """Run a script as the interpreter does that is started for it; ends this process.
+
+    Parameters
+    ----------
+    script : `pathlib.Path`
+        The script.
+    arguments : `list` [`str`]
+        Its arguments.
+    adjust : `~collections.abc.Callable`
+        Called when all is as the script expects it.
+    """
     code = 1
     try:
         _prepare(script, arguments)
+        adjust()
         code = _run(script)
         code = _finish(code)
     finally:
