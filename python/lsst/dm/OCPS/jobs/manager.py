@@ -144,7 +144,7 @@ class JobManager:
         spec = await definition.resolve(request, job_id)
         job = self._new_job(lane, job_id, request, Phase.QUEUED, spec)
         with self._place(lane, job_id):
-            job = await self._ledger.insert(job)
+            job = await self._insert(job)
         await self._dispatcher.consider(job)
         return self._ledger.live.get(job_id, job)
 
@@ -159,7 +159,7 @@ class JobManager:
         definition.check(request)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
         await self._check_prerequisites(job_id, request.prerequisites)
-        return await self._ledger.insert(self._new_job(lane, job_id, request, Phase.PENDING, {}))
+        return await self._insert(self._new_job(lane, job_id, request, Phase.PENDING, {}))
 
     async def run(self, job_id: str) -> Job:
         """Queue a job that is PENDING or HELD.
@@ -424,6 +424,12 @@ class JobManager:
         )
         message = "" if phase == Phase.PENDING else self._dispatcher.obstacle(job)
         return dataclasses.replace(job, message=message)
+
+    async def _insert(self, job: Job) -> Job:
+        job = await self._ledger.insert(job)
+        if job.destruction and (job.destruction - now()).total_seconds() < SWEEP_INTERVAL:
+            self._sweep_now.set()
+        return job
 
     async def _check_prerequisites(self, job_id: str, prerequisites: Collection[str]) -> None:
         for other in prerequisites:
