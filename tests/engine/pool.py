@@ -1,0 +1,76 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""An engine on the local pool, for jobs that are small shell scripts.
+
+Also a program, to be killed: ``python -m tests.engine.pool FOLDER COUNT``
+accepts jobs until there are COUNT, printing the id and the exit code to come
+of each, and ends when all have ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lsst.dm.OCPS.backends.command import CommandDefinition, CommandPlanner
+from lsst.dm.OCPS.backends.environments import Environments
+from lsst.dm.OCPS.backends.local import LocalBackend
+from lsst.dm.OCPS.jobs.lane import Limits
+from lsst.dm.OCPS.jobs.manager import JobManager
+from lsst.dm.OCPS.jobs.model import JobRequest
+from lsst.dm.OCPS.jobs.parameters import Parameter
+from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
+from lsst.dm.OCPS.jobs.workspace import Workspaces
+
+
+async def open_pool(
+    folder: Path, limits: Mapping[str, Any] | None = None, job_limits: Mapping[str, int] | None = None
+) -> JobManager:
+    """Open an engine whose jobs are shell scripts: ``request(script)``."""
+    workspaces = Workspaces(folder)
+    workspaces.open()
+    store = await JobStore.open(f"sqlite+aiosqlite:///{folder / 'jobs.sqlite3'}")
+    manager = JobManager(store, workspaces, logging.getLogger("engine"))
+    await manager.open()
+    environments = Environments(())
+    planner = CommandPlanner(environments, job_limits, kill_grace=1)
+    definition = CommandDefinition(
+        "shell",
+        ["sh", "-c", "{script}"],
+        [Parameter(name="script", type="string", description="What to run")],
+    )
+    backend = LocalBackend(workspaces, {"command": planner})
+    await manager.use("test", backend, {"shell": definition}, Limits(**(limits or {})))
+    return manager
+
+
+def request(script: str, **fields: Any) -> JobRequest:
+    """Ask for a shell script."""
+    return JobRequest("shell", {"script": script}, **fields)
+
+
+async def accept_and_wait(folder: Path, count: int) -> None:
+    """Accept jobs until there are ``count``; wait until all have ended."""
+    manager = await open_pool(folder / "work", {"max_workers": 8})
+    print("open", flush=True)
+    there = await manager.find(JobQuery())
+    for _ in range(count - len(there)):
+        code = random.choice((0, 0, 3, 77))
+        script = f"echo run >> {folder}/runs/$JOB_ID; sleep 0.{random.randint(0, 6)}; exit {code}"
+        job = await manager.submit(request(script))
+        print(job.id, code, flush=True)
+        await asyncio.sleep(0.01)
+    for job in await manager.find(JobQuery()):
+        await manager.wait_end(job.id)
+    await manager.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(accept_and_wait(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,155 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Jobs that misbehave, under their supervisors."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
+
+from tests.engine.pool import open_pool, request
+
+Phase = ExecutionPhase
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run one script to its end; return the job."""
+
+    async def run_script(script: str, timeout: float = 30, job_limits=None, **fields) -> Job:
+        manager = await open_pool(tmp_path / "work", job_limits=job_limits)
+        try:
+            job = await manager.submit(request(script, **fields))
+            return await manager.wait_end(job.id, timeout)
+        finally:
+            await manager.close()
+
+    return run_script
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "words"),
+    [
+        ("exit 3", 3, "ended with exit code 3"),
+        ("echo last words; exit 1", 1, "exit code 1: last words"),
+        ("kill -SEGV $$", -signal.SIGSEGV, "crashed (SIGSEGV)"),
+        ("kill -KILL $$", -signal.SIGKILL, "killed (SIGKILL) by something other than OCPS"),
+        ("kill -TERM $$", -signal.SIGTERM, "ended by SIGTERM"),
+        ("exec no-such-program", 127, "exit code 127"),
+    ],
+)
+async def test_a_job_that_fails_says_how(run, script, code, words):
+    job = await run(script)
+    assert (job.phase, job.exit_code) == (Phase.ERROR, code)
+    assert words in job.error.message
+    assert job.results[0].id == "ocps.log"
+
+
+async def test_what_a_job_leaves_running_is_ended(run):
+    """Children, grandchildren, and those that made themselves a session of their own."""
+    job = await run(
+        "sleep 60 & echo $!; setsid sleep 60 & echo $!;"
+        " (setsid sh -c 'sleep 60 & echo $!; wait' &) ; sleep 0.3"
+    )
+    assert job.phase == Phase.COMPLETED
+    pids = [int(line) for line in Path(job.results[0].uri.removeprefix("file://")).read_text().split()]
+    assert len(pids) == 3
+    assert all(gone(pid) for pid in pids)
+
+
+async def test_abort_ends_everything_also_what_ignores_signals(tmp_path):
+    manager = await open_pool(tmp_path / "work")
+    job = await manager.submit(
+        request("trap '' TERM INT; setsid sleep 60 & echo $! > pid; sleep 60 & wait; sleep 60")
+    )
+    pid = manager.workspaces.of(job.id).output / "pid"
+    while not (pid.exists() and pid.read_text().strip()):
+        await asyncio.sleep(0.01)
+    started = time.monotonic()
+    job = await manager.abort(job.id)
+    assert job.phase == Phase.ABORTED
+    assert time.monotonic() - started < 6
+    assert gone(int(pid.read_text()))
+    await manager.close()
+
+
+async def test_a_deadline_ends_a_job_that_hangs(run):
+    job = await run("sleep 600", execution_duration=1)
+    assert job.phase == Phase.ERROR
+    assert "executionDuration of 1 s" in job.error.message
+    assert job.exit_code == -signal.SIGTERM
+
+
+async def test_a_log_of_100_mb_is_kept_and_only_its_end_is_read(run):
+    job = await run("yes 'a line of a log' | head -c 100000000; echo; echo the end", timeout=60)
+    assert job.phase == Phase.COMPLETED
+    assert job.results[0].size > 100_000_000
+    assert job.info["logTail"][-1] == "the end"
+    assert len(job.info["logTail"]) <= 20
+
+
+async def test_a_job_gets_no_secret_and_no_signal_handler_of_ocps(run, monkeypatch):
+    monkeypatch.setenv("REDIS_PASSWORD", "hunter2")
+    monkeypatch.setenv("SOME_DIR", "/some")
+    monkeypatch.setenv("API_TOKEN_DIR", "hunter2")
+    job = await run(
+        "env; trap; grep -i sigign /proc/self/status; ls /proc/self/fd | wc -l; readlink /proc/self/fd/0"
+    )
+    text = Path(job.results[0].uri.removeprefix("file://")).read_text()
+    assert "hunter2" not in text
+    assert "SOME_DIR=/some" in text
+    assert f"JOB_ID={job.id}" in text
+    assert "SigIgn:\t0000000000000000" in text
+    assert text.splitlines()[-1] == "/dev/null"
+
+
+async def test_limits_hold_in_the_job(run):
+    job = await run(
+        "ulimit -c; ulimit -n; ulimit -v; nice",
+        job_limits={"core": 0, "open_files": 100, "memory": 2**30, "nice": 5},
+    )
+    text = Path(job.results[0].uri.removeprefix("file://")).read_text()
+    expected_nice = str(os.nice(0) + 5)
+    assert text.split() == ["0", "100", str(2**20), expected_nice]
+
+
+async def test_a_work_directory_that_cannot_be_written_is_a_reason(tmp_path):
+    manager = await open_pool(tmp_path / "work")
+    (tmp_path / "work" / "jobs").rmdir()
+    (tmp_path / "work" / "jobs").write_text("in the way")
+    job = await manager.submit(request("exit 0"))
+    job = await manager.wait_end(job.id, 10)
+    assert job.phase == Phase.ERROR
+    assert "Not a directory" in job.error.message
+    await manager.close()
+
+
+async def test_fifty_jobs_leave_no_process_and_no_descriptor(tmp_path):
+    manager = await open_pool(tmp_path / "work", {"max_workers": 10})
+    first = await manager.submit(request("exit 0"))
+    await manager.wait_end(first.id, 10)
+    before = len(os.listdir("/proc/self/fd"))
+    jobs = await asyncio.gather(*(manager.submit(request("exit 0")) for _ in range(50)))
+    for job in jobs:
+        assert (await manager.wait_end(job.id, 60)).phase == Phase.COMPLETED
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+    for job in jobs:
+        workspace = manager.workspaces.of(job.id)
+        assert gone(workspace.read_json("supervisor.json")["pid"])
+        assert not list(workspace.root.glob(".*"))
+    await manager.close()
