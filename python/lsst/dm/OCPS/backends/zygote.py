@@ -35,7 +35,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 MAX_PACKET = 1 << 16
@@ -123,8 +123,8 @@ class Zygote:
         else:
             self.answer(id=request["id"], error="")
 
-    def _carry_out(self, step: dict[str, Any]) -> NoReturn:
-        """Become a step of a job; runs in the forked child."""
+    def _carry_out(self, step: dict[str, Any]) -> None:
+        """Become a step of a job, in the forked child; never returns."""
         script = self.steps.find_script(step)
         if script is None or not self.butlers.offer():
             self.supervisor.execute(step)

@@ -117,7 +117,7 @@ def fingerprint(butler: DirectButler) -> dict[str, str]:
         arguments = {"namespace": namespace or "public"}
     prefix = f'"{namespace}".' if namespace else ""
     attributes = sqlalchemy.text(_ATTRIBUTES.format(prefix))
-    found = {}
+    found: dict[str, str] = {}
     with db.session():
         with db.query(tables, arguments) as result:
             found |= {f"table {name}": str(value) for name, value in result.fetchall()}
@@ -168,4 +168,4 @@ def _replace_from_config(repo: str, opened: Mapping[bool, DirectButler]) -> None
         butler._registry._is_clone = False
         return butler
 
-    Butler.from_config = classmethod(from_config)
+    Butler.from_config = classmethod(from_config)  # type: ignore[arg-type]

@@ -24,6 +24,8 @@ from typing import Any, NoReturn
 
 Mark = tuple[int, int, int]
 
+_DISTRIBUTIONS = (".dist-info", ".egg-info", ".egg-link", ".pth")
+
 
 def mark(path: str) -> Mark | None:
     """Return what changes when a file does: inode, size, time (ns); `None` if there is none."""
@@ -42,14 +44,19 @@ class LoadedFiles:
 
     def __init__(self) -> None:
         self._begin = time.time_ns()
-        self._marks: dict[str, Mark | None] = {}
+        self._files: dict[str, Mark | None] = {}
+        self._folders: dict[str, tuple[Mark | None, set[str]]] = {}
         self._problem = ""
 
     def note(self) -> None:
-        """Note the modules that have been imported since."""
-        names = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-        for name in {name for name in names if name} | {path for path in sys.path if os.path.isdir(path)}:
-            self.add(name)
+        """Note the modules that have been imported since, and where others would be found."""
+        for module in list(sys.modules.values()):
+            if name := getattr(module, "__file__", None):
+                self.add(name)
+        for folder in sys.path:
+            if folder in self._folders and self._folder_changed(folder):
+                self._problem = f"{folder} has changed"
+            self._folders[folder] = mark(folder), self._relevant(folder)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
@@ -72,21 +79,39 @@ class LoadedFiles:
                 self.add(name)
 
     def add(self, name: str) -> None:
-        """Note a file or directory, or that there is none."""
-        if name not in self._marks:
-            found = self._marks[name] = mark(name)
+        """Note a file, or that there is none."""
+        if name not in self._files:
+            found = self._files[name] = mark(name)
             if found and self._begin <= found[2] <= time.time_ns():
                 # Perhaps after it was read.
                 self._problem = f"{name} has changed while it was loaded"
 
     def changed(self) -> str:
-        """Say which file has changed; empty if none has."""
+        """Say what has changed; empty if nothing has."""
         if not self._problem:
-            for name, known in self._marks.items():
-                if mark(name) != known:
-                    self._problem = f"{name} has changed"
-                    break
+            files = (name for name, known in self._files.items() if mark(name) != known)
+            folders = (name for name in self._folders if self._folder_changed(name))
+            name = next(files, "") or next(folders, "")
+            self._problem = f"{name} has changed" if name else ""
         return self._problem
+
+    def _folder_changed(self, folder: str) -> bool:
+        known, names = self._folders[folder]
+        now = mark(folder)
+        if now == known:
+            return False
+        # Other code that comes and goes there does not matter.
+        self._folders[folder] = now, names
+        return self._relevant(folder) != names
+
+    def _relevant(self, folder: str) -> set[str]:
+        """Return what is in a folder that a new interpreter might load instead of what is loaded."""
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            return set()
+        loaded = {name.partition(".")[0] for name in sys.modules}
+        return {name for name in names if name.endswith(_DISTRIBUTIONS) or name.partition(".")[0] in loaded}
 
 
 @contextlib.contextmanager
