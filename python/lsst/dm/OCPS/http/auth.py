@@ -194,9 +194,9 @@ def check_site(request: web.Request, config: HttpConfig) -> None:
         nothing, for a host name that leads here only in somebody's DNS.
     """
     host = request.host
-    if config.auth.method == "none" and not config.auth.force:
-        if not _is_this_machine(host) and host != config.domain:
-            raise web.HTTPForbidden(text=f"{host[:80]!r} is not served here; use localhost\n")
+    unguarded = config.auth.method == "none" and not config.auth.force
+    if unguarded and host != config.domain and not _is_this_machine(host):
+        raise web.HTTPForbidden(text=f"{host[:80]!r} is not served here; use localhost\n")
     if request.method in _SAFE_METHODS:
         return
     origin = request.headers.get("Origin")

@@ -18,7 +18,8 @@ from ..jobs.errors import RequestError
 from ..jobs.model import ExecutionPhase, Progress
 from ..jobs.store import JobQuery
 from ..rubin_json import job_document, phase_name
-from . import openapi, rubin_requests
+from . import rubin_requests
+from .openapi import get_document
 from .results import send_result
 from .service import SERVICE, Service, caller_of
 
@@ -44,7 +45,7 @@ def routes(path: str) -> list[web.RouteDef]:
         web.get(f"{path}/job/result/{{job_id}}/{{number}}", get_result),
         web.post(f"{path}/job/{{job_id}}/event", post_event),
         web.get(f"{path}/definitions", get_definitions),
-        web.get(f"{path}/openapi.json", openapi.get_document),
+        web.get(f"{path}/openapi.json", get_document),
     ]
 
 
