@@ -13,6 +13,7 @@ import logging
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 from aiohttp import web
 
@@ -128,7 +129,8 @@ class Service:
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
-CALLER = "caller"
+# aiohttp has typed keys since 3.14, and then wants them.
+CALLER: Any = web.RequestKey("caller", Caller) if hasattr(web, "RequestKey") else "caller"
 """Key of the `Caller` in a request."""
 
 
