@@ -145,7 +145,9 @@ async def test_execution_duration_and_destruction_can_be_read_and_set(served):
     assert (await served.ask("GET", f"{job}/executionduration"))[1] == "77"
     assert (await served.ask("POST", f"{job}/destruction", data={"DESTRUCTION": tomorrow}))[0] == 303
     assert (await served.ask("GET", f"{job}/destruction"))[1] == f"{tomorrow}.000Z"
-    assert (await served.ask("POST", job, data={"executionDuration": "78", "destruction": tomorrow}))[0] == 303
+    assert (await served.ask("POST", job, data={"executionDuration": "78", "destruction": tomorrow}))[
+        0
+    ] == 303
     assert (await served.ask("GET", f"{job}/executionDuration"))[1] == "78"
     for wrong in ("-1", "1.5", "soon", "9" * 30):
         assert (await served.ask("POST", job, data={"EXECUTIONDURATION": wrong}))[0] == 400

@@ -120,7 +120,7 @@ async def create_job(request: web.Request) -> web.StreamResponse:
         )
         asked = dataclasses.replace(asked, job_id=definition.new_id(asked))
         if form.files:
-            definition.check(asked)
+            definition.check(asked, complete=run)
         workspace = service.manager.workspaces.of(asked.job_id)
         try:
             await form.keep_files(workspace, values)

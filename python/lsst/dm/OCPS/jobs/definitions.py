@@ -60,8 +60,15 @@ class JobDefinition(abc.ABC):
         self.execution_duration = execution_duration
         self.max_execution_duration = max_execution_duration
 
-    def check(self, request: JobRequest) -> None:
-        """Check a request that need not be complete yet.
+    def check(self, request: JobRequest, *, complete: bool) -> None:
+        """Check a request.
+
+        Parameters
+        ----------
+        request : `JobRequest`
+            What was asked for.
+        complete : `bool`
+            Whether what must be given must be there already.
 
         Raises
         ------
@@ -74,7 +81,7 @@ class JobDefinition(abc.ABC):
         if not any(fnmatch.fnmatchcase(owner, glob) for glob in self.users):
             raise NotAllowedError(f"{owner} may not use the job definition {self.name}")
         if self.parameters:
-            check_parameters(self.parameters, request.parameters, complete=False)
+            check_parameters(self.parameters, request.parameters, complete=complete)
 
     def duration(self, wish: int | None) -> int | None:
         """Return the run time (s) to ask the engine for; `None` for its default."""

@@ -138,7 +138,7 @@ class JobManager:
         """
         lane = self.lane
         definition = lane.definition(request.definition)
-        definition.check(request)
+        definition.check(request, complete=True)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
         await self._check_prerequisites(job_id, request.prerequisites)
         spec = await definition.resolve(request, job_id)
@@ -156,7 +156,7 @@ class JobManager:
         """
         lane = self.lane
         definition = lane.definition(request.definition)
-        definition.check(request)
+        definition.check(request, complete=False)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
         await self._check_prerequisites(job_id, request.prerequisites)
         return await self._insert(self._new_job(lane, job_id, request, Phase.PENDING, {}))
@@ -179,7 +179,7 @@ class JobManager:
         if not job.spec:
             request = JobRequest(job.definition, job.parameters, run_id=job.run_id, owner=job.owner)
             definition = lane.definition(job.definition)
-            definition.check(request)
+            definition.check(request, complete=True)
             fields["spec"] = await definition.resolve(request, job_id)
             fields["backend"] = lane.key
 
@@ -222,7 +222,7 @@ class JobManager:
             if "parameters" in new:
                 new["parameters"] = {**job.parameters, **new["parameters"]}
                 self.lane.definition(job.definition).check(
-                    JobRequest(job.definition, new["parameters"], owner=job.owner)
+                    JobRequest(job.definition, new["parameters"], owner=job.owner), complete=False
                 )
             if "execution_duration" in new:
                 wish = new["execution_duration"]
