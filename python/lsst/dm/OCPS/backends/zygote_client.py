@@ -137,7 +137,7 @@ class Zygote:
         self.problem = answer["problem"]
         self.ready = True
 
-    async def ask(self, timeout: float = ANSWER_TIMEOUT, **request: Any) -> dict[str, Any]:
+    async def ask(self, timeout: float, **request: Any) -> dict[str, Any]:
         """Send a request and return its answer.
 
         Raises
@@ -250,7 +250,7 @@ class ZygotePool:
             return False
         self._zygotes.move_to_end(key)
         try:
-            await zygote.ask(workspace=str(workspace))
+            await zygote.ask(ANSWER_TIMEOUT, workspace=str(workspace))
         except ZygoteError as error:
             self.log.warning(f"Environment {preload.name!r}: its preloaded process is replaced: {error}")
             self._drop(key)

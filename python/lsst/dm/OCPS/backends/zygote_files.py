@@ -143,6 +143,7 @@ def clean_state() -> Iterator[None]:
         os.chdir(directory)
         _reset_logging()
         _forget_warnings()
+        _forget_packages()
 
 
 def _reset_logging() -> None:
@@ -166,6 +167,14 @@ def _forget_warnings() -> None:
         # Some put other things there.
         if isinstance(module, ModuleType):
             module.__dict__.pop("__warningregistry__", None)
+
+
+def _forget_packages() -> None:
+    """Forget which packages were found, and that something was said of some that were not."""
+    packages = sys.modules.get("lsst.utils.packages")
+    for value in list(vars(packages).values()) if packages else ():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
 
 
 @contextlib.contextmanager
