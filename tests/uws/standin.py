@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import random
 import socket
 import ssl
 import time
@@ -85,6 +86,7 @@ class Kept:
     files: list[str] = dataclasses.field(default_factory=list)
     info: dict[str, Any] = dataclasses.field(default_factory=dict)
     ended: float = 0.0
+    extra: float = 0.0
 
 
 class StandIn:
@@ -95,6 +97,8 @@ class StandIn:
     queued, duration : `float`
         How long (s) a job is queued and executes; a duration of 0 means
         until it is told to end.
+    spread : `float`
+        By how much more (s), at random, a job may take.
     delay : `float`
         How long (s) each answer takes.
     token : `str`
@@ -107,12 +111,14 @@ class StandIn:
         self,
         queued: float = 0.0,
         duration: float = 0.0,
+        spread: float = 0.0,
         delay: float = 0.0,
         token: str = "",
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.queued = queued
         self.duration = duration
+        self.spread = spread
         self.delay = delay
         self.token = token
         self.tls = tls
@@ -120,6 +126,8 @@ class StandIn:
         self.faults: list[Fault] = []
         self.requests: list[str] = []
         self.counts: Counter[str] = Counter()
+        self.at_once: Counter[str] = Counter()
+        self.most_at_once: Counter[str] = Counter()
         self.port = 0
         self._runner: web.AppRunner | None = None
         self._news = asyncio.Event()
@@ -130,7 +138,7 @@ class StandIn:
     async def start(self) -> StandIn:
         """Listen; after the first time at the same port."""
         self._stopping.clear()
-        app = web.Application(middlewares=[self._misbehave])
+        app = web.Application(middlewares=[self._count])
         app.router.add_put("/api/v1/job", self._put)
         app.router.add_get("/api/v1/job", self._list)
         app.router.add_get("/api/v1/job/{id}", self._get)
@@ -183,12 +191,21 @@ class StandIn:
     # What it does
 
     @web.middleware
-    async def _misbehave(self, request: web.Request, handler: Any) -> web.StreamResponse:
+    async def _count(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if request.path == "/standin":
             return await handler(request)
-        self.counts[request.method] += 1
-        self.requests.append(f"{request.method} {request.path_qs}")
+        method = request.method
+        self.counts[method] += 1
+        self.at_once[method] += 1
+        self.most_at_once[method] = max(self.most_at_once[method], self.at_once[method])
+        self.requests.append(f"{method} {request.path_qs}")
         self._news.set()
+        try:
+            return await self._misbehave(request, handler)
+        finally:
+            self.at_once[method] -= 1
+
+    async def _misbehave(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.Response(status=401, text="Authorization required")
         fault = next((fault for fault in self.faults if fault.applies(request)), None)
@@ -227,6 +244,7 @@ class StandIn:
         if "command" not in body:
             return web.Response(status=400, text="'command'")
         job = Kept(uuid.uuid4().hex, body.get("run_id") or "", body, time.time())
+        job.extra = random.uniform(0, self.spread)
         self.jobs[job.id] = job
         return web.json_response(self._document(job))
 
@@ -255,7 +273,7 @@ class StandIn:
     def _end_time(self, job: Kept) -> float:
         if job.ended or not self.duration:
             return job.ended
-        due = job.created + self.queued + self.duration
+        due = job.created + self.queued + self.duration + job.extra
         return due if due <= time.time() else 0.0
 
     def _phase(self, job: Kept) -> str:
@@ -295,7 +313,7 @@ def _text(when: float) -> str:
 
 async def _main() -> None:
     parser = argparse.ArgumentParser(description="stand-in for uws-api-server")
-    for name in ("queued", "duration", "delay"):
+    for name in ("queued", "duration", "spread", "delay"):
         parser.add_argument(f"--{name}", type=float, default=0.0)
     standin = await StandIn(**vars(parser.parse_args())).start()
     print(json.dumps({"url": standin.url}), flush=True)

@@ -191,16 +191,35 @@ async def test_many_are_asked_for_with_one_list(engine: Engine, standin: StandIn
     assert len(engine.manager.live()) == 25
 
 
-async def test_no_round_begins_before_the_last_is_answered(engine: Engine, standin: StandIn) -> None:
+async def test_many_that_end_at_once_are_asked_for_with_lists(engine: Engine, standin: StandIn) -> None:
+    jobs = [await engine.submit() for _ in range(30)]
+    for job in jobs:
+        await engine.phase(job, "executing")
+    for number, job in enumerate(jobs):
+        standin.end(job.id, "completed" if number % 2 else "error", message="so it is")
+    standin.requests.clear()
+    ended = [await engine.end(job) for job in jobs]
+    assert [job.phase for job in ended] == [ExecutionPhase.ERROR, ExecutionPhase.COMPLETED] * 15
+    assert all(job.results for job in ended)
+    assert len(standin.requests) < 6
+
+
+async def test_slow_server_is_asked_for_everything_at_once_and_not_before_it_has_answered(
+    engine: Engine, standin: StandIn
+) -> None:
     jobs = [await engine.submit() for _ in range(12)]
     for job in jobs:
         await engine.phase(job, "executing")
     standin.delay = 6 * POLL
+    await standin.asked("GET", 2)
     standin.requests.clear()
-    begun = standin.counts["GET"]
     await standin.asked("GET", 4)
-    assert standin.counts["GET"] - begun == 4
-    assert {request.partition("?")[0] for request in standin.requests} == {"GET /api/v1/job"}
+    assert standin.requests == ["GET /api/v1/job"] * 4
+    assert standin.most_at_once["GET"] == 1
+    for job in jobs:
+        standin.end(job.id)
+    for job in jobs:
+        assert (await engine.end(job)).results
 
 
 async def test_idle_server_is_left_alone(engine: Engine, standin: StandIn) -> None:

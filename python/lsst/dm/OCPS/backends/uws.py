@@ -5,7 +5,7 @@
 """Jobs that a UWS server of the Rubin JSON dialect runs.
 
 One loop asks for all jobs. With a handful in flight it asks for each; above
-that it asks for one list per phase, and for those alone that are not in it.
+that it asks for one list per phase, and one by one for those that are in none.
 A round begins when the last one has been answered, however long that took.
 
 A job that the server cannot be asked about, does not know, or shows as
@@ -34,6 +34,9 @@ from .uws_submission import ServerJobs, Tracked, retrying
 
 HANDFUL = 8
 """Up to so many jobs in one phase are asked for one by one."""
+
+ENDS = ("completed", "error")
+"""Phases to list where many jobs have left the others; an aborted one is rare."""
 
 LONGEST_MISS = 30.0
 """How long (s), at most, until a job that the server does not know is asked for again."""
@@ -72,6 +75,9 @@ class UwsBackend(Backend):
         self._open = False
         self._any = asyncio.Event()
         self._link_words = ""
+        # Upstream walks through all jobs' files whatever is asked for; where that
+        # takes long, one list with everything is better than one per phase.
+        self._slow = False
 
     @property
     def unreachable_since(self) -> datetime | None:
@@ -265,13 +271,22 @@ class UwsBackend(Backend):
         for tracked in wanted.values():
             if not tracked.misses:
                 groups[tracked.phase].append(tracked)
-        for phase, group in groups.items():
-            if len(group) > HANDFUL:
+        phases = [phase for phase, group in groups.items() if len(group) > HANDFUL]
+        if phases and self._slow:
+            await self._ask_list("", wanted)
+        else:
+            for phase in phases:
                 await self._ask_list(phase, wanted)
+            for phase in ENDS:
+                # Many at once have left the lists of those that live.
+                if phases and len(wanted) > HANDFUL:
+                    await self._ask_list(phase, wanted)
         await self._ask_each(list(wanted.values()))
 
     async def _ask_list(self, phase: str, wanted: dict[str, Tracked]) -> None:
-        """Ask for the jobs in one phase; take those that are there out of ``wanted``."""
+        """Ask for the jobs in one phase, or all; take those that are there out of ``wanted``."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         try:
             listed = await self._client.list(phase)
         except LinkError as error:
@@ -280,10 +295,11 @@ class UwsBackend(Backend):
             # Upstream's list fails as a whole if one job's folder cannot be read.
             self.log.debug(f"UWS server {self._client.url}: list of jobs {phase}: {error}")
             return
+        self._slow = loop.time() - begun > self.poll_interval / 2
         for found in listed:
             if tracked := wanted.get(found.id):
-                # The final document is asked for by itself.
-                if not found.ended:
+                # Where the list has less than the final document, that is asked for by itself.
+                if found.whole or not found.ended:
                     del wanted[found.id]
                     self._take(tracked, found)
             elif (other := self._jobs.get(found.run_id)) and other.server_id not in ("", found.id):

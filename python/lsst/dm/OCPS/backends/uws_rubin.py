@@ -98,6 +98,11 @@ class ServerJob:
         return self.execution_phase in TERMINAL
 
     @property
+    def whole(self) -> bool:
+        """Whether it tells all that is told of an end."""
+        return "results" in self.document and "errorSummary" in self.document
+
+    @property
     def remark(self) -> str:
         """What is to be said of its phase, empty if that speaks for itself."""
         if self.execution_phase == _P.UNKNOWN:
