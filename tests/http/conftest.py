@@ -87,7 +87,11 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         config = InstanceConfig.model_validate(document)
         manager = await make_manager(config, log)
         assert config.http
-        server = await start_server(manager, config.http, log)
+        try:
+            server = await start_server(manager, config.http, log)
+        except BaseException:
+            await manager.close()
+            raise
         # Each request a connection of its own would hide what happens on one that stays open.
         client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         served = Served(manager, server, client)

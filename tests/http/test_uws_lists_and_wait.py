@@ -80,8 +80,12 @@ async def test_after_is_strict_in_utc_and_at_the_precision_printed(served):
         "LAST=",
         "LAST=1.5",
         "AFTER=x",
-    ]
-    + ["AFTER=2015-26-10", "AFTER=", "AFTER=2015-10-26T09:00%2B01:00", "AFTER=2015-10-26T09", "AFTER=0000"],
+        "AFTER=2015-26-10",
+        "AFTER=",
+        "AFTER=2015-10-26T09:00%2B01:00",
+        "AFTER=2015-10-26T09",
+        "AFTER=0000",
+    ],
 )
 async def test_a_filter_that_makes_no_sense_is_refused(served, query):
     status, body, _ = await served.ask("GET", f"{served.url()}?{query}")
@@ -189,7 +193,7 @@ async def test_nobody_waits_for_a_client_that_has_gone(served, monkeypatch):
 
     monkeypatch.setattr(waiting, "LOOK_INTERVAL", 0.1)
     job = await served.create()
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
+    _reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
     path = job.removeprefix(served.root)
     writer.write(f"GET {path}?WAIT=3600 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     changes = served.manager._ledger.changes

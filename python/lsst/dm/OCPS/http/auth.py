@@ -200,5 +200,6 @@ def check_site(request: web.Request, config: HttpConfig) -> None:
     if request.method in _SAFE_METHODS:
         return
     origin = request.headers.get("Origin")
-    if origin is not None and urlsplit(origin).netloc not in (host, config.domain):
+    # "null", from a page without an address, has no host at all.
+    if origin is not None and urlsplit(origin).netloc not in {host, config.domain or host}:
         raise web.HTTPForbidden(text="Requests from pages of other sites are refused\n")

@@ -63,12 +63,7 @@ def from_put(body: Mapping[str, Any], owner: str, definitions: Mapping[str, JobD
     if body.get("replicas", 1) != 1:
         mistakes.append("replicas: only 1 is supported")
     environment = _environment(body.get("environment", []), mistakes)
-    run_id = body.get("run_id") or ""
-    if isinstance(run_id, str) and run_id and not _RUN_ID.fullmatch(run_id):
-        mistakes.append(
-            "run_id: must be 63 characters or less, of letters, digits, dashes, underscores and dots, "
-            "and begin and end with a letter or digit"
-        )
+    run_id = _run_id(body, mistakes)
     if mistakes:
         raise RequestError("; ".join(mistakes))
     common: dict[str, Any] = {"run_id": run_id, "owner": owner, "origin": ORIGIN}
@@ -118,10 +113,20 @@ def from_post(body: Mapping[str, Any], owner: str) -> JobRequest:
             parameters[name] = str(value)
         else:
             mistakes.append(f"env/{name[:80]}: expected a text, a number, true or false")
+    run_id = _run_id(body, mistakes)
     if mistakes:
         raise RequestError("; ".join(mistakes))
-    run_id = body.get("run_id") or ""
     return JobRequest(body["type"], parameters, run_id=run_id, owner=owner, origin=ORIGIN)
+
+
+def _run_id(body: Mapping[str, Any], mistakes: list[str]) -> str:
+    run_id = body.get("run_id") or ""
+    if isinstance(run_id, str) and run_id and not _RUN_ID.fullmatch(run_id):
+        mistakes.append(
+            "run_id: must be 63 characters or less, of letters, digits, dashes, underscores and dots, "
+            "and begin and end with a letter or digit"
+        )
+    return str(run_id)
 
 
 def _check_types(body: Mapping[str, Any], types: Mapping[str, type]) -> list[str]:

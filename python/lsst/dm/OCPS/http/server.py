@@ -24,6 +24,9 @@ from .service import Service
 SHUTDOWN_TIMEOUT = 1.0
 """How long (s) requests may take to be answered when the server ends; a WAIT would take minutes."""
 
+LINGERING_TIME = 1.0
+"""How long (s) the rest of a request is read that was refused before its end."""
+
 
 class HttpServer:
     """A server that runs.
@@ -73,7 +76,12 @@ async def start_server(manager: JobManager, config: HttpConfig, log: logging.Log
     check_binding(config)
     events = EventKey.of(manager.workspaces.work_dir)
     service = Service(manager, config, Authenticator(config.auth), events, log)
-    runner = web.AppRunner(make_app(service), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
+    runner = web.AppRunner(
+        make_app(service),
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_TIMEOUT,
+        lingering_time=LINGERING_TIME,
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, config.host, config.port, backlog=1024).start()

@@ -26,6 +26,7 @@ MAX_LENGTH = 65_536
 """Longest text (characters) that one parameter may have."""
 
 _INT = re.compile(r"[+-]?\d{1,18}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TRUE = ("true", "yes", "1", "t")
 _FALSE = ("false", "no", "0", "f", "")
 
@@ -78,6 +79,8 @@ class Parameter:
         """
         if "\0" in text:
             raise ValueError("contains a NUL character")
+        if _SURROGATE.search(text):
+            raise ValueError("contains half a character (a surrogate)")
         if len(text) > MAX_LENGTH:
             raise ValueError(f"longer than {MAX_LENGTH} characters")
         value = getattr(self, f"_{self.type}")(text)
