@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,13 @@ class Pool:
         """Tell whether a job's supervisor came from a preloaded process (while it runs)."""
         claim = self.workspace(job).read_json("supervisor.json")
         return "zygote" in Path(f"/proc/{claim['pid']}/cmdline").read_text()
+
+
+async def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
+    """Wait for something that tells nobody when it comes."""
+    async with asyncio.timeout(timeout):
+        while not condition():
+            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -24,19 +23,12 @@ from lsst.daf.butler import Butler, DatasetType
 from lsst.dm.OCPS.jobs.errors import BackendError
 from lsst.dm.OCPS.jobs.model import ExecutionPhase
 
-from tests.pool.harness import BIAS, Pool, open_pool, probed
+from tests.pool.harness import BIAS, Pool, open_pool, probed, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 Phase = ExecutionPhase
 Probe = Callable[[str], dict[str, Any]]
-
-
-async def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
-    """Wait for something that tells nobody when it comes."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def running(pool: Pool, job: Any) -> bool:

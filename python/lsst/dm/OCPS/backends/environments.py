@@ -46,6 +46,7 @@ PASSED_ON = (
 _SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_PROGRAMS = ("python", "pipetask", "butler")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -88,7 +89,17 @@ class Environment:
             # The script is the site's own; what was asked for comes as "$@".
             return ["bash", "-c", f'{setup}\nexec "$@"', "ocps", *argv]
         program = self.bin_dir / argv[0]
-        return [str(program) if program.exists() else argv[0], *argv[1:]]
+        # One of the same name elsewhere would be another version.
+        of_environment = bool(self.config.python) and argv[0] in _PROGRAMS
+        return [str(program) if of_environment or program.exists() else argv[0], *argv[1:]]
+
+    def missing(self, *programs: str) -> str:
+        """Say which program the environment lacks; empty if none, as far as can be told beforehand."""
+        if not self.config.setup:
+            for program in (self.python, *(str(self.bin_dir / name) for name in programs)):
+                if not os.access(program, os.X_OK):
+                    return f"environment {self.config.name!r}: there is no program {program}"
+        return ""
 
     def interpreter(self) -> list[str]:
         """Return the command line of the environment's interpreter."""
@@ -138,8 +149,14 @@ class Environments:
         Raises
         ------
         RequestError
-            If there is none.
+            If there is none, or its interpreter is missing.
         """
+        environment = self._find(version)
+        if missing := environment.missing():
+            raise RequestError(f"version: {missing}")
+        return environment
+
+    def _find(self, version: str) -> Environment:
         if not version:
             return Environment(self.configs[0], self.configs[0].name, self.threads)
         if _VERSION.fullmatch(version):
@@ -154,17 +171,15 @@ class Environments:
         return self.get("")
 
     def check(self) -> None:
-        """Check that every environment's interpreter is there.
+        """Check that the default environment's programs are there.
+
+        Another one that is broken is refused when it is asked for, and keeps
+        nobody from working.
 
         Raises
         ------
         BackendError
             If one is not.
         """
-        for config in self.configs:
-            environment = Environment(config, config.name, self.threads)
-            if config.setup:
-                continue
-            for program in (environment.python, str(environment.bin_dir / "pipetask")):
-                if not os.access(program, os.X_OK):
-                    raise BackendError(f"environment {config.name!r}: there is no program {program}")
+        if missing := self._find("").missing("pipetask"):
+            raise BackendError(missing)

@@ -88,16 +88,25 @@ class Zygote:
         problem : `str`
             Why the trial failed; jobs can be forked all the same.
         """
-        with self.files.clean_state():
-            warmup = load("zygote_warmup")
-            self.butlers = load("zygote_butlers").Butlers(self.repo)
-            self.packages = load("zygote_packages").InstalledPackages()
-            for name in self.packages.scan():
-                self.loaded.add(name)
-            try:
+        try:
+            with self.files.clean_state() as first:
+                warmup = load("zygote_warmup")
+                self.butlers = load("zygote_butlers").Butlers(self.repo)
+                self.packages = load("zygote_packages").InstalledPackages()
+                for name in self.packages.scan():
+                    self.loaded.add(name)
                 warmup.run()
-            except Exception as error:
-                return f"{type(error).__name__}: {error}"
+            with self.files.clean_state() as second:
+                warmup.run()
+        except ImportError:
+            raise
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        # What is set no more the second time is set where a module is
+        # imported, which is not going to happen in jobs.
+        by_imports = {name: value for name, value in first.items() if name not in second}
+        os.environ.update(by_imports)
+        self.steps.ENVIRONMENT.update(by_imports)
         return ""
 
     def serve(self) -> None:

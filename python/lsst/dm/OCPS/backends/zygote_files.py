@@ -115,9 +115,14 @@ class LoadedFiles:
 
 
 @contextlib.contextmanager
-def clean_state() -> Iterator[None]:
-    """Undo what is done to this process within, apart from imports."""
+def clean_state() -> Iterator[dict[str, str]]:
+    """Undo what is done to this process within, apart from imports.
+
+    Gives a dictionary which at the end is filled with the environment
+    variables that were set.
+    """
     environment, argv, directory = dict(os.environ), sys.argv, os.getcwd()
+    variables: dict[str, str] = {}
     hooks: list[Callable[[], Any]] = []
     register = atexit.register
 
@@ -131,12 +136,13 @@ def clean_state() -> Iterator[None]:
 
     atexit.register = remember  # type: ignore[assignment]
     try:
-        yield
+        yield variables
     finally:
         atexit.register = register
         for hook in reversed(hooks):
             with contextlib.suppress(Exception):
                 hook()
+        variables |= {name: value for name, value in os.environ.items() if environment.get(name) != value}
         os.environ.clear()
         os.environ.update(environment)
         sys.argv = argv
