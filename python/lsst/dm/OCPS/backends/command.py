@@ -22,7 +22,6 @@ from typing import Any
 
 from ..jobs.backend import BackendUpdate
 from ..jobs.definitions import JobDefinition
-from ..jobs.errors import RequestError
 from ..jobs.events import EventAddress
 from ..jobs.model import ErrorSummary, ExecutionPhase, Job, JobRequest, Progress
 from ..jobs.parameters import UPLOAD_PREFIX, Parameter, check_parameters
@@ -31,7 +30,7 @@ from ..programs import fetch
 from .environments import Environments
 from .outcomes import signal_reason
 from .pipetask import job_variables
-from .templates import fill, names
+from .templates import check_words, fill, names
 
 OWN_VALUES = frozenset({"job_id", "output_dir", "input_dir", "source_dir", "python", "ocps_dir"})
 """Places that every command may have beside those for its parameters."""
@@ -101,7 +100,7 @@ class CommandDefinition(JobDefinition):
 
     async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
         values = check_parameters(self.parameters, request.parameters)
-        self._check_words(values)
+        check_words(self.argv[1:], self.parameters, values)
         files = [parameter for parameter in self.parameters if parameter.type == "file"]
         return {
             "kind": "command",
@@ -118,14 +117,6 @@ class CommandDefinition(JobDefinition):
             "outputs": list(self.outputs),
             "version": self.version,
         }
-
-    def _check_words(self, values: Mapping[str, str]) -> None:
-        """Refuse a text that a program would take for an option of its own."""
-        texts = {parameter.name for parameter in self.parameters if parameter.type == "string"}
-        for word in self.argv[1:]:
-            name = word[1:-1]
-            if word == f"{{{name}}}" and name in texts and values[name].startswith("-"):
-                raise RequestError(f"{name}: {values[name][:80]!r} must not begin with a hyphen")
 
     def places(self) -> set[str]:
         """Return the names of all places that are used."""

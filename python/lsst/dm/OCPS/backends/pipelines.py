@@ -17,7 +17,7 @@ from ..jobs.definitions import JobDefinition
 from ..jobs.errors import RequestError
 from ..jobs.model import JobRequest
 from ..jobs.parameters import Parameter, check_parameters
-from .templates import fill, names
+from .templates import check_words, fill, names
 
 
 class PipelineDefinition(JobDefinition):
@@ -69,6 +69,7 @@ class PipelineDefinition(JobDefinition):
 
     async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
         values = check_parameters(self.parameters, request.parameters)
+        check_words(self.options, self.parameters, values)
         general = {
             "pipeline": self.pipeline,
             "config": shlex.join(fill(word, values) for word in self.options),
@@ -81,7 +82,10 @@ class PipelineDefinition(JobDefinition):
     def _literals(self, values: Mapping[str, str]) -> dict[str, str]:
         """Return values as literals of a Butler expression."""
         literals = {}
+        used = names(self.data_query)
         for parameter in self.parameters:
+            if parameter.name not in used:
+                continue
             value = values[parameter.name]
             if parameter.type == "string":
                 # The expression language has no way to write these within a literal.
