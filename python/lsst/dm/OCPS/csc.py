@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-__all__ = ["OcpsCsc", "main"]
+__all__ = ["OcpsCsc"]
 
 import argparse
 import asyncio
@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -24,17 +23,13 @@ from lsst.ts import salobj
 
 from . import __version__, salobj_compat
 from .backends.rapid_analysis import RapidAnalysis
-from .config import ConfigError, InstanceConfig, SalIndex, load_instance, validate
+from .config import ConfigError, SalIndex, load_instance, validate
 from .config_schema import CONFIG_SCHEMA
-from .factory import check_config, end_jobs, make_manager, make_simulation, use_config
-from .http.server import HttpServer, start_server
-from .jobs.definitions import PIPETASK
-from .jobs.errors import JobError, RequestError
-from .jobs.manager import JobManager
-from .jobs.model import ExecutionPhase, Job, JobRequest, now
-from .jobs.parameters import parse_words
-from .publisher import ORIGIN, Publisher
+from .execute_request import execute_request
+from .jobs.errors import JobError, UnknownJobError
+from .jobs.model import ExecutionPhase, Job, now
 from .sal_result import exit_code
+from .service import Service
 
 ACK_PAUSE = 0.25
 """Least time (s) between a final acknowledgement and the one before it.
@@ -54,9 +49,6 @@ WATCH_INTERVAL = 10.0
 
 CLOSE_TIMEOUT = 3.0
 """How long (s) open commands may take to be answered when OCPS ends."""
-
-DEFINITION_PREFIX = "job:"
-"""What ``pipeline`` begins with where it names a job definition."""
 
 
 class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
@@ -92,11 +84,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         simulation_mode: int = 0,
         simulation_duration: float | None = None,
     ) -> None:
-        self.manager: JobManager | None = None
-        self.config: InstanceConfig | None = None
-        self.publisher: Publisher | None = None
         self.rapid_analysis: RapidAnalysis | None = None
-        self.http_server: HttpServer | None = None
         self._simulation_duration = simulation_duration
         self._closing = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
@@ -110,6 +98,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             simulation_mode=simulation_mode,
             **salobj_compat.csc_arguments(settings_to_apply),
         )
+        self.service = Service(self._write_result, self.log)
         self.config_validator = _Validator()
         self.cmd_execute.allow_multiple_callbacks = True
         self.cmd_abort_job.allow_multiple_callbacks = True
@@ -164,81 +153,30 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             if self.salinfo.index == SalIndex.RA:
                 self.rapid_analysis = RapidAnalysis()
             elif self.simulation_mode:
-                await self._configure_simulation(document)
+                await self.service.simulate(document, self.salinfo.index, self._simulation_duration)
             else:
-                await self._configure_engine(load_instance(document, self.salinfo.index))
-
-    async def _configure_simulation(self, document: dict[str, Any]) -> None:
-        duration = self._simulation_duration
-        if duration is None:
-            with contextlib.suppress(ConfigError):
-                duration = load_instance(document, self.salinfo.index).simulation_duration
-        if self.manager is None:
-            self._start_engine(await make_simulation(10.0 if duration is None else duration, self.log))
-
-    async def _configure_engine(self, config: InstanceConfig) -> None:
-        await check_config(config, self.log)
-        if self.manager and self.manager.workspaces.work_dir != config.directory():
-            if live := self.manager.live():
-                raise ConfigError(
-                    f"work_dir: {len(live)} jobs have not ended in {self.manager.workspaces.work_dir}; "
-                    "abort them or let them end first"
-                )
-            await self._stop_engine()
-        if self.manager is None:
-            self._start_engine(await make_manager(config, self.log))
-        else:
-            await use_config(self.manager, config, self.log)
-        await self._serve(config)
-        self.config = config
-
-    async def _serve(self, config: InstanceConfig) -> None:
-        """Serve the engine over HTTP too, if that is configured."""
-        if self.http_server and self.config and self.config.http == config.http:
-            return
-        await self._stop_serving()
-        if config.http:
-            assert self.manager is not None
-            self.http_server = await start_server(self.manager, config.http, self.log)
-
-    async def _stop_serving(self) -> None:
-        if self.http_server:
-            await self.http_server.close()
-            self.http_server = None
-
-    def _start_engine(self, manager: JobManager) -> None:
-        self.manager = manager
-        self.publisher = Publisher(manager, self._write_result, self.log)
-        self.publisher.open()
-
-    async def _stop_engine(self) -> None:
-        await self._stop_serving()
-        if self.publisher:
-            await self.publisher.close()
-        if self.manager:
-            await self.manager.close()
-        self.publisher = self.manager = None
+                await self.service.configure(load_instance(document, self.salinfo.index))
 
     async def begin_enable(self, data: Any) -> None:
         """Check that jobs could run before the state changes."""
         await super().begin_enable(data)
-        if self.manager:
+        if self.service.is_open:
             with _refusals():
-                await self.manager.lane.backend.check()
+                await self.service.check()
 
     async def handle_summary_state(self) -> None:
         """Publish what has ended meanwhile, once ENABLED."""
         await super().handle_summary_state()
         if self._watch:
             self._watch.cancel()
-        if self.summary_state == salobj.State.ENABLED and self.publisher:
-            await self.publisher.activate()
-            if self.manager and self.config and self.config.fault_after:
-                self._watch = asyncio.create_task(self._watch_backend(self.manager, self.config.fault_after))
+        if self.summary_state == salobj.State.ENABLED and self.service.is_open:
+            await self.service.publisher.activate()
+            if self.service.config and self.service.config.fault_after:
+                self._watch = asyncio.create_task(self._watch_backend(self.service.config.fault_after))
 
-    async def _watch_backend(self, manager: JobManager, fault_after: float) -> None:
+    async def _watch_backend(self, fault_after: float) -> None:
         """Go to FAULT when the backend has been unreachable for ``fault_after`` (s)."""
-        backend = manager.lane.backend
+        backend = self.service.manager.lane.backend
         while True:
             await asyncio.sleep(min(WATCH_INTERVAL, fault_after / 4))
             # Without jobs nobody else asks whether it is there.
@@ -254,14 +192,13 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
 
     async def close_tasks(self) -> None:
         """Answer open commands, then let go of the engine."""
-        if self.manager and self.config:
-            await end_jobs(self.manager, self.config.on_exit)
+        await self.service.end_jobs()
         self._closing.set()
         if self._watch:
             self._watch.cancel()
         if self._open_commands:
             await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
-        await self._stop_engine()
+        await self.service.close()
         await super().close_tasks()
 
     # Commands
@@ -273,13 +210,12 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             if self.rapid_analysis:
                 await self.rapid_analysis.push(data.config)
                 return None
-            assert self.manager is not None
-            assert self.publisher is not None
-            request = _request(data)
-            job_id = self.manager.lane.definition(request.definition).new_id(request)
-            published = self.publisher.hold(job_id)
+            request = execute_request(data)
+            manager, publisher = self.service.manager, self.service.publisher
+            job_id = manager.lane.definition(request.definition).new_id(request)
+            published = publisher.hold(job_id)
             try:
-                await self.manager.submit(dataclasses.replace(request, job_id=job_id, run_id=job_id))
+                await manager.submit(dataclasses.replace(request, job_id=job_id, run_id=job_id))
                 await salobj_compat.put(
                     self.evt_job_id,
                     event_name="cmd_execute",
@@ -288,10 +224,10 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 )
                 await self._acknowledge(data, job_id)
                 paced.acknowledged()
-                self.publisher.release(job_id)
+                publisher.release(job_id)
                 job = await self._await_result(data, job_id, published, paced)
             finally:
-                self.publisher.forget(job_id)
+                publisher.forget(job_id)
             return await self._final_ack(data, job)
 
     async def do_abort_job(self, data: Any) -> None:
@@ -299,9 +235,9 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         async with self._answering():
             self.assert_enabled()
             job_id = data.job_id.strip()
-            if not job_id or self.manager is None:
+            if not job_id or self.rapid_analysis:
                 raise salobj.ExpectedError(f"No such job: {job_id!r}")
-            await self.manager.abort(job_id, "aborted by command abort_job")
+            await self.service.manager.abort(job_id, "aborted by command abort_job")
 
     @contextlib.asynccontextmanager
     async def _answering(self) -> AsyncIterator[_Pace]:
@@ -319,12 +255,11 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
 
     async def _acknowledge(self, data: Any, job_id: str) -> None:
         """Send CMD_INPROGRESS with what is known of the job."""
-        assert self.manager is not None
         answer: dict[str, Any] = {"job_id": job_id}
-        job = next((job for job in self.manager.live() if job.id == job_id), None)
-        if job and job.progress.total:
-            progress = job.progress
-            answer |= {"done": progress.done, "failed": progress.failed, "total": progress.total}
+        with contextlib.suppress(UnknownJobError):
+            progress = (await self.service.manager.get(job_id)).progress
+            if progress.total:
+                answer |= {"done": progress.done, "failed": progress.failed, "total": progress.total}
         await salobj_compat.ack_in_progress(self.cmd_execute, data, ACK_TIMEOUT, json.dumps(answer))
 
     async def _await_result(self, data: Any, job_id: str, published: asyncio.Future[Job], pace: _Pace) -> Job:
@@ -414,53 +349,3 @@ def _refusals() -> Any:
         yield
     except (JobError, ConfigError) as error:
         raise salobj.ExpectedError(" ".join(str(error).split())) from None
-
-
-def _request(data: Any) -> JobRequest:
-    """Return what an ``execute`` asks for."""
-    pipeline = data.pipeline.strip()
-    prerequisites = tuple(
-        item for part in salobj_compat.field(data, "prereq_jobs").split(",") if (item := part.strip())
-    )
-    common: dict[str, Any] = {"origin": ORIGIN, "owner": ORIGIN, "prerequisites": prerequisites}
-    parameters = {
-        "pipeline": pipeline,
-        "version": data.version.strip(),
-        "config": data.config,
-        "data_query": data.data_query,
-        "output_dataset_types": salobj_compat.field(data, "output_dataset_types"),
-    }
-    if pipeline.startswith(DEFINITION_PREFIX):
-        others = [name for name, value in parameters.items() if value and name not in ("pipeline", "config")]
-        if others:
-            raise RequestError(
-                f"{', '.join(others)}: not used with {pipeline}; its parameters go into config"
-            )
-        return JobRequest(pipeline.removeprefix(DEFINITION_PREFIX), parse_words(data.config), **common)
-    return JobRequest(PIPETASK, parameters, **common)
-
-
-def _arguments_with_index(arguments: list[str]) -> list[str]:
-    """Return the command line with the index that is meant where there is none."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("index", nargs="?")
-    parser.add_argument("--simulate", action="store_true")
-    for name in ("--loglevel", "--state", "--configdir", "--settings", "--simulation-duration"):
-        parser.add_argument(name)
-    known, _ = parser.parse_known_args(arguments)
-    return arguments if known.index else [str(int(SalIndex.LATISS)), *arguments]
-
-
-async def _amain() -> None:
-    csc = OcpsCsc.make_from_cmd_line(index=SalIndex)
-    salobj_compat.handle_sigterm(csc)
-    await csc.done_task
-
-
-def main() -> None:
-    """Run the CSC as the command line says."""
-    sys.argv[1:] = _arguments_with_index(sys.argv[1:])
-    try:
-        asyncio.run(_amain())
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

@@ -187,13 +187,15 @@ async def end_jobs(manager: JobManager, on_exit: str) -> None:
         await asyncio.gather(*(manager.wait_end(job_id) for job_id in live), return_exceptions=True)
 
 
-async def make_simulation(duration: float, log: logging.Logger) -> JobManager:
+async def make_simulation(config: InstanceConfig, duration: float | None, log: logging.Logger) -> JobManager:
     """Open an engine that simulates: nothing is kept, no Butler, no processes.
 
     Parameters
     ----------
-    duration : `float`
-        How long each job lasts (s).
+    config : `InstanceConfig`
+        Only its limits and ``simulation_duration`` count.
+    duration : `float` or `None`
+        How long each job lasts (s); `None` for what is configured.
     log : `logging.Logger`
         Gets one line per change of phase.
     """
@@ -201,6 +203,7 @@ async def make_simulation(duration: float, log: logging.Logger) -> JobManager:
     manager = JobManager(await JobStore.open(), workspaces, log)
     await manager.open()
     definitions = {PIPETASK: SimulationDefinition(PIPETASK)}
-    limits = Limits(max_workers=100_000, max_queued=100_000)
-    await manager.use("simulation", SimulationBackend(duration), definitions, limits)
+    backend = SimulationBackend(config.simulation_duration if duration is None else duration)
+    # Simulated jobs cost nothing, so that all may run at once.
+    await manager.use("simulation", backend, definitions, make_limits(config, max_workers=100_000))
     return manager

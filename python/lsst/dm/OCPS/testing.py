@@ -15,13 +15,14 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
 import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from lsst.ts import salobj
 
@@ -37,6 +38,8 @@ FINAL_ACKS = frozenset(salobj.SalRetCode) - {
 def private_bus(environ: dict[str, str] | os._Environ[str] = os.environ) -> None:
     """Set up SAL so that nobody else on this machine is heard."""
     environ["LSST_DDS_PARTITION_PREFIX"] = f"ocps_{uuid.uuid4().hex[:12]}"
+    # Another domain too: then not even the discovery of others costs time.
+    environ["LSST_DDS_DOMAIN_ID"] = str(random.randint(1, 100))
 
 
 class CscProcess:
@@ -84,7 +87,7 @@ class CscProcess:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",
-                "from lsst.dm.OCPS.csc import main; main()",
+                "from lsst.dm.OCPS.run_csc import main; main()",
                 *self.arguments,
                 env=self.environment,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -133,13 +136,14 @@ class Script:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connect(cls, index: int = 1) -> AsyncIterator[Script]:
-        """Make a remote, and wait until the OCPS can be heard."""
+    async def connect(cls, index: int = 1, *, wait: bool = True) -> AsyncIterator[Self]:
+        """Make a remote, and wait (unless told not to) until the OCPS can be heard."""
         async with salobj.Domain() as domain:
             remote = salobj.Remote(domain, "OCPS", index=index)
             await remote.start_task
             script = cls(remote)
-            await script.wait_for_csc()
+            if wait:
+                await script.wait_for_csc()
             yield script
 
     async def wait_for_csc(self) -> Any:
@@ -183,6 +187,12 @@ class Script:
         while ack.ack != salobj.SalRetCode.CMD_INPROGRESS:
             ack = await command.next_ackcmd(ack, timeout=timeout, wait_done=False)
             acks.append(ack)
+        if not ack.result:
+            print(
+                "BAD",
+                [(int(a.ack), a.private_seqNum, a.result, a.error, a.timeout) for a in acks],
+                flush=True,
+            )
         return Execution(self, json.loads(ack.result)["job_id"], acks)
 
     async def result(self, job_id: str, timeout: float = 120.0) -> Any:
