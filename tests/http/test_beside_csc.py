@@ -1,0 +1,81 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The HTTP face beside the CSC, and job definitions over SAL."""
+
+from __future__ import annotations
+
+import socket
+
+import aiohttp
+import pytest
+import yaml
+from lsst.dm.OCPS.testing import CscProcess, Script
+from lsst.ts import salobj
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def refusal(script: Script, **fields: str) -> str:
+    with pytest.raises(salobj.AckError) as caught:
+        await script.execute(**fields)
+    return str(caught.value.ackcmd.result)
+
+
+async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
+    port = free_port()
+    instance = {
+        "sal_index": 1,
+        "butler": str(repo),
+        "input_collection": "DemoCam/raw/all",
+        "work_dir": str(tmp_path / "work"),
+        "definitions": ["sleep", "democam"],
+        "http": {"port": port},
+    }
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "test.yaml").write_text(yaml.safe_dump({"instances": [instance]}))
+    (config / "_labels.yaml").write_text("test: test.yaml\n")
+    url = f"http://127.0.0.1:{port}"
+    async with (
+        CscProcess("1", "--configdir", str(config), log=tmp_path / "csc.log"),
+        Script.connect() as script,
+        aiohttp.ClientSession(raise_for_status=True) as client,
+    ):
+        await script.set_state(salobj.State.ENABLED, settings="test")
+
+        # Words and JSON both name the parameters of a definition.
+        execution = await script.execute("job:sleep", config="duration=0.1 text='from a script'")
+        assert (await execution.result())["exit_code"] == 0
+        async with client.get(f"{url}/uws/sleep/{execution.job_id}/results/result.txt") as answer:
+            assert await answer.text() == "from a script"
+        execution = await script.execute("job:sleep", config='{"duration": 0.1, "fail": true}')
+        result = await execution.result()
+        assert (result["exit_code"], result["phase"]) == (1, "error")
+
+        text = await refusal(script, pipeline="job:sleep", config="duration=long speed=9")
+        assert "duration: " in text
+        assert "speed: " in text
+        assert "sleep" in await refusal(script, pipeline="job:nosuch")
+        assert "data_query" in await refusal(script, pipeline="job:sleep", data_query="x=1")
+
+        # A job of HTTP is no business of scripts; abort_job reaches it all the same.
+        async with client.post(f"{url}/uws/sleep", data={"duration": "60", "PHASE": "RUN"}) as answer:
+            job = str(answer.url)
+        await script.remote.cmd_abort_job.set_start(job_id=job.rpartition("/")[2], timeout=30)
+        async with client.get(f"{job}/phase") as answer:
+            assert await answer.text() == "ABORTED"
+        assert job.rpartition("/")[2] not in {data.job_id for data in script.results}
+
+        # DELETE of a job that a script waits for: its result goes out all the same.
+        execution = await script.execute("job:sleep", config="duration=60")
+        async with client.delete(f"{url}/api/v1/job/{execution.job_id}") as answer:
+            assert (await answer.json())["status"] == "ok"
+        assert (await execution.result())["exit_code"] == 255
+        gone = await client.get(f"{url}/api/v1/job/{execution.job_id}", raise_for_status=False)
+        assert gone.status == 404
