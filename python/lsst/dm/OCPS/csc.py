@@ -100,6 +100,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         )
         self.service = Service(self._write_result, self.log)
         self.config_validator = _Validator()
+        salobj_compat.make_acks_atomic(self)
         self.cmd_execute.allow_multiple_callbacks = True
         self.cmd_abort_job.allow_multiple_callbacks = True
 

@@ -13,18 +13,47 @@ __all__ = [
     "enter_fault",
     "field",
     "handle_sigterm",
+    "make_acks_atomic",
     "put",
 ]
 
 import asyncio
+import functools
 import inspect
 import signal
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from lsst.ts import salobj
 
 SALOBJ_MAJOR = int(salobj.__version__.split(".")[0]) if salobj.__version__[:1].isdigit() else 8
 """Major version of salobj; an unreleased one counts as the newer interface."""
+
+
+def make_acks_atomic(csc: Any) -> None:
+    """Let no acknowledgement of a CSC change while another is being written.
+
+    salobj 6 sends CMD_ACK from its reading thread and all others from the
+    event loop, through one writer with one message in it: an acknowledgement
+    could go out with the number of one command and the words of another.
+    salobj 8 has no reading thread.
+    """
+    if SALOBJ_MAJOR >= 7:
+        return
+    lock = threading.Lock()
+
+    def atomic(ack: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(ack)
+        def locked(*arguments: Any, **named: Any) -> None:
+            with lock:
+                ack(*arguments, **named)
+
+        return locked
+
+    for name in csc.salinfo.command_names:
+        command = getattr(csc, f"cmd_{name}")
+        command.ack = atomic(command.ack)
 
 
 async def put(event: Any, **fields: Any) -> None:

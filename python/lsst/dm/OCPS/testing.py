@@ -187,12 +187,6 @@ class Script:
         while ack.ack != salobj.SalRetCode.CMD_INPROGRESS:
             ack = await command.next_ackcmd(ack, timeout=timeout, wait_done=False)
             acks.append(ack)
-        if not ack.result:
-            print(
-                "BAD",
-                [(int(a.ack), a.private_seqNum, a.result, a.error, a.timeout) for a in acks],
-                flush=True,
-            )
         return Execution(self, json.loads(ack.result)["job_id"], acks)
 
     async def result(self, job_id: str, timeout: float = 120.0) -> Any:

@@ -1,0 +1,48 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""What salobj 6 needs help with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from lsst.dm.OCPS.csc import OcpsCsc
+from lsst.ts import salobj
+
+
+async def test_acknowledgements_from_two_threads_do_not_mix(bus, monkeypatch):
+    """salobj sends CMD_ACK from its reading thread, the others from the event loop."""
+    async with OcpsCsc(1, simulation_mode=1) as csc:
+        writer, written = csc.salinfo._ackcmd_writer, []
+
+        def slow_put(data=None) -> None:
+            data = writer.data
+            before = (data.private_seqNum, data.ack, data.result)
+            time.sleep(0.0002)
+            written.append((before, (data.private_seqNum, data.ack, data.result)))
+
+        monkeypatch.setattr(writer, "put", slow_put)
+        command = csc.cmd_execute.DataType()
+
+        def send(number: int, kind: salobj.SalRetCode) -> None:
+            command.private_seqNum = number
+            words = f"{number} {int(kind)}"
+            ack = csc.salinfo.make_ackcmd(private_seqNum=number, ack=kind, result=words)
+            csc.cmd_execute.ack(csc.cmd_execute.DataType(private_seqNum=number), ack)
+
+        def send_many() -> None:
+            for number in range(1000, 1300):
+                send(number, salobj.SalRetCode.CMD_ACK)
+
+        reading = asyncio.create_task(asyncio.to_thread(send_many))
+        for number in range(2000, 2300):
+            send(number, salobj.SalRetCode.CMD_INPROGRESS)
+            await asyncio.sleep(0)
+        await reading
+    assert len(written) == 600
+    for before, after in written:
+        assert before == after
+        assert after[2] == f"{after[0]} {int(after[1])}"
