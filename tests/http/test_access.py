@@ -208,3 +208,12 @@ async def test_what_the_environment_says_wrongly_is_named(start, monkeypatch, na
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=name):
         await start()
+
+
+async def test_only_its_own_handlers_are_open_to_all(start, auth):
+    served = await start(http={"auth": auth})
+    job = await create(served, ALICE)
+    for path in ("/event", "/results/event", "/results/a/event", "/results/healthz"):
+        assert (await served.ask("GET", job + path))[0] == 401, path
+    assert (await served.ask("GET", f"{job}/results/a/event", headers=ALICE))[0] == 404
+    assert (await served.ask("GET", "/uws/sleep/x/event"))[0] == 401

@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import ANY
 
 import pytest
+from lsst.dm.OCPS.jobs.errors import StoreError
 
 
 async def raw(served, request: bytes, half: bool = False) -> bytes:
@@ -193,6 +195,30 @@ async def test_a_failure_of_ours_tells_a_stranger_nothing(served, monkeypatch):
     monkeypatch.setattr(served.manager, "get", fail)
     status, body, _ = await served.ask("GET", "/uws/sleep/" + "0" * 32)
     assert (status, "secret" in body) == (500, False)
+
+
+@pytest.mark.parametrize("path", ["/uws/sleep", "/api/v1/job"])
+async def test_a_list_that_cannot_be_read_to_its_end_is_refused_or_cut_off(served, monkeypatch, path):
+    for _ in range(3):
+        await served.create()
+    store = served.manager.store
+    find_pages, count = store._pages, 0
+
+    async def fail(query, select, size):
+        async for rows in find_pages(query, select, 1):
+            if count == 0:
+                raise StoreError("the disk is broken")
+            yield rows
+            raise StoreError("the disk is broken")
+
+    monkeypatch.setattr(store, "_pages", fail)
+    assert await served.ask("GET", path) == (503, "the disk is broken\n", ANY)
+    count = 1
+    answer = await raw(served, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), half=True)
+    # No end of the chunks: a client knows that something is missing.
+    assert b"200 OK" in answer
+    assert not answer.endswith(b"0\r\n\r\n")
+    assert b"503" not in answer
 
 
 async def test_the_server_ends_in_a_moment_although_clients_wait(start):

@@ -23,7 +23,7 @@ from ..jobs.errors import (
     UnknownJobError,
 )
 from ..version import __version__
-from . import rubin, uws, vosi
+from . import openapi, rubin, uws, vosi
 from .auth import check_site
 from .service import CALLER, SERVICE, Service
 
@@ -39,8 +39,17 @@ _STATUS: dict[type[JobError], int] = {
     BackendError: 503,
 }
 
-_OPEN = frozenset({"/healthz", "/availability", "/capabilities"})
-"""Paths that need no caller."""
+_OPEN = frozenset(
+    {
+        vosi.get_health,
+        vosi.get_availability,
+        vosi.get_capabilities,
+        openapi.get_document,
+        # A job that reports has a token of its own, which is checked there.
+        rubin.post_event,
+    }
+)
+"""Handlers that need no caller."""
 
 
 def make_app(service: Service) -> web.Application:
@@ -54,7 +63,6 @@ def make_app(service: Service) -> web.Application:
     config = service.config
     app = web.Application(middlewares=[_guard], client_max_size=config.max_body)
     app[SERVICE] = service
-    service.open_paths = _OPEN | {f"{config.base_path}/openapi.json"}
     app.add_routes(uws.routes(config.uws_path))
     app.add_routes(rubin.routes(config.base_path))
     app.add_routes(vosi.routes())
@@ -68,8 +76,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     service = request.app[SERVICE]
     try:
         check_site(request, service.config)
-        # A job that reports has a token of its own, which its route checks.
-        if request.path not in service.open_paths and not request.path.endswith("/event"):
+        if request.match_info.handler not in _OPEN:
             request[CALLER] = await service.authenticator.caller(request)
         return await handler(request)
     except JobError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["send_list"]
 
 import re
+from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
@@ -17,6 +18,7 @@ from ..jobs.model import ExecutionPhase
 from ..jobs.store import JobQuery
 from . import uws_xml
 from .service import Service, caller_of
+from .streaming import send_parts
 from .times import parse_time
 
 
@@ -32,20 +34,15 @@ async def send_list(service: Service, request: web.Request, definition: str) -> 
         last=query.last,
     )
     list_url = uws_xml.attribute(service.list_url(request, definition))
-    response = web.StreamResponse()
-    response.content_type = "application/xml"
-    response.charset = "utf-8"
-    text = uws_xml.list_start()
+    return await send_parts(request, "application/xml", _parts(service, query, list_url))
+
+
+async def _parts(service: Service, query: JobQuery, list_url: str) -> AsyncGenerator[str, None]:
+    start = uws_xml.list_start()
     async for page in service.manager.store.pages(query):
-        text += "".join([uws_xml.job_reference(job, list_url) for job in page])
-        if not response.prepared:
-            await response.prepare(request)
-        await response.write(text.encode())
-        text = ""
-    if not response.prepared:
-        await response.prepare(request)
-    await response.write_eof((text + uws_xml.LIST_END).encode())
-    return response
+        yield start + "".join([uws_xml.job_reference(job, list_url) for job in page])
+        start = ""
+    yield start + uws_xml.LIST_END
 
 
 def _parse_query(request: web.Request) -> JobQuery:

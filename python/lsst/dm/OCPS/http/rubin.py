@@ -9,7 +9,7 @@ from __future__ import annotations
 __all__ = ["routes"]
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -22,6 +22,7 @@ from . import rubin_requests
 from .openapi import get_document
 from .results import send_result
 from .service import SERVICE, Service, caller_of
+from .streaming import send_parts
 
 PHASES = tuple(phase.lower() for phase in ExecutionPhase)
 MEMBERS = ("phase", "results", "parameters")
@@ -78,19 +79,17 @@ async def get_jobs(request: web.Request) -> web.StreamResponse:
     if "id" in request.query:
         request.match_info["job_id"] = request.query["id"]
         return await get_job(request)
-    query = _parse_query(request)
-    response = web.StreamResponse()
-    response.content_type = "application/json"
-    response.charset = "utf-8"
-    await response.prepare(request)
+    return await send_parts(request, "application/json", _parts(service, _parse_query(request)))
+
+
+async def _parts(service: Service, query: JobQuery) -> AsyncGenerator[str, None]:
     lead = "["
     async for page in service.manager.store.job_pages(query):
         shown = [json.dumps(job_document(job)) for job in page if not job.deleted]
         if shown:
-            await response.write((lead + ",\n".join(shown)).encode())
+            yield lead + ",\n".join(shown)
             lead = ",\n"
-    await response.write_eof(b"[]" if lead == "[" else b"]")
-    return response
+    yield "[]" if lead == "[" else "]"
 
 
 def _parse_query(request: web.Request) -> JobQuery:

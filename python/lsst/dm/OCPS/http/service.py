@@ -54,8 +54,6 @@ class Service:
     authenticator: Authenticator
     events: EventKey
     log: logging.Logger
-    open_paths: frozenset[str] = frozenset()
-    """Paths that need no caller."""
     _owners: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ def routes(path: str) -> list[web.RouteDef]:
         web.get(jobs, get_list),
         web.get(f"{jobs}/", get_list),
         web.post(f"{jobs}/", create_job),
+        web.get(f"{job}/", get_job),
         web.post(job, change_job),
         web.delete(job, delete_job),
         web.post(f"{job}/phase", change_job),
