@@ -1,0 +1,63 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""kill -9 of the CSC: its jobs go on, and their results come once it is ENABLED again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from lsst.dm.OCPS.testing import CscProcess, Script
+from lsst.ts import salobj
+
+from tests.sal.conftest import write_config
+
+
+async def test_results_of_jobs_that_outlive_the_csc_come_once(bus, pristine_repo, tmp_path):
+    config = write_config(
+        tmp_path / "config",
+        butler=str(pristine_repo),
+        work_dir=str(tmp_path / "work"),
+        definitions=["sleep"],
+        max_workers=4,
+    )
+    async with Script.connect(wait=False) as script:
+        csc = CscProcess("1", "--configdir", str(config), log=tmp_path / "csc.log")
+        await csc.start()
+        await script.set_state(salobj.State.ENABLED, "test")
+        before = await script.execute("job:sleep", config="duration=0 text=before")
+        await before.done()
+        # One ends while OCPS is down, one fails then, one runs on after.
+        down = await script.execute("job:sleep", config="duration=0.5 text=down")
+        failing = await script.execute("job:sleep", config="duration=0.5 fail=true")
+        after = await script.execute("job:sleep", config="duration=8 text=after")
+        while not (tmp_path / "work" / "jobs" / after.job_id / "group.json").exists():
+            await asyncio.sleep(0.02)
+        await csc.kill()
+        for execution in (down, failing):
+            status = tmp_path / "work" / "jobs" / execution.job_id / "status.json"
+            while not status.exists():
+                await asyncio.sleep(0.05)
+        assert len(script.results) == 1
+        script.remote.evt_summaryState.flush()
+        async with CscProcess("1", "--configdir", str(config), log=tmp_path / "csc.log"):
+            await script.remote.evt_summaryState.next(flush=False, timeout=60)
+            await script.set_state(salobj.State.DISABLED, "test")
+            # Nothing goes out before the CSC is ENABLED.
+            assert len(script.results) == 1
+            await script.set_state(salobj.State.ENABLED)
+            codes = {}
+            for execution in (down, failing, after):
+                data = await script.result(execution.job_id, 30)
+                codes[execution.job_id] = data.exit_code
+                assert json.loads(data.result)["jobId"] == execution.job_id
+            assert list(codes.values()) == [0, 1, 0]
+            other = await script.execute("job:sleep", config='{"duration": 0}')
+            await other.done()
+            await other.result()
+        heard = [data.job_id for data in script.results]
+        assert sorted(heard) == sorted(
+            execution.job_id for execution in (before, down, failing, after, other)
+        )
