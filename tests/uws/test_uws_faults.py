@@ -75,6 +75,18 @@ async def test_where_the_list_alone_fails_jobs_are_asked_for_one_by_one(
         assert (await engine.end(job)).phase == COMPLETED
 
 
+async def test_phase_that_the_server_will_not_list_harms_nobody(engine: Engine, standin: StandIn) -> None:
+    jobs = [await engine.submit() for _ in range(12)]
+    for job in jobs:
+        await engine.phase(job, "executing")
+        standin.of(job.id)[0].phase = "brand-new"
+    for job in jobs:
+        assert "brand-new" in (await engine.phase(job, "unknown")).message
+    for job in jobs:
+        standin.end(job.id)
+        assert (await engine.end(job)).phase == COMPLETED
+
+
 async def test_one_job_that_cannot_be_read_does_not_hold_up_the_others(
     engine: Engine, standin: StandIn
 ) -> None:

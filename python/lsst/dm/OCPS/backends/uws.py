@@ -18,6 +18,7 @@ from __future__ import annotations
 __all__ = ["HANDFUL", "UwsBackend"]
 
 import asyncio
+import dataclasses
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Coroutine
@@ -29,7 +30,7 @@ from ..jobs.backend import Backend, BackendUpdate
 from ..jobs.errors import BackendError
 from ..jobs.model import ErrorSummary, ExecutionPhase, Job
 from .uws_client import LinkError, NotFoundError, RubinClient, ServerError
-from .uws_rubin import ServerJob, ending, server_info
+from .uws_rubin import PHASES, ServerJob, ending, server_info
 from .uws_submission import ServerJobs, Tracked, retrying
 
 HANDFUL = 8
@@ -192,11 +193,9 @@ class UwsBackend(Backend):
         if last:
             kept = ending(last, self._client.url)
             info = {**(kept.info or {}), "lastDocument": dict(last.document)}
-            update = BackendUpdate(phase=Phase.ABORTED, exit_code=kept.exit_code, info=info)
-            if last.ended:
-                update = BackendUpdate(
-                    phase=Phase.ABORTED, exit_code=kept.exit_code, info=info, results=kept.results
-                )
+            # Results that a deletion has taken along are not to be had any more.
+            results = kept.results if last.ended else None
+            update = dataclasses.replace(update, exit_code=kept.exit_code, results=results, info=info)
         self._tell_duplicates(tracked)
         self.report(tracked.job.id, update)
         if tracked.doubtful:
@@ -205,6 +204,9 @@ class UwsBackend(Backend):
 
     def _take(self, tracked: Tracked, found: ServerJob) -> None:
         """Report what the server's own document says of a job."""
+        if self._jobs.get(tracked.job.id) is not tracked or tracked.stopping.is_set():
+            # Stopped or given up while the answer was on its way.
+            return
         tracked.misses = 0
         tracked.phase = found.phase
         if found.run_id and found.run_id != tracked.job.id:
@@ -269,7 +271,8 @@ class UwsBackend(Backend):
         }
         groups: defaultdict[str, list[Tracked]] = defaultdict(list)
         for tracked in wanted.values():
-            if not tracked.misses:
+            # A server knows no phase that is not in the table, also if it has shown one.
+            if not tracked.misses and tracked.phase in PHASES:
                 groups[tracked.phase].append(tracked)
         phases = [phase for phase, group in groups.items() if len(group) > HANDFUL]
         if phases and self._slow:
@@ -289,8 +292,8 @@ class UwsBackend(Backend):
         begun = loop.time()
         try:
             listed = await self._client.list(phase)
-        except LinkError as error:
-            if not error.reached:
+        except ServerError as error:
+            if isinstance(error, LinkError) and not error.reached:
                 raise
             # Upstream's list fails as a whole if one job's folder cannot be read.
             self.log.debug(f"UWS server {self._client.url}: list of jobs {phase}: {error}")
@@ -303,7 +306,7 @@ class UwsBackend(Backend):
                     del wanted[found.id]
                     self._take(tracked, found)
             elif (other := self._jobs.get(found.run_id)) and other.server_id not in ("", found.id):
-                self._spawn(self._server.stop_others(other, other.server_id, [found]))
+                self._spawn(self._server.stop_duplicate(other, found))
 
     async def _ask_each(self, tracked: list[Tracked]) -> None:
         """Ask for jobs one by one, a few at a time."""
@@ -332,9 +335,7 @@ class UwsBackend(Backend):
             self._show(tracked, Phase.UNKNOWN, f"{words}: {error}")
             return error
         else:
-            # It may have been stopped or given up while the answer was on its way.
-            if tracked.job.id in self._jobs and not tracked.stopping.is_set():
-                self._take(tracked, found)
+            self._take(tracked, found)
         return None
 
     def _link_lost(self, error: ServerError) -> None:

@@ -216,13 +216,21 @@ class ServerJobs:
         for other in found:
             if other.id == server_id or other.ended:
                 continue
-            tracked.duplicates.add(other.id)
-            self._log.warning(
-                f"Job {tracked.job.id}: the server has a second one, {other.id}, beside "
-                f"{server_id or 'the one that was stopped'}; stopping it"
-            )
+            if other.id not in tracked.duplicates:
+                tracked.duplicates.add(other.id)
+                self._log.warning(
+                    f"Job {tracked.job.id}: the server has a second one, {other.id}, beside "
+                    f"{server_id or 'the one that was stopped'}; stopping it"
+                )
             with suppress(NotFoundError):
                 await self._client.delete(other.id)
+
+    async def stop_duplicate(self, tracked: Tracked, other: ServerJob) -> None:
+        """Stop a second job that was come across; once, however often that happens."""
+        if other.id not in tracked.duplicates:
+            async for attempt in retrying(self._pause, on=ServerError):
+                with attempt:
+                    await self.stop_others(tracked, tracked.server_id, [other])
 
     async def stop(self, tracked: Tracked) -> tuple[ServerJob | None, bool]:
         """Stop a job and wait until it is gone, however long the server is away.
@@ -235,7 +243,7 @@ class ServerJobs:
             Whether it had ended by itself before it could be stopped.
         """
         last: ServerJob | None = None
-        deleted = False
+        deleted, failures = False, 0
         while True:
             try:
                 if not tracked.server_id:
@@ -258,6 +266,7 @@ class ServerJobs:
             except NotFoundError:
                 return last, False
             except ServerError as error:
-                deleted = False
-                self._log.warning(f"Job {tracked.job.id} could not be stopped yet: {error}")
-            await asyncio.sleep(self._pause)
+                deleted, failures = False, failures + 1
+                if failures == 1:
+                    self._log.warning(f"Job {tracked.job.id} could not be stopped yet: {error}")
+            await asyncio.sleep(min(LONGEST_PAUSE, self._pause * 2 ** min(failures, 4)))
