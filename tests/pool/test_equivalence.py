@@ -30,15 +30,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CASES = {
     "one quantum": ("oneQuantum", "", "", 0),
-    "bias": ("bias", BIAS, "", 0),
-    "subset": ("bias.yaml#combine", BIAS, "-c isr:doBias=False", 0),
+    "bias": ("bias.yaml#combine", BIAS, "-c isr:doBias=False", 0),
     "focus sweep": ("focusSweep", "exposure.observation_type='focus'", "", 0),
     "two processes": ("oneQuantum", "", "-j 2 -c oneQuantum:value=7", 0),
     "broken": ("broken", BIAS, "", 1),
     "no data": ("bias", "exposure.day_obs=19990101", "", 1),
     "bad query": ("bias", "exposure.nonsense = 3", "", 1),
     "no collection": ("bias", BIAS, "-i no/such/collection", 1),
-    "bad config": ("oneQuantum", "", "-c oneQuantum:nonsense=1", 1),
     "usage": ("oneQuantum", "", "--start-method nonsense", 2),
     "raises": ("misbehave", "", "-c misbehave:how=raise", 1),
     "exits": ("misbehave", "", "-c misbehave:how=exit -c misbehave:exitCode=7", 7),
