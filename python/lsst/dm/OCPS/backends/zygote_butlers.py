@@ -37,6 +37,10 @@ _TABLES = {
 _ATTRIBUTES = "SELECT name, value FROM {}butler_attributes"
 
 
+MAX_ATTEMPTS = 3
+"""How often to try; each attempt may keep a job waiting."""
+
+
 class Butlers:
     """The Butlers of one repository.
 
@@ -50,12 +54,14 @@ class Butlers:
         self.repo = repo
         self.opened: dict[bool, DirectButler] = {}
         self._known: dict[str, str] = {}
+        self._attempts = 0
 
     @property
     def wanted(self) -> bool:
         """Whether Butlers are still to be opened, and can be."""
         return (
             not self.opened
+            and self._attempts < MAX_ATTEMPTS
             and os.path.isabs(self.repo)
             and os.path.isdir(self.repo)
             # What lies there may come to be without anything else changing.
@@ -64,6 +70,7 @@ class Butlers:
 
     def open(self) -> None:
         """Open a Butler for reading and one for writing."""
+        self._attempts += 1
         opened = {}
         for writeable in (False, True):
             butler = Butler.from_config(self.repo, writeable=writeable)
