@@ -10,7 +10,7 @@ members, so both are made here.
 
 from __future__ import annotations
 
-__all__ = ["job_document", "parameters_document", "phase_name", "time_text"]
+__all__ = ["http_document", "job_document", "parameters_document", "phase_name", "time_text"]
 
 from datetime import datetime
 from typing import Any
@@ -85,3 +85,15 @@ def job_document(job: Job) -> dict[str, Any]:
         "errorSummary": {"message": message},
         "jobInfo": dict(job.info),
     }
+
+
+def http_document(job: Job) -> dict[str, Any]:
+    """Return a job as it is shown over HTTP: with what clients of ours also want to know.
+
+    That is in ``jobInfo``, where no other client looks: ``definition``,
+    ``progress``, and ``uwsPhase``, the phase as it is.
+    """
+    document = job_document(job)
+    progress = {"done": job.progress.done, "failed": job.progress.failed, "total": job.progress.total}
+    document["jobInfo"] |= {"definition": job.definition, "progress": progress, "uwsPhase": str(job.phase)}
+    return document

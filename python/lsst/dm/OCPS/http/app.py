@@ -23,7 +23,7 @@ from ..jobs.errors import (
     UnknownJobError,
 )
 from ..version import __version__
-from . import openapi, rubin, uws, vosi
+from . import events, openapi, rubin, uws, vosi
 from .auth import check_site
 from .service import CALLER, SERVICE, Service
 
@@ -63,9 +63,12 @@ def make_app(service: Service) -> web.Application:
     config = service.config
     app = web.Application(middlewares=[_guard], client_max_size=config.max_body)
     app[SERVICE] = service
+    app[events.READERS] = events.Readers()
     app.add_routes(uws.routes(config.uws_path))
     app.add_routes(rubin.routes(config.base_path))
+    app.add_routes(events.routes(config.base_path))
     app.add_routes(vosi.routes())
+    app.on_shutdown.append(events.end_streams)
     app.on_response_prepare.append(_name_server)
     return app
 

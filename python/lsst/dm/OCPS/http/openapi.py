@@ -26,5 +26,9 @@ async def get_document(request: web.Request) -> web.Response:
     """Send the document."""
     service = request.app[SERVICE]
     server = {"url": service.base_url(request) + service.config.base_path}
-    info = _DOCUMENT["info"] | {"version": __version__}
+    # Where the job lists of UWS are: what our own clients go by.
+    info = _DOCUMENT["info"] | {
+        "version": __version__,
+        "x-uws": f"{service.base_url(request)}{service.config.uws_path}",
+    }
     return web.json_response(_DOCUMENT | {"info": info, "servers": [server]})

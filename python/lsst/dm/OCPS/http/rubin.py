@@ -17,7 +17,7 @@ from aiohttp import web
 from ..jobs.errors import RequestError
 from ..jobs.model import ExecutionPhase, Progress
 from ..jobs.store import JobQuery
-from ..rubin_json import job_document, phase_name
+from ..rubin_json import http_document, phase_name
 from . import rubin_requests
 from .openapi import get_document
 from .results import send_result
@@ -62,7 +62,7 @@ async def put_job(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     caller = caller_of(request)
     asked = rubin_requests.from_put(await _read(request), caller.name, service.manager.lane.definitions)
-    return _json(job_document(await service.create(caller, asked, run=True)))
+    return _json(http_document(await service.create(caller, asked, run=True)))
 
 
 async def post_job(request: web.Request) -> web.StreamResponse:
@@ -70,7 +70,7 @@ async def post_job(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     caller = caller_of(request)
     asked = rubin_requests.from_post(await _read(request), caller.name)
-    return _json(job_document(await service.create(caller, asked, run=True)))
+    return _json(http_document(await service.create(caller, asked, run=True)))
 
 
 async def get_jobs(request: web.Request) -> web.StreamResponse:
@@ -85,7 +85,7 @@ async def get_jobs(request: web.Request) -> web.StreamResponse:
 async def _parts(service: Service, query: JobQuery) -> AsyncGenerator[str, None]:
     lead = "["
     async for page in service.manager.store.job_pages(query):
-        shown = [json.dumps(job_document(job)) for job in page if not job.deleted]
+        shown = [json.dumps(http_document(job)) for job in page if not job.deleted]
         if shown:
             yield lead + ",\n".join(shown)
             lead = ",\n"
@@ -115,12 +115,12 @@ def _parse_query(request: web.Request) -> JobQuery:
 
 async def get_job(request: web.Request) -> web.StreamResponse:
     """Send a job."""
-    return _json(job_document(await request.app[SERVICE].job(request)))
+    return _json(http_document(await request.app[SERVICE].job(request)))
 
 
 async def get_member(request: web.Request) -> web.StreamResponse:
     """Send one member of a job."""
-    return _json(job_document(await request.app[SERVICE].job(request))[request.match_info["member"]])
+    return _json(http_document(await request.app[SERVICE].job(request))[request.match_info["member"]])
 
 
 async def get_result(request: web.Request) -> web.StreamResponse:

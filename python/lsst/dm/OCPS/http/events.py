@@ -1,0 +1,172 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The change stream, ``GET /api/v1/events``: server-sent events.
+
+Each event is a job as it is after a change: its id is the number of the
+change, its data the job's document. A reader that was cut off says the last
+id it saw and gets all that it missed; one that says none begins with now and
+gets the number of the last change first, by itself. A reader that is slow
+gets each job's latest document only. An event of type ``deleted`` is about a
+job that is shown no more.
+"""
+
+from __future__ import annotations
+
+__all__ = ["READERS", "Readers", "end_streams", "routes"]
+
+import asyncio
+import contextlib
+import json
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from ..jobs.changes import Subscription
+from ..jobs.errors import QueueFullError, RequestError
+from ..jobs.model import Job
+from ..rubin_json import http_document
+from .service import SERVICE, Service, caller_of
+
+HEARTBEAT = 15.0
+"""How often (s) a reader hears from us when nothing happens."""
+
+STUCK = 60.0
+"""How long (s) a reader may take none of what is sent, until it is cut off."""
+
+MAX_READERS = 1000
+"""How many may read at a time."""
+
+PAGE = 200
+"""How many jobs are read from the store at a time, for one that was cut off."""
+
+KEPT = 64
+"""How many events are kept as text, so that many readers cost little more than one."""
+
+
+class Readers:
+    """All streams of a server."""
+
+    def __init__(self) -> None:
+        self.open: set[Subscription] = set()
+        self._texts: OrderedDict[int, bytes] = OrderedDict()
+
+    def text(self, job: Job) -> bytes:
+        """Return the event that shows a job."""
+        if (text := self._texts.get(job.sequence)) is None:
+            text = self._texts[job.sequence] = _event(job)
+            if len(self._texts) > KEPT:
+                self._texts.popitem(last=False)
+        return text
+
+
+READERS: web.AppKey[Readers] = web.AppKey("readers", Readers)
+
+
+def routes(path: str) -> list[web.RouteDef]:
+    """Return the route of the stream; ``path`` is the base of the JSON dialect."""
+    return [web.get(f"{path}/events", get_events, allow_head=False)]
+
+
+async def end_streams(app: web.Application) -> None:
+    """End all streams, when the server ends."""
+    for subscription in list(app[READERS].open):
+        subscription.close()
+
+
+async def get_events(request: web.Request) -> web.StreamResponse:
+    """Send changes of jobs as they come; ``list`` (repeatable) names the job lists that are wanted."""
+    service, readers = request.app[SERVICE], request.app[READERS]
+    since = _last_event_id(request)
+    if len(readers.open) >= MAX_READERS:
+        raise QueueFullError(f"{MAX_READERS} clients read changes already")
+    async with service.manager.subscribe(_filter(service, request)) as subscription:
+        readers.open.add(subscription)
+        try:
+            return await _send(request, subscription, since)
+        finally:
+            readers.open.discard(subscription)
+
+
+def _last_event_id(request: web.Request) -> int | None:
+    text = request.headers.get("Last-Event-ID") or request.query.get("last_event_id", "")
+    if text and not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise RequestError(f"Last-Event-ID: {text[:40]!r} is not the id of an event")
+    return int(text) if text else None
+
+
+def _filter(service: Service, request: web.Request) -> Callable[[Job], bool]:
+    caller = caller_of(request)
+    lists = set(request.query.getall("list", ()))
+    for name in lists:
+        service.definition(name)
+
+    def wanted(job: Job) -> bool:
+        return (caller.operator or job.owner == caller.name) and (not lists or job.definition in lists)
+
+    return wanted
+
+
+async def _send(request: web.Request, subscription: Subscription, since: int | None) -> web.StreamResponse:
+    service = request.app[SERVICE]
+    # Asked for after subscribing: what changes from here on comes by itself.
+    last = await service.manager.store.last_sequence()
+    response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    response.content_type = "text/event-stream"
+    await response.prepare(request)
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        # An id by itself, without data, is no event but is remembered by readers.
+        await _write(response, f": OCPS\nid: {last if since is None else since}\n\n".encode())
+        if since is not None:
+            async for text in _missed(service, subscription, request, since):
+                await _write(response, text)
+        async for text in _news(subscription, request):
+            await _write(response, text)
+        await response.write_eof()
+        return response
+    # Also one that reads no more must not keep the connection.
+    if request.transport:
+        request.transport.abort()
+    return response
+
+
+async def _write(response: web.StreamResponse, text: bytes) -> None:
+    await asyncio.wait_for(response.write(text), STUCK)
+
+
+async def _missed(
+    service: Service, subscription: Subscription, request: web.Request, since: int
+) -> AsyncIterator[bytes]:
+    """Give what changed after a change; what changes meanwhile comes again as news."""
+    while page := await service.manager.store.changed_since(since, PAGE):
+        for job in page:
+            if subscription.wanted(job):
+                yield request.app[READERS].text(job)
+        since = page[-1].sequence
+        if len(page) < PAGE:
+            return
+
+
+async def _news(subscription: Subscription, request: web.Request) -> AsyncIterator[bytes]:
+    """Give changes as they come, and a comment now and then."""
+    jobs = aiter(subscription)
+    while True:
+        coming = asyncio.ensure_future(anext(jobs))
+        try:
+            while not (await asyncio.wait({coming}, timeout=HEARTBEAT))[0]:
+                yield b": nothing new\n\n"
+            job = coming.result()
+        except StopAsyncIteration:
+            return
+        finally:
+            coming.cancel()
+        yield request.app[READERS].text(job)
+
+
+def _event(job: Job) -> bytes:
+    if job.deleted:
+        return f'id: {job.sequence}\nevent: deleted\ndata: {{"jobId":"{job.id}"}}\n\n'.encode()
+    data = json.dumps(http_document(job), separators=(",", ":"))
+    return f"id: {job.sequence}\ndata: {data}\n\n".encode()
