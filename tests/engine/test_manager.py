@@ -425,7 +425,7 @@ async def test_files_go_at_the_destruction_time_and_the_record_stays(bench, ask)
                 break
     found = await manager.get(job.id)
     assert (found.phase, found.final_phase) == (Phase.ARCHIVED, Phase.ERROR)
-    await manager._sweep()
+    await manager._archivist.sweep()
     assert not manager.workspaces.of(job.id).root.exists()
 
 
@@ -435,7 +435,7 @@ async def test_no_more_ended_jobs_are_kept_than_configured(bench, ask):
         job = await manager.submit(ask())
         await bench.settle()
         await end(bench, job)
-    await manager._sweep()
+    await manager._archivist.sweep()
     assert len(await manager.find(JobQuery())) == 2
 
 

@@ -10,11 +10,13 @@ __all__ = ["Lane", "Limits"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Literal
 
 from .backend import Backend
 from .definitions import JobDefinition
 from .errors import QueueFullError, RequestError
+from .model import now
 from .queue import JobQueue
 
 
@@ -76,6 +78,19 @@ class Limits:
         longest = self.max_execution_duration
         return min(wish or longest, longest) if longest else wish
 
+    def check_destruction(self, time: datetime) -> datetime:
+        """Return the destruction time to use for a wish (UTC).
+
+        Raises
+        ------
+        RequestError
+            If it is in the past. A later one than allowed is cut.
+        """
+        present = now()
+        if time <= present:
+            raise RequestError(f"destruction {time:%Y-%m-%dT%H:%M:%SZ} is in the past")
+        return min(time, present + timedelta(seconds=self.max_retention))
+
 
 @dataclass(slots=True)
 class Lane:
@@ -107,6 +122,11 @@ class Lane:
         except KeyError:
             known = ", ".join(sorted(self.definitions)) or "none"
             raise RequestError(f"No job definition {name!r}; there are: {known}") from None
+
+    def duration(self, definition: str, wish: int | None) -> int:
+        """Return the run time (s) that a job of a definition gets; 0 for no limit."""
+        found = self.definitions.get(definition)
+        return self.limits.check_duration(found.duration(wish) if found else wish)
 
     def reserve(self, job_id: str) -> None:
         """Take a place in the queue.

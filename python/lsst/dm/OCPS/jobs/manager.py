@@ -8,19 +8,19 @@ from __future__ import annotations
 
 __all__ = ["JobManager"]
 
-import asyncio
 import contextlib
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+from .archivist import Archivist
 from .backend import Backend, BackendUpdate
 from .changes import Subscription
 from .definitions import JobDefinition
 from .dispatcher import Dispatcher
-from .errors import BackendError, RequestError, StoreError, TransitionError, UnknownJobError
+from .errors import BackendError, RequestError, TransitionError, UnknownJobError
 from .lane import Lane, Limits
 from .model import ACTIVE, TERMINAL, ExecutionPhase, Job, JobRequest, Progress, check_job_id, now
 from .outcome import apply_update
@@ -28,9 +28,6 @@ from .store import JobQuery, JobStore
 from .workspace import Workspaces
 
 Phase = ExecutionPhase
-
-SWEEP_INTERVAL = 60.0
-"""How often (s), at least, to look for jobs whose destruction time has come."""
 
 
 class JobManager:
@@ -53,14 +50,16 @@ class JobManager:
         self._dispatcher = Dispatcher(store, self.log)
         self._ledger = self._dispatcher.ledger
         self._current: Lane | None = None
-        self._sweep_now = asyncio.Event()
+        self._archivist = Archivist(
+            self._ledger, workspaces, self.abort, lambda: self.lane.limits.keep_jobs, self.log
+        )
 
     # Opening and closing
 
     async def open(self) -> None:
         """Read what the store has; `use` then takes up each backend's jobs."""
         await self._ledger.open()
-        self._dispatcher.spawn(self._sweep_forever())
+        self._dispatcher.spawn(self._archivist.run())
 
     async def close(self) -> None:
         """Let go of everything; running jobs run on."""
@@ -226,14 +225,14 @@ class JobManager:
                 )
             if "execution_duration" in new:
                 wish = new["execution_duration"]
-                new["execution_duration"] = self._duration(self.lane, job.definition, wish)
+                new["execution_duration"] = self.lane.duration(job.definition, wish)
             if "destruction" in new:
-                new["destruction"] = self._check_destruction(new["destruction"])
+                new["destruction"] = self.lane.limits.check_destruction(new["destruction"])
             return new
 
         await self.get(job_id)
         job = await self._ledger.change(job_id, make)
-        self._sweep_now.set()
+        self._archivist.expect(job)
         return job
 
     async def hold(self, job_id: str) -> Job:
@@ -419,16 +418,15 @@ class JobManager:
             origin=request.origin,
             priority=request.priority,
             prerequisites=request.prerequisites,
-            execution_duration=self._duration(lane, request.definition, request.execution_duration),
-            destruction=self._check_destruction(destruction),
+            execution_duration=lane.duration(request.definition, request.execution_duration),
+            destruction=lane.limits.check_destruction(destruction),
         )
         message = "" if phase == Phase.PENDING else self._dispatcher.obstacle(job)
         return dataclasses.replace(job, message=message)
 
     async def _insert(self, job: Job) -> Job:
         job = await self._ledger.insert(job)
-        if job.destruction and (job.destruction - now()).total_seconds() < SWEEP_INTERVAL:
-            self._sweep_now.set()
+        self._archivist.expect(job)
         return job
 
     async def _check_prerequisites(self, job_id: str, prerequisites: Collection[str]) -> None:
@@ -440,17 +438,6 @@ class JobManager:
             except (UnknownJobError, RequestError):
                 raise RequestError(f"prereq_jobs: no such job: {other!r}") from None
 
-    @staticmethod
-    def _duration(lane: Lane, definition: str, wish: int | None) -> int:
-        """Return the run time (s) that a job gets; 0 for no limit."""
-        found = lane.definitions.get(definition)
-        return lane.limits.check_duration(found.duration(wish) if found else wish)
-
-    def _check_destruction(self, time: datetime) -> datetime:
-        if time <= now():
-            raise RequestError(f"destruction {time:%Y-%m-%dT%H:%M:%SZ} is in the past")
-        return min(time, now() + timedelta(seconds=self.lane.limits.max_retention))
-
     @contextlib.contextmanager
     def _place(self, lane: Lane, job_id: str) -> Any:
         """Take a place in the queue; give it back if the job is not stored."""
@@ -460,35 +447,3 @@ class JobManager:
         except BaseException:
             lane.waiting.discard(job_id)
             raise
-
-    # Ending their stay
-
-    async def _sweep_forever(self) -> None:
-        while True:
-            delay = SWEEP_INTERVAL
-            try:
-                await self._sweep()
-                due = await self.store.next_destruction()
-                if due is not None:
-                    delay = min(delay, max(0.05, (due - now()).total_seconds()))
-            except StoreError as error:
-                self.log.error(f"Could not look for jobs to archive: {error}")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._sweep_now.wait(), delay)
-            self._sweep_now.clear()
-
-    async def _sweep(self) -> None:
-        """Archive the jobs whose time has come or that are too many."""
-        doomed = await self.store.doomed(now())
-        if self._current:
-            doomed += await self.store.oldest_ended(self._current.limits.keep_jobs)
-        for job in doomed:
-            with contextlib.suppress(TransitionError, UnknownJobError):
-                if not job.terminal:
-                    await self.abort(job.id, "its destruction time has come")
-                # The record goes first: files without a record are found and
-                # removed by nobody, but a record without files says so.
-                await self._ledger.change(
-                    job.id, lambda _: {"phase": Phase.ARCHIVED, "results": (), "message": "archived"}
-                )
-                await self.workspaces.remove(job.id)
