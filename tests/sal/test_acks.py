@@ -1,0 +1,72 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Acknowledgements of long commands, with a CSC in this process so that time can be short."""
+
+from __future__ import annotations
+
+import json
+
+from lsst.dm.OCPS import csc as csc_module
+from lsst.dm.OCPS.csc import OcpsCsc
+from lsst.dm.OCPS.jobs.model import Progress
+from lsst.dm.OCPS.testing import Script
+from lsst.ts import salobj
+
+
+async def test_progress_comes_with_renewed_acknowledgements(bus, monkeypatch):
+    monkeypatch.setattr(csc_module, "ACK_INTERVAL", 0.4)
+    async with (
+        OcpsCsc(1, simulation_mode=1, simulation_duration=2) as csc,
+        Script.connect() as script,
+    ):
+        await script.set_state(salobj.State.ENABLED)
+        execution = await script.execute("true.yaml")
+        await csc.service.manager.report(execution.job_id, Progress(3, 1, 9), None)
+        assert (await execution.done()).ack == salobj.SalRetCode.CMD_COMPLETE
+        renewed = execution.acks[2:-1]
+        assert renewed
+        for ack in renewed:
+            assert ack.ack == salobj.SalRetCode.CMD_INPROGRESS
+            assert ack.timeout > 0.4
+            assert json.loads(ack.result) == {
+                "job_id": execution.job_id,
+                "done": 3,
+                "failed": 1,
+                "total": 9,
+            }
+
+
+def test_an_acknowledgement_holds_longer_than_it_takes_to_the_next():
+    assert csc_module.ACK_INTERVAL < csc_module.ACK_TIMEOUT
+    # A remote's queue holds four and drops the oldest: not more often than every few minutes.
+    assert csc_module.ACK_INTERVAL >= 120
+
+
+async def test_a_job_keeps_its_configuration_when_another_is_started(bus, pristine_repo, tmp_path):
+    import yaml
+
+    for name, workers in (("one", 1), ("two", 2)):
+        instance = {
+            "sal_index": 1,
+            "butler": str(pristine_repo),
+            "work_dir": str(tmp_path / "work"),
+            "definitions": ["sleep"],
+            "max_workers": workers,
+        }
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"instances": [instance]}))
+    async with OcpsCsc(1, config_dir=str(tmp_path)) as csc, Script.connect() as script:
+        await script.set_state(salobj.State.ENABLED, "one.yaml")
+        running = await script.execute("job:sleep", config="duration=6 text=one")
+        waiting = await script.execute("job:sleep", config="duration=0 text=waits")
+        await script.set_state(salobj.State.STANDBY)
+        await script.set_state(salobj.State.ENABLED, "two.yaml")
+        other = await script.execute("job:sleep", config="duration=0 text=two")
+        results = {name: await job.result() for name, job in (("two", other), ("one", running))}
+        results["waits"] = await waiting.result()
+        assert [result["exit_code"] for result in results.values()] == [0, 0, 0]
+        # With one worker, as when it was accepted, it had to wait for the first.
+        assert results["waits"]["startTime"] >= results["one"]["endTime"]
+        assert results["two"]["endTime"] <= results["one"]["endTime"]
+        assert len(csc.service.manager.lanes) == 2
