@@ -164,7 +164,7 @@ async def main() -> None:
     options = arguments.parse_args()
     private_bus()
     # Longer than it takes until the last is there and has been watched.
-    duration = options.window + 15 + options.jobs * (0.04 + options.server_delay / 12)
+    duration = options.window + 10 + options.jobs * (0.02 + options.server_delay / 14)
     with tempfile.TemporaryDirectory(prefix="ocps-in-flight-") as folder:
         async with stand_in(options, duration) as url:
             figures = await measure(options, Path(folder), url)
