@@ -1,0 +1,29 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Clients of UWS servers: `Client`, for asyncio, and `BlockingClient`.
+
+Needs neither SAL nor pipelines::
+
+    with BlockingClient("http://host:8080") as client:
+        job = client.wait(client.submit("sleep", {"duration": 2}))
+        print(job.phase, client.results(job))
+"""
+
+__all__ = [
+    "BlockingClient",
+    "Client",
+    "ClientError",
+    "Progress",
+    "RefusedError",
+    "RemoteJob",
+    "RemoteResult",
+    "UnknownError",
+    "UnreachableError",
+]
+
+from .blocking import BlockingClient
+from .client import Client
+from .documents import Progress, RemoteJob, RemoteResult
+from .errors import ClientError, RefusedError, UnknownError, UnreachableError

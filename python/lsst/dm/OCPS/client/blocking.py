@@ -1,0 +1,143 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The client for notebooks and scripts without asyncio."""
+
+from __future__ import annotations
+
+__all__ = ["BlockingClient"]
+
+import asyncio
+import threading
+from collections.abc import Collection, Coroutine, Iterator, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .client import Client, JobOrId
+from .documents import RemoteJob, RemoteResult
+
+T = TypeVar("T")
+
+
+class BlockingClient:
+    """`Client` without asyncio: ``with BlockingClient(url) as client``.
+
+    It has an event loop in a thread of its own, so that it also works where
+    one runs already, as in a notebook. Methods are those of `Client`, with
+    the same arguments and errors.
+
+    Parameters
+    ----------
+    url : `str`
+        As for `Client`.
+    **options
+        As for `Client`.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._client = Client(url, **options)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="ocps client", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections; jobs run on."""
+        if self._thread.is_alive():
+            self._call(self._client.close())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            # A Ctrl-C here must end what goes on there too.
+            future.cancel()
+            raise
+
+    def definitions(self) -> list[dict[str, Any]]:
+        """Return what may be asked for."""
+        return self._call(self._client.definitions())
+
+    def jobs(
+        self,
+        definition: str = "",
+        *,
+        phases: Collection[str] = (),
+        last: int | None = None,
+        after: datetime | None = None,
+    ) -> list[RemoteJob]:
+        """Return jobs."""
+        return self._call(self._client.jobs(definition, phases=phases, last=last, after=after))
+
+    def get(self, job: JobOrId) -> RemoteJob:
+        """Return a job as it is now."""
+        return self._call(self._client.get(job))
+
+    def submit(self, definition: str = "", *arguments: Any, **options: Any) -> RemoteJob:
+        """Make a job and run it."""
+        return self._call(self._client.submit(definition, *arguments, **options))
+
+    def run(self, job: JobOrId) -> RemoteJob:
+        """Run a job that is PENDING or HELD."""
+        return self._call(self._client.run(job))
+
+    def hold(self, job: JobOrId) -> RemoteJob:
+        """Keep a job that waits from being started."""
+        return self._call(self._client.hold(job))
+
+    def abort(self, job: JobOrId) -> RemoteJob:
+        """Stop a job."""
+        return self._call(self._client.abort(job))
+
+    def delete(self, job: JobOrId) -> None:
+        """Remove a job with its results."""
+        self._call(self._client.delete(job))
+
+    def wait(self, job: JobOrId, timeout: float | None = None) -> RemoteJob:
+        """Wait until a job has ended."""
+        return self._call(self._client.wait(job, timeout))
+
+    def wait_all(self, jobs: Sequence[JobOrId], timeout: float | None = None) -> list[RemoteJob]:
+        """Wait until all of some jobs have ended."""
+        return self._call(self._client.wait_all(jobs, timeout))
+
+    def changes(self, definitions: Sequence[str] = ()) -> Iterator[RemoteJob]:
+        """Give each job as it is after a change, from now on and without an end."""
+        changes = self._client.changes(definitions)
+
+        async def next_change() -> RemoteJob | None:
+            return await anext(changes)
+
+        async def end() -> None:
+            async with aclosing(changes):  # type: ignore[type-var]
+                pass
+
+        try:
+            while True:
+                if (job := self._call(next_change())) is not None:
+                    yield job
+        finally:
+            self._call(end())
+
+    def results(self, job: JobOrId) -> list[RemoteResult]:
+        """Return what a job produced."""
+        return self._call(self._client.results(job))
+
+    def download(self, result: RemoteResult, folder: Path) -> Path:
+        """Save a result below a folder; return where it is."""
+        return self._call(self._client.download(result, folder))

@@ -1,0 +1,390 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The client: jobs at any UWS 1.1 server, and a little more at our own."""
+
+from __future__ import annotations
+
+__all__ = ["Client"]
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import ExitStack, aclosing
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+from .bodies import as_text, json_of, moved, multipart, parsed
+from .documents import RemoteJob, RemoteResult, parse_job, parse_json_job, parse_list
+from .errors import RefusedError, UnknownError, UnreachableError
+from .follow import AT_ONCE, Follower, PollFollower, Server, StreamFollower, discover
+from .link import Answer, Link
+from .results import read_log, save_result
+
+WAIT = 20
+"""How long (s) a server is asked to wait for a change at a time; proxies cut what is longer."""
+
+JobOrId = RemoteJob | str
+"""A job, its address, or its id."""
+
+_BLOCKING = frozenset({"PENDING", "QUEUED", "EXECUTING"})
+
+
+class Client:
+    """A UWS server, ours or another: ``async with Client(url) as client``.
+
+    Parameters
+    ----------
+    url : `str`
+        Our own server: its address (``http://host:8080``). Another: that of
+        a UWS job list.
+    token : `str`
+        Bearer token; empty for none.
+    timeout : `float`
+        How long an answer may take (s).
+    poll_interval : `float`
+        How often to ask (s) where a server cannot tell by itself.
+    ca_file : `str`
+        File with certificates to trust instead of the system's.
+
+    Notes
+    -----
+    All methods raise `ClientError`: `UnreachableError`, `RefusedError`, or
+    `UnknownError`, with a text for people. Requests that do no harm when they
+    are carried out twice are tried again; no job is ever run twice.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        timeout: float = 30.0,
+        poll_interval: float = 1.0,
+        ca_file: str = "",
+    ) -> None:
+        self._link = Link(url, token=token, timeout=timeout, ca_file=ca_file)
+        self.url = self._link.url
+        self.poll_interval = poll_interval
+        self._server: Server | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; jobs run on."""
+        await self._link.close()
+
+    async def server(self) -> Server:
+        """Return what the server is; it is asked once."""
+        if self._server is None:
+            self._server = await discover(self._link)
+        return self._server
+
+    # What there is
+
+    async def definitions(self) -> list[dict[str, Any]]:
+        """Return what may be asked for, with its parameters; nothing where the server cannot tell."""
+        server = await self.server()
+        if not server.ours:
+            return []
+        return list(json_of(await self._link.get(f"{server.api}/definitions")))
+
+    async def availability(self) -> str:
+        """Return why our own server takes no jobs now; empty if it does."""
+        server = await self.server()
+        if not server.ours:
+            await self.jobs(last=1)
+            return ""
+        try:
+            await self._link.get(f"{server.uws.rpartition('/')[0]}/healthz")
+        except UnreachableError as error:
+            return str(error)
+        return ""
+
+    async def jobs(
+        self,
+        definition: str = "",
+        *,
+        phases: Collection[str] = (),
+        last: int | None = None,
+        after: datetime | None = None,
+    ) -> list[RemoteJob]:
+        """Return jobs.
+
+        Parameters
+        ----------
+        definition : `str`
+            Name of the job list. At our own server, none means all lists, and
+            whole documents; entries of one list say little more than the phase.
+        phases : `~collections.abc.Collection` [`str`]
+            Only jobs in one of these phases.
+        last : `int`
+            Only the newest so many, newest first.
+        after : `datetime.datetime`
+            Only jobs created after this time; of one list only.
+        """
+        server = await self.server()
+        wanted = {phase.upper() for phase in phases}
+        if server.ours and not definition:
+            answer = await self._link.get(f"{server.api}/job", {"last": last} if last and not wanted else {})
+            found = [parse_json_job(document, server.api, server.uws) for document in json_of(answer)]
+            found = [job for job in found if not wanted or job.phase in wanted]
+            # The newest first, as UWS has it with LAST.
+            return found[: -last - 1 : -1] if last and wanted else found
+        url = f"{server.uws}/{quote(definition)}" if definition else server.uws
+        query: list[str] = [f"PHASE={quote(phase)}" for phase in sorted(wanted)]
+        if last:
+            query.append(f"LAST={last}")
+        if after:
+            query.append(f"AFTER={after.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z")
+        found = parsed(parse_list, await self._link.get(f"{url}{'?' if query else ''}{'&'.join(query)}"))
+        return [self._rebased(job, server) for job in found]
+
+    async def get(self, job: JobOrId) -> RemoteJob:
+        """Return a job as it is now."""
+        server = await self.server()
+        answer = await self._link.get(await self._address(job))
+        return self._rebased(parsed(parse_job, answer), server)
+
+    async def _address(self, job: JobOrId) -> str:
+        if isinstance(job, RemoteJob):
+            return job.url
+        if job.startswith(("http://", "https://")):
+            return job
+        server = await self.server()
+        if not job or "/" in job or ".." in job:
+            raise UnknownError(f"No such job: {job!r}")
+        if not server.ours:
+            return f"{server.uws}/{quote(job)}"
+        answer = await self._link.get(f"{server.api}/job/{quote(job)}")
+        return parse_json_job(json_of(answer), server.api, server.uws).url
+
+    @staticmethod
+    def _rebased(job: RemoteJob, server: Server) -> RemoteJob:
+        """Return a job of ours with the address that this client uses for the server."""
+        if not server.ours:
+            return job
+        return moved(job, f"{server.uws}/{'/'.join(job.url.rsplit('/', 2)[1:])}")
+
+    # What is done with jobs
+
+    async def submit(
+        self,
+        definition: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        files: Mapping[str, Path] | None = None,
+        run_id: str = "",
+        execution_duration: int | None = None,
+        destruction: datetime | None = None,
+        run: bool = True,
+    ) -> RemoteJob:
+        """Make a job and run it.
+
+        A job is made first, and told to run then: if an answer is lost, both
+        can be sent again without running anything twice. At worst a job is
+        left that has never been told to run.
+
+        Parameters
+        ----------
+        definition : `str`
+            Name of the job list; empty where ``url`` is that of a job list.
+        parameters : `~collections.abc.Mapping`
+            Its parameters.
+        files : `~collections.abc.Mapping` [`str`, `~pathlib.Path`]
+            Files to send, by parameter.
+        run_id : `str`
+            A name of one's own.
+        execution_duration : `int`
+            Longest run time (s).
+        destruction : `datetime.datetime`
+            When its files shall be removed.
+        run : `bool`
+            Whether to run it now.
+
+        Returns
+        -------
+        job : `RemoteJob`
+            The job.
+        """
+        server = await self.server()
+        url = f"{server.uws}/{quote(definition)}" if definition else server.uws
+        fields = {name: as_text(value) for name, value in (parameters or {}).items()}
+        if run_id:
+            fields["RUNID"] = run_id
+        if execution_duration is not None:
+            fields["EXECUTIONDURATION"] = str(execution_duration)
+        if destruction is not None:
+            fields["DESTRUCTION"] = f"{destruction.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+        with ExitStack() as opened:
+
+            def form() -> Any:
+                return multipart(fields, files, opened) if files else fields
+
+            answer = await self._link.safely("POST", url, data=form)
+        job = await self._made(answer, server)
+        return await self.run(job) if run else await self.get(job)
+
+    async def _made(self, answer: Answer, server: Server) -> RemoteJob:
+        if not answer.location:
+            return self._rebased(parsed(parse_job, answer), server)
+        job = RemoteJob(answer.location.rpartition("/")[2], answer.location, "PENDING")
+        return self._rebased(job, server)
+
+    async def run(self, job: JobOrId) -> RemoteJob:
+        """Run a job that is PENDING or HELD."""
+        return await self._tell(job, "RUN", lambda found: found.phase not in ("PENDING", "HELD"))
+
+    async def hold(self, job: JobOrId) -> RemoteJob:
+        """Keep a job that waits from being started, until `run`."""
+        return await self._tell(job, "HOLD", lambda found: found.phase == "HELD")
+
+    async def abort(self, job: JobOrId) -> RemoteJob:
+        """Stop a job; it ends as ABORTED."""
+        return await self._tell(job, "ABORT", lambda found: found.phase == "ABORTED")
+
+    async def _tell(self, job: JobOrId, phase: str, done: Any) -> RemoteJob:
+        url = await self._address(job)
+        lost = False
+        for _ in range(2):
+            try:
+                # An abortion is answered when nothing runs any more.
+                await self._link.send("POST", f"{url}/phase", data={"PHASE": phase}, timeout=60)
+                return await self.get(url)
+            except RefusedError:
+                # The first time it may have been heard, and only the answer been lost.
+                if lost and done(found := await self.get(url)):
+                    return found
+                raise
+            except UnreachableError:
+                if lost or done(found := await self.get(url)):
+                    if lost:
+                        raise
+                    return found
+                lost = True
+        raise AssertionError("not reached")
+
+    async def delete(self, job: JobOrId) -> None:
+        """Remove a job with its results; it is stopped before."""
+        await self._link.safely("DELETE", await self._address(job), timeout=60)
+
+    # Waiting
+
+    async def wait(self, job: JobOrId, timeout: float | None = None) -> RemoteJob:
+        """Wait until a job has ended.
+
+        Parameters
+        ----------
+        job : `RemoteJob` or `str`
+            Which one.
+        timeout : `float`
+            How long at most (s).
+
+        Raises
+        ------
+        TimeoutError
+            If it has not ended by then.
+        """
+        async with asyncio.timeout(timeout):
+            found = await self.get(job)
+            while not found.ended:
+                if found.phase not in _BLOCKING:
+                    await asyncio.sleep(self.poll_interval)
+                    found = await self.get(found)
+                    continue
+                begun = asyncio.get_running_loop().time()
+                query = {"WAIT": WAIT, "PHASE": found.phase}
+                answer = await self._link.get(found.url, query, timeout=WAIT + 30)
+                last, found = found, self._rebased(parsed(parse_job, answer), await self.server())
+                if found.phase == last.phase and asyncio.get_running_loop().time() - begun < WAIT / 2:
+                    # A server of UWS 1.0, which does not wait.
+                    await asyncio.sleep(self.poll_interval)
+            return found
+
+    async def wait_all(self, jobs: Sequence[JobOrId], timeout: float | None = None) -> list[RemoteJob]:
+        """Wait until all of some jobs have ended; for hundreds of jobs too; arguments as for `wait`."""
+        async with asyncio.timeout(timeout):
+            found = await self._get_all(jobs)
+            left = {job.url for job in found.values() if not job.ended}
+            if not left:
+                return list(found.values())
+            names = sorted({job.definition for job in found.values()})
+            async with aclosing(await self._follow(names)) as changes:
+                async for job in changes:
+                    if job is None:
+                        news = await self._get_all([found[url] for url in left])
+                    else:
+                        news = {job.url: job} if job.url in left else {}
+                    found |= news
+                    left -= {url for url, one in news.items() if one.ended}
+                    if not left:
+                        break
+            return list(found.values())
+
+    async def _get_all(self, jobs: Sequence[JobOrId]) -> dict[str, RemoteJob]:
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(job: JobOrId) -> RemoteJob:
+            async with room:
+                return await self.get(job)
+
+        return {job.url: job for job in await asyncio.gather(*map(ask, jobs))}
+
+    async def changes(self, definitions: Sequence[str] = ()) -> AsyncIterator[RemoteJob | None]:
+        """Give each job as it is after a change, from now on and without an end.
+
+        Goes on by itself when the connection was cut, without missing a change.
+
+        Parameters
+        ----------
+        definitions : `~collections.abc.Sequence` [`str`]
+            Only jobs of these lists; none means all.
+
+        Yields
+        ------
+        job : `RemoteJob` or `None`
+            The job; `None` at first, when changes are being shown, and when a
+            job was removed: the time to call `jobs`.
+        """
+        async with aclosing(await self._follow(definitions)) as changes:
+            async for job in changes:
+                yield job
+
+    async def _follow(self, definitions: Sequence[str]) -> Any:
+        server = await self.server()
+        follower: Follower
+        if server.ours:
+            follower = StreamFollower(self._link, server)
+            return follower.changes(definitions)
+        follower = PollFollower(self._link, server.uws, self.poll_interval)
+        # There the address is the list.
+        return follower.changes(())
+
+    # Results
+
+    async def results(self, job: JobOrId) -> list[RemoteResult]:
+        """Return what a job produced."""
+        return list((await self.get(job)).results)
+
+    async def download(self, result: RemoteResult, folder: Path) -> Path:
+        """Save a result below a folder; return where it is.
+
+        Raises
+        ------
+        ClientError
+            If it could not be had, or its name leads out of the folder.
+        """
+        return await save_result(self._link, result, folder)
+
+    async def read_log(self, job: RemoteJob, start: int = 0) -> bytes:
+        """Return a job's log from byte ``start`` on, also while it runs; empty if there is no more."""
+        return await read_log(self._link, job, start)
