@@ -267,7 +267,9 @@ def parse_json_job(document: Any, api: str, uws: str) -> RemoteJob:
             RemoteResult(_result_name(item["uri"], job_id), f"{api}/job/result/{job_id}/{item['id']}")
             for item in document["results"]
         ]
-        phase, message = info["uwsPhase"], document["errorSummary"]["message"]
+        # Results that go out over SAL say no uwsPhase: they are about an end.
+        phase = info.get("uwsPhase") or document["phase"].upper()
+        message = document["errorSummary"]["message"]
         environment = document["parameters"]["environment"]
         return RemoteJob(
             id=job_id,

@@ -1,0 +1,81 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Commands about what jobs write: logs and results."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS"]
+
+import asyncio
+import fnmatch
+import sys
+from itertools import zip_longest
+from pathlib import Path
+
+import click
+
+from .completion import complete_job
+from .session import Session, command_options, exit_code, find_job
+
+LOOK_INTERVAL = 0.5
+"""How often (s) to look for more of a log."""
+
+
+@click.command()
+@click.argument("job_id", shell_complete=complete_job)
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
+@command_options
+async def log(session: Session, job_id: str, follow: bool) -> int:
+    """Print a job's log; with -f as it is written, and the exit code is that of its end."""
+    async with session.client() as client:
+        job = await find_job(client, job_id)
+        position = 0
+        while True:
+            # What was written before the end is there when the end is known.
+            ended = job.ended
+            text = await client.read_log(job, position)
+            position += len(text)
+            sys.stdout.buffer.write(text)
+            sys.stdout.flush()
+            if ended or not follow:
+                return exit_code(job) if follow else 0
+            await asyncio.sleep(LOOK_INTERVAL)
+            job = await client.get(job)
+
+
+@click.command()
+@click.argument("job_id", shell_complete=complete_job)
+@click.argument("names", nargs=-1)
+@click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), help="Where to save them.")
+@click.option("--list", "only_list", is_flag=True, help="Only list them.")
+@command_options
+async def results(
+    session: Session, job_id: str, names: tuple[str, ...], output: Path | None, only_list: bool
+) -> int:
+    """Save a job's results in a folder: all, or those whose NAMES (globs) are given."""
+    async with session.client() as client:
+        job = await find_job(client, job_id)
+        wanted = [
+            result
+            for result in job.results
+            if not names or any(fnmatch.fnmatchcase(result.id, name) for name in names)
+        ]
+        folder = output or Path(job.id)
+        saved = [] if only_list else [await client.download(result, folder) for result in wanted]
+    paths = [str(path) for path in saved]
+    if session.json:
+        entries = zip_longest(wanted, paths)
+        session.show_json([{"id": result.id, "url": result.url, "path": path} for result, path in entries])
+    else:
+        for line in paths or [result.id for result in wanted]:
+            session.say(line)
+    if not wanted:
+        print(f"ocps: job {job.id} is {job.phase} and has no such results", file=sys.stderr)
+        return 1
+    return 0
+
+
+COMMANDS = (log, results)
+"""All commands of this file."""

@@ -1,0 +1,147 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""``ocps watch``: jobs as they change."""
+
+from __future__ import annotations
+
+__all__ = ["watch"]
+
+import sys
+from collections import Counter
+from contextlib import aclosing
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from ..cli_table import Throughput, jobs_table
+from ..client import Client, RemoteJob, UnknownError
+from .completion import complete_job
+from .session import Session, as_json, command_options, exit_code, find_job
+
+MOST_LISTED = 200
+"""How many jobs, the newest, are kept in sight."""
+
+REFRESH = 4.0
+"""How often a second the table is drawn; bars and times move on in between."""
+
+
+class Board:
+    """The jobs in sight.
+
+    Parameters
+    ----------
+    wanted : `set` [`str`]
+        Addresses of the jobs to watch; empty for all.
+    height : `int`
+        Lines that there are.
+    """
+
+    def __init__(self, wanted: set[str], height: int) -> None:
+        self.jobs: dict[str, RemoteJob] = {}
+        self._wanted = wanted
+        self._rows = max(3, height - 4)
+        self._throughput = Throughput()
+
+    def take(self, job: RemoteJob) -> bool:
+        """Take a change; return whether it is of a job that is watched."""
+        if self._wanted and job.url not in self._wanted:
+            return False
+        former = self.jobs.get(job.url)
+        self._throughput.note(job, former)
+        self.jobs[job.url] = job
+        if len(self.jobs) > MOST_LISTED and not self._wanted:
+            del self.jobs[next(iter(self.jobs))]
+        return former != job
+
+    def replace(self, jobs: list[RemoteJob]) -> None:
+        """Take all jobs anew; those that are not among them are gone."""
+        gone = self.jobs.keys() - {job.url for job in jobs}
+        for url in gone:
+            del self.jobs[url]
+        for job in jobs:
+            self.take(job)
+
+    @property
+    def all_ended(self) -> bool:
+        """Whether all jobs that were asked for have ended."""
+        return bool(self._wanted) and all(url in self.jobs and self.jobs[url].ended for url in self._wanted)
+
+    def __rich__(self) -> Group:
+        counts = Counter(job.phase for job in self.jobs.values())
+        words = ", ".join(f"{count} {phase.lower()}" for phase, count in sorted(counts.items())) or "no jobs"
+        # Those that live first, then the newest.
+        ordered = sorted(self.jobs.values(), key=lambda job: (job.ended, -_age(job)))
+        more = len(ordered) - self._rows
+        foot = f"{words}; {self._throughput.words()}" + (f"; {more} more not shown" if more > 0 else "")
+        return Group(jobs_table(ordered[: self._rows]), Text(foot, style="dim"))
+
+
+def _age(job: RemoteJob) -> float:
+    return job.creation_time.timestamp() if job.creation_time else 0.0
+
+
+@click.command()
+@click.argument("job_ids", nargs=-1, shell_complete=complete_job)
+@click.option("--definition", "-d", default="", help="Only jobs of this definition.")
+@command_options
+async def watch(session: Session, job_ids: tuple[str, ...], definition: str) -> int:
+    """Follow jobs: all until Ctrl-C, or those given until they have ended.
+
+    In a terminal a live table; else, or with --json, a line for every change.
+    """
+    async with session.client() as client:
+        wanted = [await find_job(client, job_id) for job_id in job_ids]
+        board = Board({job.url for job in wanted}, session.console.height)
+        if sys.stdout.isatty() and not session.json:
+            with Live(board, console=session.console, refresh_per_second=REFRESH, transient=False):
+                await _follow(session, client, board, wanted, definition, show=False)
+        else:
+            await _follow(session, client, board, wanted, definition, show=True)
+    return max((exit_code(job) for job in board.jobs.values()), default=0) if wanted else 0
+
+
+async def _follow(
+    session: Session, client: Client, board: Board, wanted: list[RemoteJob], definition: str, *, show: bool
+) -> None:
+    names = sorted({job.definition for job in wanted} | ({definition} if definition else set()))
+    async with aclosing(client.changes(names)) as changes:  # type: ignore[type-var]
+        async for job in changes:
+            if job is None:
+                before = dict(board.jobs)
+                board.replace(await _look(client, wanted, definition))
+                news = [one for url, one in board.jobs.items() if before.get(url) != one]
+            else:
+                news = [job] if board.take(job) else []
+            for one in news if show else ():
+                _print(session, one)
+            if board.all_ended:
+                return
+
+
+async def _look(client: Client, wanted: list[RemoteJob], definition: str) -> list[RemoteJob]:
+    if not wanted:
+        jobs = await client.jobs(last=MOST_LISTED)
+        return [job for job in reversed(jobs) if not definition or job.definition == definition]
+    found = []
+    for job in wanted:
+        try:
+            found.append(await client.get(job))
+        except UnknownError:
+            # Somebody has removed it: there is nothing to wait for any more.
+            raise UnknownError(f"Job {job.id} is not there any more") from None
+    return found
+
+
+def _print(session: Session, job: RemoteJob) -> None:
+    if session.json:
+        session.show_json(as_json(job))
+        return
+    progress = (
+        f" {job.progress.done + job.progress.failed}/{job.progress.total}" if job.progress.total else ""
+    )
+    words = job.error or job.message
+    session.say(f"{job.id} {job.definition} {job.phase}{progress}{': ' if words else ''}{words}")
