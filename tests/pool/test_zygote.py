@@ -192,6 +192,8 @@ async def test_a_database_that_was_put_back_is_seen(own_repo: Path, tmp_path: Pa
         assert (await pool.run("oneQuantum")).exit_code == 0
     async with open_pool(tmp_path / "work", own_repo) as pool:
         pid = await pool.preloaded()
+        # When it answers this, it has opened its Butlers.
+        assert await pool.zygotes.check(pool.preload, [], 10) == ""
         database.write_bytes(before)
         assert (await pool.run("oneQuantum")).exit_code == 0
         await until(lambda: not psutil.pid_exists(pid))
@@ -240,3 +242,12 @@ async def test_an_environment_that_cannot_be_preloaded_still_runs_jobs(
     said = [record.message for record in caplog.records if "preload" in record.message]
     assert len(said) == 1
     assert "not today" in said[0]
+
+
+async def test_ending_does_not_wait_for_what_is_being_preloaded(repo: Path, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    async with open_pool(tmp_path / "work", repo) as pool:
+        (zygote,) = pool.zygotes._zygotes.values()
+        await until(lambda: zygote.pid)
+    assert time.monotonic() - begin < 10
+    assert not psutil.pid_exists(zygote.pid)

@@ -175,14 +175,18 @@ class Zygote:
                 future = self._answers.get(answer["id"])
                 if future and not future.done():
                     future.set_result(answer)
+        self._disappoint()
+
+    def _disappoint(self) -> None:
+        """Tell all who wait for an answer that none will come."""
         self.ready = False
         for future in list(self._answers.values()):
             if not future.done():
                 future.set_exception(ZygoteError("it has ended"))
 
     async def close(self) -> None:
-        """End it; running jobs run on."""
-        self.ready = False
+        """End it, also while it is being started; running jobs run on."""
+        self._disappoint()
         if self._reader:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
@@ -313,6 +317,9 @@ class ZygotePool:
                 self.log.warning(f"Environment {name!r} cannot be preloaded, jobs start slower: {error}")
                 self._failed[key] = asyncio.get_running_loop().time() + RETRY_AFTER
                 self._drop(key)
+            else:
+                # It was given up before it was a process.
+                await zygote.close()
             return
         await zygote.ended()
         if self._zygotes.get(key) is zygote:
