@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..jobs.backend import BackendUpdate
-from ..jobs.model import TERMINAL, ErrorSummary, ExecutionPhase, Job, Result
+from ..jobs.model import TERMINAL, ErrorSummary, ExecutionPhase, Job, Progress, Result
 from ..jobs.workspace import guess_mime_type
 
 _P = ExecutionPhase
@@ -103,8 +103,23 @@ class ServerJob:
         return "results" in self.document and "errorSummary" in self.document
 
     @property
+    def progress(self) -> Progress | None:
+        """How far it is, where an OCPS says so."""
+        info = self.document.get("jobInfo")
+        given = info.get("progress") if isinstance(info, dict) else None
+        if not isinstance(given, dict):
+            return None
+        numbers = [given.get(name) for name in ("done", "failed", "total")]
+        whole = [number for number in numbers if type(number) is int]
+        return Progress(*whole) if len(whole) == len(numbers) else None
+
+    @property
     def remark(self) -> str:
         """What is to be said of its phase, empty if that speaks for itself."""
+        info = self.document.get("jobInfo")
+        if isinstance(info, dict) and "uwsPhase" in info:
+            # An OCPS says by itself what a job is waiting for or doing.
+            return _message(self.document)[:500]
         if self.execution_phase == _P.UNKNOWN:
             return f"the server shows it as {self.phase!r}"
         return "held by the server" if self.phase == "held" else ""
@@ -154,7 +169,7 @@ def server_info(found: ServerJob, url: str) -> dict[str, Any]:
     times = {name: found.document.get(name) for name in ("creationTime", "startTime", "endTime")}
     return {
         "jobId": found.id,
-        "uri": f"{url}/job/{found.id}",
+        "uri": found.document.get("uri") or f"{url}/job/{found.id}",
         # uws_scripts names the collection after the server's id, not ours.
         "collection": f"u/ocps/{found.id}",
         **times,

@@ -23,9 +23,10 @@ from typing import Any
 
 import tenacity
 
-from ..jobs.model import ExecutionPhase, Job
-from .uws_client import LinkError, NotFoundError, RubinClient, ServerError
-from .uws_rubin import ServerJob, creation_body
+from ..jobs.model import ExecutionPhase, Job, Progress
+from .uws_link import LinkError, NotFoundError, ServerError
+from .uws_rubin import ServerJob
+from .uws_server import Requests
 
 LONGEST_PAUSE = 30.0
 """The longest pause (s) between two attempts."""
@@ -53,6 +54,12 @@ class Tracked:
         How many times in a row the server did not know it.
     due : `float`
         Not to be asked for before this time (s, of the event loop).
+    heard : `float`
+        When a change stream last showed it (s, of the event loop).
+    early : `ServerJob` or `None`
+        What a change stream has shown before the server's name was known.
+    progress : `Progress` or `None`
+        As last reported.
     """
 
     job: Job
@@ -63,6 +70,9 @@ class Tracked:
     shown: tuple[ExecutionPhase, str] | None = None
     misses: int = 0
     due: float = 0.0
+    heard: float = 0.0
+    early: ServerJob | None = None
+    progress: Progress | None = None
     submission: asyncio.Task[Any] | None = None
     duplicates: set[str] = field(default_factory=set)
 
@@ -85,11 +95,11 @@ class Finder:
 
     Parameters
     ----------
-    client : `RubinClient`
+    client : `Requests`
         The server.
     """
 
-    def __init__(self, client: RubinClient) -> None:
+    def __init__(self, client: Requests) -> None:
         self._client = client
         self._lock = asyncio.Lock()
         self._begun = -1.0
@@ -127,7 +137,7 @@ class ServerJobs:
 
     Parameters
     ----------
-    client : `RubinClient`
+    client : `Requests`
         The server.
     pause : `float`
         First pause between attempts (s).
@@ -137,7 +147,7 @@ class ServerJobs:
         Gets duplicates.
     """
 
-    def __init__(self, client: RubinClient, pause: float, settle: float, log: logging.Logger) -> None:
+    def __init__(self, client: Requests, pause: float, settle: float, log: logging.Logger) -> None:
         self._client = client
         self._finder = Finder(client)
         self._pause = pause
@@ -197,7 +207,7 @@ class ServerJobs:
                 await self.stop_others(tracked, found[0].id, found)
                 return found[0]
         try:
-            return await self._client.create(creation_body(tracked.job))
+            return await self._client.create(tracked.job)
         except LinkError as error:
             tracked.doubtful = tracked.doubtful or error.sent
             raise

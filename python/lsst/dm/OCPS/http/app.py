@@ -96,3 +96,5 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _name_server(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = f"OCPS/{__version__}"
+    # Proxies put their own name into the other one.
+    response.headers["X-OCPS"] = __version__
