@@ -4,15 +4,15 @@ set -eu
 
 packages="redis-server postgresql iproute2"
 
-if [ "$(id -u)" != 0 ]; then
-    echo "make services: run as root, or install: $packages" >&2
-    exit 1
-fi
 missing=""
 for package in $packages; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 [ -z "$missing" ] && { echo "All services are installed"; exit 0; }
+if [ "$(id -u)" != 0 ]; then
+    echo "make services: run as root, or install:$missing" >&2
+    exit 1
+fi
 apt-get update -qq
 # The packages' own servers are not wanted: tests start theirs.
 if [ ! -e /usr/sbin/policy-rc.d ]; then

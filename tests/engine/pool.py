@@ -56,6 +56,14 @@ def request(script: str, **fields: Any) -> JobRequest:
     return JobRequest("shell", {"script": script}, **fields)
 
 
+def gone(pid: int) -> bool:
+    """Return whether a process has ended, be it buried or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 async def accept_and_wait(folder: Path, count: int) -> None:
     """Accept jobs until there are ``count``; wait until all have ended."""
     manager = await open_pool(folder / "work", {"max_workers": 8})

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
 
-from tests.engine.pool import open_pool, request
+from tests.engine.pool import gone, open_pool, request
 
 Phase = ExecutionPhase
 
@@ -33,13 +33,6 @@ def run(tmp_path):
             await manager.close()
 
     return run_script
-
-
-def gone(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 @pytest.mark.parametrize(
@@ -86,6 +79,11 @@ async def test_abort_ends_everything_also_what_ignores_signals(tmp_path):
     assert time.monotonic() - started < 6
     assert gone(int(pid.read_text()))
     await manager.close()
+
+
+async def test_a_job_that_was_stopped_is_not_completed_whatever_it_says(run):
+    job = await run("trap 'exit 0' TERM; sleep 60 & wait", execution_duration=1)
+    assert (job.phase, job.exit_code) == (Phase.ERROR, 0)
 
 
 async def test_a_deadline_ends_a_job_that_hangs(run):

@@ -365,6 +365,63 @@ async def test_a_job_that_is_heard_of_again_goes_on(bench, ask):
     assert job.phase == Phase.EXECUTING
 
 
+async def test_a_job_given_up_while_it_was_being_started_is_stopped_when_it_has_been(bench, ask, monkeypatch):
+    manager = await bench.open(abort_grace=0.05)
+    go_on = asyncio.Event()
+
+    async def slow(job):
+        await go_on.wait()
+        bench.backend.given.append(job.id)
+
+    monkeypatch.setattr(bench.backend, "submit", slow)
+    job = await manager.submit(ask())
+    # Given to the backend, which is slow to take it.
+    await manager._ledger.wait(job.id, 5, lambda job: job.dispatched)
+    assert (await manager.abort(job.id)).phase == Phase.ABORTED
+    go_on.set()
+    await bench.settle()
+    assert bench.backend.cancelled == [job.id]
+
+
+async def test_workers_are_counted_over_all_configurations(bench, ask):
+    from lsst.dm.OCPS.jobs.lane import Limits
+
+    manager = await bench.open(max_workers=1)
+    first = await manager.submit(ask())
+    await bench.settle()
+    other = type(bench.backend)()
+    await manager.use("test-2", other, manager.lane.definitions, Limits(max_workers=1))
+    second = await manager.submit(ask())
+    await bench.settle()
+    assert other.given == []
+    await end(bench, first)
+    await bench.settle()
+    assert other.given == [second.id]
+    await manager.use("test-3", type(bench.backend)(), manager.lane.definitions, Limits(mode="sync"))
+    with pytest.raises(QueueFullError, match="One job at a time"):
+        await manager.submit(ask())
+
+
+async def test_a_change_whose_commit_was_in_doubt_is_found_again(bench, ask, monkeypatch):
+    """The connection breaks after the database has the change and before it says so."""
+    monkeypatch.setattr("lsst.dm.OCPS.jobs.dispatcher.STORE_RETRY", 0.01)
+    manager = await bench.open()
+    job = await manager.submit(ask())
+    await bench.settle()
+    replace, breaks = manager.store.replace, [True]
+
+    async def breaking(old, new):
+        done = await replace(old, new)
+        if breaks:
+            breaks.pop()
+            raise StoreError("connection lost")
+        return done
+
+    monkeypatch.setattr(manager.store, "replace", breaking)
+    assert (await end(bench, job)).phase == Phase.COMPLETED
+    assert manager.lane.running == set()
+
+
 # Seeing
 
 

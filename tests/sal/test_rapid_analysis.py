@@ -14,6 +14,8 @@ import socket
 import pytest
 import pytest_asyncio
 import redis.asyncio
+from lsst.dm.OCPS.backends import rapid_analysis
+from lsst.dm.OCPS.jobs.errors import BackendError
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
@@ -93,6 +95,25 @@ async def test_abort_job_knows_no_job(rapid):
     with pytest.raises(salobj.AckError) as caught:
         await rapid.remote.cmd_abort_job.set_start(job_id="a", timeout=5)
     assert "No such job" in caught.value.ackcmd.result
+
+
+async def test_a_redis_that_does_not_answer_is_refused_in_time(monkeypatch):
+    """Nothing is sent again: what was pushed twice would be run twice."""
+    received = []
+
+    async def silent(reader, writer):
+        while data := await reader.read(4096):
+            received.append(data)
+
+    listener = await asyncio.start_server(silent, "127.0.0.1", 0)
+    monkeypatch.setenv("REDIS_HOST", "127.0.0.1")
+    monkeypatch.setenv("REDIS_PORT", str(listener.sockets[0].getsockname()[1]))
+    monkeypatch.delenv("REDIS_PASSWORD", raising=False)
+    monkeypatch.setattr(rapid_analysis, "TIMEOUT", 0.5)
+    with pytest.raises(BackendError, match="did not answer within 0.5 s"):
+        await rapid_analysis.RapidAnalysis().push('{"KEY": "value"}')
+    assert b"".join(received).count(b"LPUSH") <= 1
+    listener.close()
 
 
 async def test_without_redis_the_reason_is_said_and_no_secret(rapid, server):

@@ -86,6 +86,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
     ) -> None:
         self.rapid_analysis: RapidAnalysis | None = None
         self._simulation_duration = simulation_duration
+        self._ending = False
         self._closing = asyncio.Event()
         self._watch: asyncio.Task[None] | None = None
         self._open_commands: set[asyncio.Task[Any]] = set()
@@ -133,11 +134,11 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             raise
         except yaml.YAMLError as error:
             words = f"not YAML: {' '.join(str(error).split())}"
-            raise salobj.ExpectedError(f"{data.settingsToApply}: {words}") from None
+            raise salobj.ExpectedError(f"{salobj_compat.settings_of(data)}: {words}") from None
         except (AttributeError, TypeError):
             # salobj takes for granted that the file holds a mapping.
             words = "at top level: expected a mapping with the key instances"
-            raise salobj.ExpectedError(f"{data.settingsToApply}: {words}") from None
+            raise salobj.ExpectedError(f"{salobj_compat.settings_of(data)}: {words}") from None
         except OSError as error:
             raise salobj.ExpectedError(f"The configuration cannot be read: {error}") from None
 
@@ -153,6 +154,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         with _refusals():
             if self.salinfo.index == SalIndex.RA:
                 self.rapid_analysis = RapidAnalysis()
+                self.rapid_analysis.address()
             elif self.simulation_mode:
                 await self.service.simulate(document, self.salinfo.index, self._simulation_duration)
             else:
@@ -171,8 +173,8 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         if self._watch:
             self._watch.cancel()
         if self.summary_state == salobj.State.ENABLED and self.service.is_open:
-            await self.service.publisher.activate()
-            if self.service.config and self.service.config.fault_after:
+            self.service.publisher.activate()
+            if self.service.config and self.service.config.fault_after and self.service.config.url:
                 self._watch = asyncio.create_task(self._watch_backend(self.service.config.fault_after))
 
     async def _watch_backend(self, fault_after: float) -> None:
@@ -193,6 +195,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
 
     async def close_tasks(self) -> None:
         """Answer open commands, then let go of the engine."""
+        self._ending = True
         await self.service.end_jobs()
         self._closing.set()
         if self._watch:
@@ -208,6 +211,8 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         """Run a pipeline; answered when its result has gone out."""
         async with self._answering() as paced:
             self.assert_enabled()
+            if self._ending:
+                raise salobj.ExpectedError("OCPS is going offline and takes no more jobs")
             if self.rapid_analysis:
                 await self.rapid_analysis.push(data.config)
                 return None

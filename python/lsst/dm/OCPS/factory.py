@@ -12,7 +12,7 @@ import asyncio
 import importlib.metadata
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
@@ -31,9 +31,12 @@ from .config import ConfigError, InstanceConfig
 from .definition_files import load_definitions
 from .jobs.backend import Backend
 from .jobs.definitions import COMMAND, PIPETASK, JobDefinition
+from .jobs.errors import JobError
 from .jobs.events import EventAddress, EventKey
 from .jobs.lane import Limits
 from .jobs.manager import JobManager
+from .jobs.model import ExecutionPhase as Phase
+from .jobs.model import Job
 from .jobs.store import JobStore
 from .jobs.workspace import Workspaces
 
@@ -151,19 +154,39 @@ async def make_manager(config: InstanceConfig, log: logging.Logger) -> JobManage
     """
     workspaces = Workspaces(config.directory())
     workspaces.open()
-    url = config.database or f"sqlite+aiosqlite:///{workspaces.work_dir / 'jobs.sqlite3'}"
+    file = workspaces.work_dir / "jobs.sqlite3"
+    url = config.database or f"sqlite+aiosqlite:///{file}"
     try:
+        if not config.database:
+            # For this user alone: it has the configuration, with the variables of jobs.
+            file.touch(0o600)
         store = await JobStore.open(url)
     except BaseException:
         workspaces.close()
         raise
     manager = JobManager(store, workspaces, log)
-    await manager.open()
-    for key in {job.backend for job in manager.live()}:
-        if key != config.key() and (former := await store.recall(f"backend {key}")):
-            await _use(manager, InstanceConfig.model_validate_json(former), log)
-    await use_config(manager, config, log)
+    try:
+        await manager.open()
+        for key in {job.backend for job in manager.live()} - {config.key()}:
+            await _use_former(manager, key, log)
+        await use_config(manager, config, log)
+    except BaseException:
+        await manager.close()
+        raise
     return manager
+
+
+async def _use_former(manager: JobManager, key: str, log: logging.Logger) -> None:
+    """Take up the jobs of a former configuration; end them if that cannot be had any more."""
+    try:
+        former = await manager.store.recall(f"backend {key}")
+        if former is None:
+            raise ConfigError("its configuration is not known")
+        await _use(manager, InstanceConfig.model_validate_json(former), log)
+    except (JobError, ConfigError, ValueError, ImportError, OSError) as error:
+        reason = " ".join(str(error).split())
+        log.error(f"The backend {key} of a former configuration cannot be used: {reason}")
+        await manager.give_up(key, f"its backend cannot be used any more: {reason}")
 
 
 async def use_config(manager: JobManager, config: InstanceConfig, log: logging.Logger) -> None:
@@ -179,12 +202,27 @@ async def _use(manager: JobManager, config: InstanceConfig, log: logging.Logger)
 
 async def end_jobs(manager: JobManager, on_exit: str) -> None:
     """Do with running jobs what the configuration says for the end of OCPS."""
-    live = [job.id for job in manager.live()]
     if on_exit == "abort":
-        aborts = (manager.abort(job_id, "OCPS ends") for job_id in live)
+        aborts = (manager.abort(job.id, "OCPS ends") for job in manager.live() if job.phase != Phase.PENDING)
         await asyncio.gather(*aborts, return_exceptions=True)
     elif on_exit == "wait":
-        await asyncio.gather(*(manager.wait_end(job_id) for job_id in live), return_exceptions=True)
+        ends = (manager.wait_end(job_id) for job_id in _ending_by_themselves(manager.live()))
+        await asyncio.gather(*ends, return_exceptions=True)
+
+
+def _ending_by_themselves(live: Iterable[Job]) -> set[str]:
+    """Return the jobs that need nobody to come to their end."""
+    found = {job.id: job for job in live if job.phase not in (Phase.PENDING, Phase.HELD)}
+    everyone = {job.id for job in live}
+    while True:
+        stuck = {
+            job.id
+            for job in found.values()
+            if not job.dispatched and any(other in everyone - found.keys() for other in job.prerequisites)
+        }
+        if not stuck:
+            return set(found)
+        found = {job_id: job for job_id, job in found.items() if job_id not in stuck}
 
 
 async def make_simulation(config: InstanceConfig, duration: float | None, log: logging.Logger) -> JobManager:

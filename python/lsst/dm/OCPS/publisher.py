@@ -13,22 +13,28 @@ import json
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
-from .jobs.errors import StoreError
+from .jobs.errors import JobError
 from .jobs.manager import JobManager
 from .jobs.model import Job
+from .jobs.workspace import Workspace
 from .rubin_json import job_document
 from .sal_result import result_text
 
 ORIGIN = "sal"
 """What jobs that came over SAL have as ``origin``."""
 
-STORE_RETRY = 2.0
-"""How long (s) to wait before a mark that could not be stored is tried again."""
+RETRY = 2.0
+"""How long (s) to wait before what went wrong is tried again."""
+
+CLOSE_TIMEOUT = 5.0
+"""How long (s) results that are on their way may take when OCPS ends."""
 
 REMEMBERED = 10_000
 """How many published ids to remember, against a change that was still under way."""
+
+T = TypeVar("T")
 
 Write = Callable[[Job, str], Awaitable[None]]
 """Writes the event of one job, with its JSON."""
@@ -55,22 +61,38 @@ class Publisher:
         self._held: dict[str, asyncio.Event] = {}
         self._waiters: dict[str, asyncio.Future[Job]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._following: set[asyncio.Task[Any]] = set()
+        self._publishing: set[asyncio.Task[Any]] = set()
 
     def open(self) -> None:
         """Begin to follow the engine."""
-        self._spawn(self._follow())
+        self._spawn(self._follow(), self._following)
 
     async def close(self) -> None:
         """Stop; what has not gone out goes out after the next start."""
-        for task in self._tasks:
+        for task in self._following:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._publishing:
+            # Between the event and its mark a result would go out again.
+            await asyncio.wait(self._publishing, timeout=CLOSE_TIMEOUT)
+        left = self._following | self._publishing
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for job_id, waiter in self._waiters.items():
+            if not waiter.done():
+                words = (
+                    f"OCPS stopped before the result of job {job_id} went out; it comes after the next start"
+                )
+                waiter.set_exception(JobError(words))
 
-    async def activate(self) -> None:
+    def activate(self) -> None:
         """Publish from now on, and what has ended before."""
         self._active = True
-        for job in await self.manager.unpublished(ORIGIN):
+        self._spawn(self._catch_up(), self._following)
+
+    async def _catch_up(self) -> None:
+        for job in await self._retrying(lambda: self.manager.unpublished(ORIGIN)):
             self._take(job)
 
     def hold(self, job_id: str) -> asyncio.Future[Job]:
@@ -112,39 +134,52 @@ class Publisher:
         self._seen[job.id] = None
         while len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
-        self._spawn(self._publish(job))
+        self._spawn(self._publish(job), self._publishing)
 
     async def _publish(self, job: Job) -> None:
         if held := self._held.get(job.id):
             await held.wait()
-        await self._write(job, await self._text(job))
+        text = await self._text(job)
+        await self._retrying(lambda: self._write(job, text))
         waiter = self._waiters.pop(job.id, None)
         if waiter and not waiter.done():
             waiter.set_result(job)
+        await self._retrying(lambda: self.manager.mark_published(job.id))
+
+    async def _retrying(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Do something until it succeeds: a result must not get lost to a full disk."""
         while True:
             try:
-                return await self.manager.mark_published(job.id)
-            except StoreError as error:
-                self._log.error(f"Job {job.id}: {error}; trying again in {STORE_RETRY:g} s")
-                await asyncio.sleep(STORE_RETRY)
+                return await act()
+            except Exception as error:
+                self._log.error(f"Publishing: {error}; trying again in {RETRY:g} s")
+                await asyncio.sleep(RETRY)
 
     async def _text(self, job: Job) -> str:
+        """Return the JSON of a result; where it had to be cut, write the whole down before."""
         workspace = self.manager.workspaces.of(job.id)
         path = workspace.root / "result.json"
         text = result_text(job, path.as_uri())
         if "truncated" in json.loads(text)["jobInfo"]:
             try:
-                await asyncio.to_thread(workspace.write_json, path.name, job_document(job))
+                await asyncio.to_thread(_write_whole, workspace, path.name, job_document(job))
             except OSError as error:
                 self._log.error(f"Job {job.id}: its whole result could not be written: {error}")
+                return result_text(job)
         return text
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any], tasks: set[asyncio.Task[Any]]) -> None:
         task = asyncio.create_task(coroutine)
-        self._tasks.add(task)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self._log.error("A result could not be published", exc_info=error)
+
+
+def _write_whole(workspace: Workspace, name: str, document: dict[str, Any]) -> None:
+    # Jobs that run elsewhere have no workspace yet.
+    workspace.make()
+    workspace.write_json(name, document)

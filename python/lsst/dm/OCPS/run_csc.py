@@ -43,7 +43,7 @@ def arguments_with_index(arguments: list[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("index", nargs="?")
     parser.add_argument("--simulate", action="store_true")
-    for name in ("--loglevel", "--state", "--configdir", "--settings", "--simulation-duration"):
+    for name in ("--loglevel", "--state", "--configdir", "--settings", "--override", "--simulation-duration"):
         parser.add_argument(name)
     known, _ = parser.parse_known_args(arguments)
     return arguments if known.index else [str(int(SalIndex.LATISS)), *arguments]

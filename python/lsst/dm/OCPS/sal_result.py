@@ -55,13 +55,13 @@ def _progress(job: Job) -> dict[str, int]:
 
 def _cut(document: dict[str, Any], whole_uri: str) -> str:
     """Return a document as JSON, shortening its longest parts if it is too long."""
-    text = json.dumps(document)
+    text = json.dumps(document, allow_nan=False)
     if len(text) <= MAX_RESULT_SIZE:
         return text
     info = dict(document["jobInfo"])
     document = {**document, "jobInfo": info}
     info["truncated"] = {"whole": whole_uri}
-    for shorten in (_cut_tail, _cut_metrics, _cut_results, _cut_texts):
+    for shorten in (_cut_tail, _cut_metrics, _cut_results, _cut_texts, _cut_rest):
         shorten(document)
         text = json.dumps(document)
         if len(text) <= MAX_RESULT_SIZE:
@@ -100,3 +100,12 @@ def _cut_texts(document: dict[str, Any]) -> None:
     document["jobInfo"] = {
         name: value for name, value in document["jobInfo"].items() if name not in ("tasks", "logTail")
     }
+
+
+def _cut_rest(document: dict[str, Any]) -> None:
+    """Keep what every reader relies on, and nothing else."""
+    info = document["jobInfo"]
+    document["jobInfo"] = {name: info[name] for name in ("exitCode", "progress", "truncated") if name in info}
+    document["parameters"] = {"command": document["parameters"]["command"][:2000], "environment": []}
+    for name in ("runId", "ownerId"):
+        document[name] = document[name][:2000]

@@ -15,6 +15,7 @@ __all__ = [
     "handle_sigterm",
     "make_acks_atomic",
     "put",
+    "settings_of",
 ]
 
 import asyncio
@@ -81,6 +82,11 @@ async def enter_fault(csc: Any, code: int, report: str) -> None:
 def csc_arguments(settings: str) -> dict[str, str]:
     """Return the constructor's argument that names the configuration to start with."""
     return {"settings_to_apply" if SALOBJ_MAJOR < 7 else "override": settings}
+
+
+def settings_of(data: Any) -> str:
+    """Return the configuration that a ``start`` names."""
+    return str(getattr(data, "settingsToApply" if SALOBJ_MAJOR < 7 else "configurationOverride", ""))
 
 
 def field(data: Any, name: str) -> str:

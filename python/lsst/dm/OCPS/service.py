@@ -103,7 +103,8 @@ class Service:
         await self.manager.lane.backend.check()
 
     async def end_jobs(self) -> None:
-        """Do with running jobs what is configured for the end of OCPS."""
+        """Do with running jobs what is configured for the end of OCPS; take no more over HTTP."""
+        await self._stop_serving()
         if self._manager and self.config:
             await end_jobs(self._manager, self.config.on_exit)
 

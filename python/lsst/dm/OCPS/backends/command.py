@@ -220,10 +220,10 @@ class CommandPlanner:
         )
         common: dict[str, Any] = {"exit_code": code, "results": results, "info": info}
         last = len(_preparation(job.spec, Path(), Path()))
-        if status and code == 0 and status["step"] == last:
-            return BackendUpdate(phase=ExecutionPhase.COMPLETED, **common)
         if status and status["cancelled"]:
             return BackendUpdate(phase=ExecutionPhase.ABORTED, **common)
+        if status and code == 0 and status["step"] == last:
+            return BackendUpdate(phase=ExecutionPhase.COMPLETED, **common)
         preparing = bool(status and status["step"] < last)
         error = ErrorSummary(_reason(code, workspace, preparing), detail="\n".join(workspace.tail()))
         return BackendUpdate(phase=ExecutionPhase.ERROR, error=error, **common)

@@ -85,7 +85,7 @@ class Environment:
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return the command line that runs ``argv`` in this environment."""
         if self.config.setup:
-            setup = self.config.setup.format(version=self.version)
+            setup = self.config.setup.replace("{version}", self.version)
             # The script is the site's own; what was asked for comes as "$@".
             return ["bash", "-c", f'{setup}\nexec "$@"', "ocps", *argv]
         program = self.bin_dir / argv[0]

@@ -16,12 +16,13 @@ from collections.abc import Collection, Coroutine, Mapping
 from typing import Any
 
 from ..jobs.backend import Backend, BackendUpdate
-from ..jobs.errors import BackendError
+from ..jobs.errors import BackendError, JobError
 from ..jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
 from ..jobs.workspace import Workspace, Workspaces
 from . import supervisor
+from .files import look_at_files
 from .planner import Planner, ProgressSource
-from .process import SupervisorHandle, kill_group
+from .process import SupervisorHandle, kill_session
 from .zygote_client import ZygotePool
 
 LAUNCH_TIMEOUT = 60.0
@@ -82,7 +83,7 @@ class LocalBackend(Backend):
     async def submit(self, job: Job) -> None:
         workspace = self.workspaces.of(job.id)
         try:
-            plan = self._planner(job).plan(job, workspace)
+            plan = await look_at_files(self._planner(job).plan, job, workspace)
             await asyncio.to_thread(_prepare, workspace, plan)
         except OSError as error:
             raise BackendError(f"{error.filename or workspace.root}: {error.strerror}") from error
@@ -117,12 +118,12 @@ class LocalBackend(Backend):
                 await self.submit(job)
         except supervisor.AlreadyClaimedError:
             self._attach(job, workspace)
-        except (BackendError, OSError) as error:
+        except (JobError, OSError) as error:
             self.report(job.id, BackendUpdate(phase=ExecutionPhase.ERROR, error=ErrorSummary(str(error))))
 
     async def _launch(self, job: Job, workspace: Workspace) -> None:
         """Start a job's supervisor: from a preloaded process, or as a new one."""
-        preload = self._planner(job).preload(job) if self.zygotes else None
+        preload = await look_at_files(self._planner(job).preload, job) if self.zygotes else None
         if self.zygotes and preload and await self.zygotes.launch(preload, workspace.root):
             return
         process = await asyncio.create_subprocess_exec(
@@ -164,15 +165,14 @@ class LocalBackend(Backend):
 
     def _ending(self, job: Job, workspace: Workspace, source: ProgressSource) -> BackendUpdate:
         """Read from the workspace how a job ended; runs in a thread."""
-        progress = source.read()
         status = workspace.read_json("status.json")
         if status is None:
             # A supervisor writes before it ends; so it was killed. Its child
             # dies with it, but not what that child may have started.
-            kill_group(workspace.read_json("group.json"))
+            kill_session(workspace.read_json("supervisor.json"))
         try:
             ending = self._planner(job).ending(job, workspace, status)
-            return dataclasses.replace(ending, progress=progress)
+            return dataclasses.replace(ending, progress=source.read())
         except Exception as error:
             self.log.exception(f"Job {job.id}: its ending could not be read")
             words = f"its results could not be read: {error}"
@@ -180,11 +180,14 @@ class LocalBackend(Backend):
 
     async def _follow_logs(self) -> None:
         """Report the progress that running jobs write into their logs."""
+        shown: dict[str, Progress] = {}
         while True:
             await asyncio.sleep(PROGRESS_INTERVAL)
             seen = await asyncio.to_thread(_read_all, dict(self._sources))
             for job_id, progress in seen.items():
-                self.report(job_id, BackendUpdate(progress=progress))
+                if progress != shown.get(job_id):
+                    self.report(job_id, BackendUpdate(progress=progress))
+            shown = seen
 
     def _planner(self, job: Job) -> Planner:
         kind = job.spec["kind"]

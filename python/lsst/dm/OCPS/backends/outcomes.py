@@ -95,11 +95,10 @@ class PipetaskOutcome:
                 failures.append(
                     (label, report.get("dataId") or {}, error.get("className", ""), error.get("message", ""))
                 )
-        done = status["exit_code"] == 0 and status["step"] == 1
         return cls(
             exit_code=status["exit_code"],
             step=status["step"],
-            cancelled=status["cancelled"] and not done,
+            cancelled=status["cancelled"],
             tasks={label: dict(counts) for label, counts in tasks.items()},
             failures=tuple(failures),
         )
@@ -148,8 +147,9 @@ def _small_dict(path: Path) -> Any:
         if path.suffix not in (".yaml", ".json") or path.stat().st_size > MAX_METRIC_SIZE:
             return None
         values = yaml.safe_load(path.read_text())
-        # Through JSON, which is how it goes out: no dates, no tuples as keys.
-        return json.loads(json.dumps(values, default=str))
+        # Through JSON, which is how it goes out: no dates, no tuples as keys,
+        # and null for what JSON has no number for.
+        return json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return None
 

@@ -65,7 +65,10 @@ def check_exists(pipeline: str, environment: Environment) -> None:
         # Its variables are made by commands that have not run.
         return
     address = os.path.expanduser(environment.expand(pipeline.partition("#")[0]))
-    scheme = urlsplit(address).scheme
+    try:
+        scheme = urlsplit(address).scheme
+    except ValueError as error:
+        raise RequestError(f"pipeline {pipeline!r}: {error}") from None
     if scheme == "resource":
         # Only the environment's own interpreter knows its packages.
         return

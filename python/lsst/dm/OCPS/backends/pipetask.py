@@ -10,7 +10,9 @@ __all__ = ["ButlerConfig", "PipetaskDefinition", "PipetaskPlanner"]
 
 import asyncio
 import json
+import os
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from ..jobs.parameters import Parameter, check_parameters
 from ..jobs.workspace import Workspace
 from . import butler_check
 from .environments import Environments
+from .files import look_at_files
 from .outcomes import PipetaskOutcome, explain
 from .pipeline_uri import check_allowed, check_exists
 from .pipetask_log import ProgressReader
@@ -34,7 +37,7 @@ from .zygote_client import Preload, ZygotePool
 SUMMARY_NAME = "summary.json"
 """Where in the workspace pipetask writes its summary."""
 
-CHECK_TIMEOUT = 60.0
+CHECK_TIMEOUT = 25.0
 """How long (s) the Butler may take to answer at ``start`` and ``enable``."""
 
 
@@ -111,9 +114,7 @@ class PipetaskDefinition(JobDefinition):
         if "\0" in values["data_query"]:
             raise RequestError("data_query contains a NUL character")
         if self.local:
-            environment = self.environments.get(values["version"].strip())
-            # A network file system may take its time.
-            await asyncio.to_thread(check_exists, pipeline, environment)
+            await look_at_files(self._check_files, values["version"].strip(), pipeline)
         inputs = [*split_list(self.data.input_collection), *options.inputs]
         return {
             "kind": "pipetask",
@@ -131,6 +132,9 @@ class PipetaskDefinition(JobDefinition):
             "output": f"u/ocps/{job_id}",
             "run": f"u/ocps/{job_id}/run",
         }
+
+    def _check_files(self, version: str, pipeline: str) -> None:
+        check_exists(pipeline, self.environments.get(version))
 
 
 class PipetaskPlanner:
@@ -172,10 +176,11 @@ class PipetaskPlanner:
         BackendError
             If they could not, with the reason.
         """
-        await asyncio.to_thread(self.environments.check)
+        await look_at_files(self.environments.check)
         if not self.data.butler:
             raise BackendError("the configuration names no butler")
-        if not urlsplit(self.data.butler).scheme and not Path(self.data.butler).exists():
+        local = not urlsplit(self.data.butler).scheme
+        if local and not await look_at_files(Path(self.data.butler).exists):
             raise BackendError(f"butler {self.data.butler}: there is no such directory")
         problem = await self._check_preloaded()
         if problem is None:
@@ -201,11 +206,14 @@ class PipetaskPlanner:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
             env=environment.variables(),
+            start_new_session=True,
         )
         try:
             answer, _ = await asyncio.wait_for(process.communicate(), CHECK_TIMEOUT)
         except TimeoutError:
-            process.kill()
+            # A set-up command may have started others.
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
             raise BackendError(
                 f"butler {self.data.butler} did not answer within {CHECK_TIMEOUT:g} s"
             ) from None

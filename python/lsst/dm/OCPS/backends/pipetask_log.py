@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = ["ProgressReader"]
 
 import re
+import threading
 from pathlib import Path
 
 from ..jobs.model import Progress
@@ -34,10 +35,15 @@ class ProgressReader:
         self._offset = 0
         self._rest = b""
         self._progress = Progress()
+        self._lock = threading.Lock()
 
-    def read(self) -> Progress | None:
-        """Return the progress if it has changed, else `None`."""
-        before = self._progress
+    def read(self) -> Progress:
+        """Return how far the job is; may be called from several threads."""
+        with self._lock:
+            self._read_on()
+            return self._progress
+
+    def _read_on(self) -> None:
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
@@ -45,8 +51,8 @@ class ProgressReader:
                     self._offset += len(chunk)
                     self._take(chunk)
         except OSError:
-            return None
-        return None if self._progress == before else self._progress
+            # There is none yet, or none any more.
+            return
 
     def _take(self, chunk: bytes) -> None:
         lines = (self._rest + chunk).split(b"\n")

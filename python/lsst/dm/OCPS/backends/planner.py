@@ -21,7 +21,7 @@ class ProgressSource(Protocol):
     """Tells how far one job is."""
 
     def read(self) -> Progress | None:
-        """Return the progress if it has changed, else `None`; may read files."""
+        """Return the progress, `None` if nothing says; may read files, in any thread."""
 
 
 class Planner(Protocol):

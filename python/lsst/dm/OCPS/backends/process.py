@@ -28,10 +28,13 @@ class SupervisorHandle:
     ----------
     fd : `int`
         Descriptor of the process (``pidfd``).
+    pid : `int`
+        Its number.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, pid: int) -> None:
         self._fd = fd
+        self.pid = pid
 
     @classmethod
     def find(cls, claim: Mapping[str, Any] | None) -> SupervisorHandle | None:
@@ -56,7 +59,7 @@ class SupervisorHandle:
         if identity(claim["pid"]) != claim:
             os.close(fd)
             return None
-        return cls(fd)
+        return cls(fd, claim["pid"])
 
     async def ended(self) -> None:
         """Wait for its end."""
@@ -67,6 +70,10 @@ class SupervisorHandle:
             await done.wait()
         finally:
             loop.remove_reader(self._fd)
+        if os.getpid() == 1:
+            # In a container without an init of its own, orphans are ours to bury.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 (it does not wait)
 
     def terminate(self) -> None:
         """Tell it to stop its job."""
@@ -80,8 +87,22 @@ class SupervisorHandle:
             self._fd = -1
 
 
-def kill_group(claim: Mapping[str, Any] | None) -> None:
-    """Kill the process group that ``group.json`` names, if it is still that one."""
-    if claim and identity(claim["pid"]) == claim:
-        with contextlib.suppress(OSError):
-            os.killpg(claim["pid"], signal.SIGKILL)
+def kill_session(claim: Mapping[str, Any] | None) -> None:
+    """Kill what a supervisor left when it was killed itself.
+
+    Its job, and all that this started, are in the supervisor's session. The
+    session's own process ended at once, so if there is one of that number,
+    it is another session.
+
+    Parameters
+    ----------
+    claim : `~collections.abc.Mapping` or `None`
+        What ``supervisor.json`` says.
+    """
+    if not claim or identity(claim["session"]):
+        return
+    for name in os.listdir("/proc"):
+        found = identity(int(name)) if name.isdigit() else None
+        if found and all(found[key] == claim[key] for key in ("session", "boot")):
+            with contextlib.suppress(OSError):
+                os.kill(found["pid"], signal.SIGKILL)

@@ -20,13 +20,15 @@ Files in the workspace:
     wraps a program of the environment: the program's own command line),
     ``environment``, ``cwd``, ``log``, ``limits``, ``kill_grace`` (s).
 ``supervisor.json``
-    Written once, by the supervisor that has the job: ``pid``, ``start`` (the
-    kernel's start time of that process), ``boot`` (id of the machine's boot).
+    Written once, by the supervisor that has the job: ``pid``, ``session``,
+    ``start`` (the kernel's start time of that process), ``boot`` (id of the
+    machine's boot).
 ``group.json``
     ``pid`` of the process group of the step that runs.
 ``status.json``
-    Written at the end: ``exit_code`` (negative for a signal) and ``step``,
-    the index of the last step; ``cancelled``; ``max_rss`` (bytes).
+    Written at the end: ``exit_code`` (negative for a signal, null if no step
+    ran) and ``step``, the index of the last one; ``cancelled``, whether it
+    was stopped before all was done; ``max_rss`` (bytes); ``cpu`` (s).
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def identity(pid: int) -> dict[str, Any] | None:
     Returns
     -------
     identity : `dict` or `None`
-        ``pid``, ``start`` and ``boot``; `None` if there is no such process.
+        ``pid``, ``session``, ``start`` and ``boot``; `None` if there is no such process.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
@@ -70,7 +72,7 @@ def identity(pid: int) -> dict[str, Any] | None:
     fields = stat.rpartition(")")[2].split()
     if fields[0] in "ZX":
         return None
-    return {"pid": pid, "start": int(fields[19]), "boot": boot}
+    return {"pid": pid, "session": int(fields[3]), "start": int(fields[19]), "boot": boot}
 
 
 def write_json(path: Path, value: Any, *, once: bool = False) -> None:
@@ -187,6 +189,7 @@ class Supervisor:
         self.plan = plan
         self.run = run
         self.cancelled = False
+        self.interrupted = False
         self.child = 0
 
     def claim(self) -> None:
@@ -202,18 +205,22 @@ class Supervisor:
 
     def supervise(self) -> None:
         """Run the steps to their end and write down how they ended."""
-        last, status = 0, 0
-        for number, step in enumerate(self.plan["steps"]):
-            if self.cancelled:
+        last, status = 0, None
+        steps = self.plan["steps"]
+        for number, step in enumerate(steps):
+            ended = self._run_step(step)
+            if ended is None:
                 break
-            last, status = number, self._run_step(step)
+            last, status = number, ended
             if status != 0:
                 break
+        all_done = status == 0 and last == len(steps) - 1
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         ending = {
-            "exit_code": os.waitstatus_to_exitcode(status),
+            "exit_code": None if status is None else os.waitstatus_to_exitcode(status),
             "step": last,
-            "cancelled": self.cancelled,
+            # Told to stop when all had been done, it has not been stopped.
+            "cancelled": self.cancelled and (self.interrupted or not all_done),
             "max_rss": usage.ru_maxrss * 1024,
             "cpu": round(usage.ru_utime + usage.ru_stime, 3),
         }
@@ -222,13 +229,18 @@ class Supervisor:
                 write_json(self.workspace / "status.json", ending)
                 return
             except OSError:
+                if not self.workspace.exists():
+                    # The job has been deleted.
+                    return
                 # A full disk: the end of the job must not get lost with it.
                 time.sleep(1)
 
-    def _run_step(self, step: dict[str, Any]) -> int:
-        """Run one step; return its wait status."""
+    def _run_step(self, step: dict[str, Any]) -> int | None:
+        """Run one step; return its wait status, `None` if it is not to run any more."""
         # No signal may come between the fork and the note of whom it made.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if self.cancelled:
+            return None
         self.child = os.fork()
         if self.child == 0:
             self._become(step)
@@ -272,6 +284,7 @@ class Supervisor:
     def _on_terminate(self, *_: object) -> None:
         self.cancelled = True
         if self.child:
+            self.interrupted = self.interrupted or not _has_ended(self.child)
             _kill_group(self.child, signal.SIGTERM)
             signal.alarm(max(1, round(self.plan.get("kill_grace", 3))))
 
@@ -313,6 +326,13 @@ def set_limits(limits: dict[str, Any]) -> None:
             resource.setrlimit(kind, (value, value))
     if limits.get("nice"):
         os.nice(limits["nice"])
+
+
+def _has_ended(child: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _kill_group(group: int, number: int) -> None:

@@ -73,6 +73,9 @@ class Archivist:
                     delay = min(delay, max(LEAST_INTERVAL, (due - now()).total_seconds()))
             except StoreError as error:
                 self._log.error(f"Could not look for jobs to archive: {error}")
+            except Exception:
+                # Whatever it was: without this task no file would ever go.
+                self._log.exception("Could not archive; trying again")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), delay)
             self._look.clear()

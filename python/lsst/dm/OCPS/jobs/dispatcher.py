@@ -148,7 +148,7 @@ class Dispatcher:
 
     def dispatch(self, lane: Lane) -> None:
         """Start as many jobs as there are free workers."""
-        while len(lane.running) < lane.limits.max_workers:
+        while self._busy(lane) < lane.limits.max_workers:
             job_id = lane.queue.pop()
             if job_id is None:
                 return
@@ -159,6 +159,10 @@ class Dispatcher:
 
     def _started(self, job_id: str, _: asyncio.Task[Any]) -> None:
         self._starting.pop(job_id, None)
+
+    def _busy(self, lane: Lane) -> int:
+        """Return how many jobs run on backends like this one, of all configurations."""
+        return sum(len(other.running) for other in self.lanes.values() if other.kind == lane.kind)
 
     async def _start(self, lane: Lane, job_id: str) -> None:
         def give(job: Job) -> dict[str, Any] | None:
@@ -172,6 +176,12 @@ class Dispatcher:
             return
         try:
             await lane.backend.submit(job)
+            found = await self.ledger.get(job_id)
+            if found.terminal:
+                # It was given up while it was being started.
+                await lane.backend.cancel(found)
+        except UnknownJobError:
+            await lane.backend.cancel(job)
         except Exception as error:
             if not isinstance(error, JobError):
                 self.log.exception(f"Job {job_id}: the backend failed")
@@ -237,7 +247,9 @@ class Dispatcher:
             lane.running.discard(job.id)
             for dependent in self._dependents.pop(job.id, ()):
                 self.spawn(self._reconsider(dependent))
-            self.dispatch(lane)
+            for other in self.lanes.values():
+                if other.kind == lane.kind:
+                    self.dispatch(other)
 
     def _set_timers(self, old: Job | None, job: Job) -> None:
         """Set the timers that go with a job's phase; clear the others."""

@@ -22,6 +22,10 @@ from pathlib import Path
 KEY_NAME = "event.key"
 
 
+KEY_SIZE = 32
+"""Length of the secret (bytes)."""
+
+
 @dataclass(frozen=True)
 class EventKey:
     """The secret from which the jobs' tokens are made.
@@ -39,12 +43,16 @@ class EventKey:
         """Return the secret of a work directory, making one where there is none."""
         path = work_dir / KEY_NAME
         try:
-            return cls(path.read_bytes())
+            key = path.read_bytes()
         except FileNotFoundError:
-            pass
-        key = secrets.token_bytes(32)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(key)
+            key = b""
+        # One that a crash cut short could be guessed.
+        if len(key) < KEY_SIZE:
+            key = secrets.token_bytes(KEY_SIZE)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(key)
+            temporary.replace(path)
         return cls(key)
 
     def token(self, job_id: str) -> str:

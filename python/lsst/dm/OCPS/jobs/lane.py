@@ -109,6 +109,11 @@ class Lane:
     def __post_init__(self) -> None:
         self.queue = JobQueue(self.limits.newest_first)
 
+    @property
+    def kind(self) -> str:
+        """What kind of backend it is: its key without what tells configurations apart."""
+        return self.key.partition("-")[0]
+
     def definition(self, name: str) -> JobDefinition:
         """Return a definition.
 
@@ -137,9 +142,6 @@ class Lane:
             If there is none.
         """
         limits = self.limits
-        if limits.mode == "sync" and (self.waiting or self.running):
-            busy = next(iter(self.running or self.waiting))
-            raise QueueFullError(f"One job at a time (mode sync), and job {busy} has not ended yet")
         # A job that a free worker takes at once does not wait.
         free = max(0, limits.max_workers - len(self.running))
         if len(self.waiting) >= limits.max_queued + free:

@@ -109,9 +109,22 @@ class Ledger:
                 return old
             new = self._changed(old, fields)
             if not await self.store.replace(old, new):
-                raise StoreError(f"Job {job_id} was changed in the store by another process")
+                await self._refresh(old)
+                raise StoreError(f"Job {job_id} was changed in the store behind OCPS's back")
             self._show(old, new)
             return new
+
+    async def _refresh(self, old: Job) -> None:
+        """Take over what the store has of a job.
+
+        A connection that broke in the middle of a commit leaves open whether
+        the change is there; here one sees that it was.
+        """
+        found = await self.store.get(old.id)
+        if found is None:
+            self.live.pop(old.id, None)
+            raise UnknownJobError(old.id)
+        self._show(old, found)
 
     async def wait(self, job_id: str, timeout: float | None, done: Callable[[Job], bool]) -> Job:
         """Wait until ``done`` says so of a job, at most ``timeout`` (s); return it as it is then."""

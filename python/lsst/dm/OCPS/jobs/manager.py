@@ -20,9 +20,19 @@ from .backend import Backend, BackendUpdate
 from .changes import Subscription
 from .definitions import JobDefinition
 from .dispatcher import Dispatcher
-from .errors import BackendError, RequestError, TransitionError, UnknownJobError
+from .errors import BackendError, QueueFullError, RequestError, TransitionError, UnknownJobError
 from .lane import Lane, Limits
-from .model import ACTIVE, TERMINAL, ExecutionPhase, Job, JobRequest, Progress, check_job_id, now
+from .model import (
+    ACTIVE,
+    TERMINAL,
+    ErrorSummary,
+    ExecutionPhase,
+    Job,
+    JobRequest,
+    Progress,
+    check_job_id,
+    now,
+)
 from .outcome import apply_update
 from .store import JobQuery, JobStore
 from .workspace import Workspaces
@@ -59,7 +69,6 @@ class JobManager:
     async def open(self) -> None:
         """Read what the store has; `use` then takes up each backend's jobs."""
         await self._ledger.open()
-        self._dispatcher.spawn(self._archivist.run())
 
     async def close(self) -> None:
         """Let go of everything; running jobs run on."""
@@ -92,6 +101,9 @@ class JobManager:
         else:
             # Their files may have changed; jobs that were accepted keep what these made of them.
             lane.definitions = definitions
+        if self._current is None:
+            # Not before: it needs to know how many jobs are kept.
+            self._dispatcher.spawn(self._archivist.run())
         self._current = lane
 
     @property
@@ -115,6 +127,16 @@ class JobManager:
     def live(self) -> list[Job]:
         """Return all jobs that have their end before them."""
         return list(self._ledger.live.values())
+
+    async def give_up(self, key: str, reason: str) -> None:
+        """End all jobs of a backend that is not there any more as ERROR.
+
+        Jobs that are PENDING wait for nobody and stay.
+        """
+        end: dict[str, Any] = {"phase": Phase.ERROR, "error": ErrorSummary(reason)}
+        for job in self.live():
+            if job.backend == key and job.phase != Phase.PENDING:
+                await self._ledger.change(job.id, lambda _: end)
 
     # What callers do
 
@@ -441,6 +463,11 @@ class JobManager:
     @contextlib.contextmanager
     def _place(self, lane: Lane, job_id: str) -> Any:
         """Take a place in the queue; give it back if the job is not stored."""
+        if lane.limits.mode == "sync":
+            # Jobs of former configurations count too.
+            for other in self.lanes.values():
+                if busy := next(iter(other.running or other.waiting), ""):
+                    raise QueueFullError(f"One job at a time (mode sync), and job {busy} has not ended yet")
         lane.reserve(job_id)
         try:
             yield

@@ -302,7 +302,7 @@ class JobStore:
             batch, self._waiting = self._waiting, []
             try:
                 await self._transaction(batch)
-            except StoreError as error:
+            except Exception as error:
                 if len(batch) == 1:
                     _settle(batch[0][1], error)
                     continue
@@ -310,7 +310,7 @@ class JobStore:
                 for item in batch:
                     try:
                         await self._transaction([item])
-                    except StoreError as own_error:
+                    except Exception as own_error:
                         _settle(item[1], own_error)
 
     async def _transaction(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> None:
@@ -344,7 +344,7 @@ def _explained(what: str) -> Any:
     """Turn what a database says into a `StoreError`."""
     try:
         yield
-    except (sa.exc.SQLAlchemyError, OSError) as error:
+    except (sa.exc.SQLAlchemyError, OSError, ValueError, OverflowError) as error:
         reason = getattr(error, "orig", None) or error
         raise StoreError(f"The job store could not be {what}: {reason}") from error
 

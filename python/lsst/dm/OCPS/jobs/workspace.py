@@ -80,9 +80,12 @@ class Workspace:
             return None
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write the JSON file ``name``, whole or not at all."""
+        """Write the JSON file ``name``, whole or not at all, for this user alone.
+
+        A plan has a job's environment, and with it what a site keeps secret.
+        """
         temporary = self.root / f".{name}.{os.getpid()}"
-        with temporary.open("w") as file:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             json.dump(value, file)
             file.flush()
             os.fsync(file.fileno())
