@@ -1,0 +1,69 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""Servers for clients: ours, ours behind a proxy, and a stand-in for another."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest_asyncio
+from lsst.dm.OCPS.client import Client
+
+from tests.client.proxy import Proxy
+from tests.client.uws11 import Uws11
+from tests.http.conftest import Served, served, start
+
+__all__ = ["served", "start"]
+
+OCPS = str(Path(sys.executable).parent / "ocps")
+
+
+@pytest_asyncio.fixture
+async def client(served: Served) -> AsyncIterator[Client]:
+    """A client of our own server."""
+    async with Client(served.root, poll_interval=0.1) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def proxy(served: Served) -> AsyncIterator[Proxy]:
+    """A proxy before our own server."""
+    proxy = await Proxy(served.root).start()
+    yield proxy
+    await proxy.stop()
+
+
+@pytest_asyncio.fixture
+async def other() -> AsyncIterator[Uws11]:
+    """A stand-in for another UWS server."""
+    server = await Uws11().start()
+    yield server
+    await server.stop()
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Return the environment of a user who has nothing configured."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OCPS", "XDG"))}
+    return {**kept, "HOME": str(home), "XDG_CONFIG_HOME": str(home / "config"), **more}
+
+
+async def ocps(home: Path, *arguments: str, **variables: str) -> tuple[int, str, str]:
+    """Run the command; return exit code and what it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        OCPS,
+        *arguments,
+        env=environment(home, **variables),
+        cwd=home,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode is not None
+    assert "Traceback" not in err.decode(), err.decode()
+    return process.returncode, out.decode(), err.decode()
