@@ -110,7 +110,7 @@ async def test_a_redis_that_does_not_answer_is_refused_in_time(monkeypatch):
     monkeypatch.setenv("REDIS_PORT", str(listener.sockets[0].getsockname()[1]))
     monkeypatch.delenv("REDIS_PASSWORD", raising=False)
     monkeypatch.setattr(rapid_analysis, "TIMEOUT", 0.5)
-    with pytest.raises(BackendError, match="did not answer within 0.5 s"):
+    with pytest.raises(BackendError, match=r"did not answer within 0\.5 s"):
         await rapid_analysis.RapidAnalysis().push('{"KEY": "value"}')
     assert b"".join(received).count(b"LPUSH") <= 1
     listener.close()
