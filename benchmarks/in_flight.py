@@ -4,8 +4,9 @@
 # License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
 """Jobs in flight at a UWS server: how the CSC bears hundreds of them.
 
-A stand-in for the server, the CSC and this remote are a process each. Jobs
-are commanded, run for a while, and end one after the other.
+A stand-in for the server (``--dialect ours``: an OCPS whose jobs only last,
+behind a proxy), the CSC and this remote are a process each. Jobs are
+commanded, run for a while, and end one after the other.
 
 ``requests_per_s`` and ``cpu_fraction`` (of one core) are those of the CSC
 while all jobs run (``in_flight`` is how many at the end of that time). The
@@ -20,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import statistics
 import sys
 import tempfile
@@ -36,7 +38,8 @@ from lsst.ts import salobj
 
 from .common import Heartbeats, cpu_seconds, parser, percentile, report
 
-STANDIN = Path(__file__).resolve().parents[1] / "tests" / "uws" / "standin.py"
+ROOT = Path(__file__).resolve().parents[1]
+STANDIN = ROOT / "tests" / "uws" / "standin.py"
 
 COMMANDS_AT_A_TIME = 10
 """How many commands wait for their first answer at a time: as many as ScriptQueues would send."""
@@ -57,16 +60,20 @@ class Measured(Script):
 @asynccontextmanager
 async def stand_in(options: argparse.Namespace, duration: float) -> AsyncIterator[str]:
     """Run a stand-in; give its address."""
-    arguments = ["--queued", "1", "--duration", str(duration), "--spread", str(options.window)]
+    arguments = ["--duration", str(duration), "--spread", str(options.window)]
     arguments += ["--delay", str(options.server_delay)]
+    if options.dialect == "ours":
+        command = ["-m", "benchmarks.own_server", *arguments, "--cut", str(options.cut)]
+    else:
+        command = [str(STANDIN), *arguments, "--queued", "1"]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(STANDIN), *arguments, stdout=asyncio.subprocess.PIPE
+        sys.executable, *command, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
     try:
         assert process.stdout is not None
         yield yaml.safe_load(await process.stdout.readline())["url"]
     finally:
-        process.kill()
+        process.send_signal(signal.SIGINT)
         await process.wait()
 
 
@@ -149,6 +156,8 @@ async def measure(options: argparse.Namespace, folder: Path, url: str) -> dict[s
         "jobs": options.jobs,
         "poll_interval_s": options.poll_interval,
         "server_delay_s": options.server_delay,
+        "dialect": options.dialect,
+        "cut_s": options.cut,
     }
 
 
@@ -156,8 +165,9 @@ async def main() -> None:
     """Run as the command line says."""
     arguments = parser(__doc__)
     arguments.add_argument("--jobs", type=int, default=500, help="jobs in flight")
-    arguments.add_argument("--dialect", choices=["rubin"], default="rubin", help="what the server speaks")
+    arguments.add_argument("--dialect", choices=["rubin", "ours"], default="rubin", help="what the server is")
     arguments.add_argument("--server-delay", type=float, default=0.0, help="how long each answer takes (s)")
+    arguments.add_argument("--cut", type=float, default=0.0, help="cut the change stream so often (s); ours")
     arguments.add_argument("--poll-interval", type=float, default=1.0, help="how often to ask (s)")
     arguments.add_argument("--window", type=float, default=20.0, help="how long all run, then end (s)")
     arguments.add_argument("--log", default="", help="file for the log of the CSC")

@@ -113,9 +113,8 @@ class Proxy:
             self.streams += 1
             self._open.append(request)
             self._news.set()
-        timer = (
-            asyncio.get_running_loop().call_later(self.cut, _abort, request) if stream and self.cut else None
-        )
+        cut = self.cut if stream and self.cut else 1e6
+        timer = asyncio.get_running_loop().call_later(cut, _abort, request)
         try:
             async for part in answer.content.iter_any():
                 await response.write(part)

@@ -207,7 +207,7 @@ class UwsLink:
         try:
             async with self._open_session().request(
                 method,
-                f"{self._base}/{path}" if path else self._base,
+                str(self._base) + ("/" if path and path[0] != "?" else "") + path,
                 json=json,
                 data=form,
                 headers=headers,

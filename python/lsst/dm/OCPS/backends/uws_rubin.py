@@ -179,15 +179,15 @@ def server_info(found: ServerJob, url: str) -> dict[str, Any]:
 def _results(items: Sequence[Any], base: str) -> tuple[Result, ...]:
     """Return results with absolute addresses.
 
-    What a server of today gives as ``uri`` is a path on its own disk; the
-    file itself is had under the number.
+    What a server gives as ``uri`` may be a path on its own disk; the file
+    itself is had under the number.
     """
     found: dict[str, Result] = {}
     for position, item in enumerate(items):
         if not isinstance(item, dict) or not isinstance(item.get("uri"), str):
             continue
         path, number = item["uri"], item.get("id")
-        absolute = bool(urlsplit(path).scheme)
+        absolute = urlsplit(path).scheme not in ("", "file")
         address = path if absolute else f"{base}/{number if isinstance(number, int) else position}"
         name = _name(path) or str(position)
         if name in found:

@@ -107,8 +107,10 @@ class UwsServer:
         try:
             found = await ask(self.rubin)
         except (RefusedError, NotFoundError):
-            # What it does not understand it has not done either.
-            if self.dialect != Dialect.UNKNOWN or not await self._speaks_xml():
+            # What it does not understand it has not done either. Others may have found out meanwhile.
+            if self.dialect == Dialect.UNKNOWN and not await self._speaks_xml():
+                raise
+            if self.dialect not in (Dialect.UNKNOWN, Dialect.XML):
                 raise
             self._decide(Dialect.XML)
             return await ask(self.xml)

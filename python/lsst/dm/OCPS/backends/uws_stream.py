@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import random
+from contextlib import suppress
 
 from ..client.sse import ServerEvent
 from .uws_link import NotFoundError, ServerError
@@ -62,7 +63,8 @@ class StreamWatcher:
         self._poller = poller
         self._interval = interval
         self._last = ""
-        self._opened = asyncio.Event()
+        self._look_now = asyncio.Event()
+        self._flows = False
 
     async def watch(self) -> None:
         """Follow all jobs, until the server turns out to be no OCPS any more."""
@@ -77,14 +79,12 @@ class StreamWatcher:
         loop = asyncio.get_running_loop()
         failures = 0
         while self._server.dialect == Dialect.OURS:
-            begun, opened = loop.time(), False
-            trouble: ServerError | None = None
+            begun = loop.time()
             try:
                 async for event in self._server.rubin.events(self._last):
-                    if not opened:
-                        opened = True
-                        self._opened.set()
-                        self._table.link_back()
+                    if not self._flows:
+                        self._flows = True
+                        self._look_now.set()
                     self._last = event.id
                     if event.data:
                         self._take(event)
@@ -92,11 +92,12 @@ class StreamWatcher:
                 self._server.lose_stream()
                 return
             except ServerError as error:
-                trouble = error
+                self._log.debug(f"UWS server {self._server.url}: change stream: {error}")
             # A stream that was cut is no lost link, as long as it can be opened again.
-            if trouble and not opened:
-                self._table.link_lost(trouble)
-            failures = 0 if opened and loop.time() - begun > HEALTHY else failures + 1
+            if not self._flows:
+                self._look_now.set()
+            failures = 0 if self._flows and loop.time() - begun > HEALTHY else failures + 1
+            self._flows = False
             if failures:
                 pause = min(LONGEST_PAUSE, self._interval * 2 ** min(failures - 1, 6))
                 await asyncio.sleep(random.uniform(0.5, 1) * pause)
@@ -127,13 +128,17 @@ class StreamWatcher:
             self._table.miss(tracked, f"UWS server {self._server.url}: job {server_id} was deleted there")
 
     async def _look_forever(self) -> None:
-        """Look for all jobs after each opening of the stream, and now and then."""
+        """Look for all jobs when the stream has been opened, and often while there is none."""
         while True:
-            try:
-                await asyncio.wait_for(self._opened.wait(), RECONCILE)
-            except TimeoutError:
-                pass
-            self._opened.clear()
+            with suppress(TimeoutError):
+                # Behind a proxy that lets no stream through, this is all there is.
+                await asyncio.wait_for(self._look_now.wait(), RECONCILE if self._flows else self._interval)
+            self._look_now.clear()
             async for attempt in retrying(self._interval, on=ServerError):
                 with attempt:
-                    await self._poller.look()
+                    try:
+                        await self._poller.look()
+                    except ServerError as error:
+                        self._table.link_lost(error)
+                        raise
+            self._table.link_back()

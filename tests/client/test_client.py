@@ -1,0 +1,311 @@
+# This file is part of dm_OCPS.
+#
+# Developed for the Vera C. Rubin Observatory.
+# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+"""The Python client, against our server, ours behind a bad network, and a stand-in for another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lsst.dm.OCPS.client import (
+    BlockingClient,
+    Client,
+    ClientError,
+    RefusedError,
+    RemoteJob,
+    RemoteResult,
+    UnknownError,
+    UnreachableError,
+)
+from lsst.dm.OCPS.client.documents import DocumentError, parse_job, parse_list
+
+from tests.client.proxy import Proxy
+from tests.client.uws11 import Uws11, until
+from tests.http.conftest import Served
+
+
+async def test_a_job_from_its_submission_to_its_results(client: Client, tmp_path: Path) -> None:
+    job = await client.submit("sleep", {"duration": 0, "text": "grüß"}, run_id="mine")
+    job = await client.wait(job, 30)
+    assert (job.phase, job.run_id, job.definition) == ("COMPLETED", "mine", "sleep")
+    assert job.parameters["text"] == "grüß"
+    assert [result.id for result in job.results] == ["ocps.log", "result.txt"]
+    path = await client.download((await client.results(job))[1], tmp_path / "results")
+    assert path.read_text() == "grüß"
+    assert [entry.name for entry in path.parent.iterdir()] == ["result.txt"]
+    log = await client.read_log(job)
+    assert log.startswith(b"sleeping")
+    assert await client.read_log(job, 9) == log[9:]
+    assert await client.read_log(job, len(log)) == b""
+    assert (await client.get(job.id)).url == job.url
+    assert (await client.jobs("sleep"))[0].url == job.url
+    assert (await client.jobs(last=1, phases=["completed"]))[0].id == job.id
+
+
+async def test_a_job_that_fails_says_why(client: Client) -> None:
+    job = await client.wait(await client.submit("sleep", {"duration": 0, "fail": True}), 30)
+    assert job.phase == "ERROR"
+    assert "failing, as asked for" in job.error
+
+
+async def test_a_pending_job_is_held_released_and_aborted(client: Client) -> None:
+    job = await client.submit("sleep", {"duration": 60}, run=False)
+    assert job.phase == "PENDING"
+    assert (await client.hold(job)).phase == "HELD"
+    assert (await client.run(job)).phase in ("QUEUED", "EXECUTING")
+    assert (await client.abort(job)).phase == "ABORTED"
+    await client.delete(job)
+    with pytest.raises(UnknownError, match="No such job"):
+        await client.get(job)
+
+
+async def test_what_is_refused_is_said_in_the_words_of_the_server(client: Client) -> None:
+    with pytest.raises(RefusedError, match="duration: 'x' is not a number"):
+        await client.submit("sleep", {"duration": "x"})
+    with pytest.raises(UnknownError, match="No job list 'nap'; there are"):
+        await client.submit("nap")
+    for name in ("0" * 32, "", "../..", "a/b"):
+        with pytest.raises(UnknownError):
+            await client.get(name)
+
+
+async def test_definitions_say_what_may_be_given(client: Client) -> None:
+    (sleep,) = [entry for entry in await client.definitions() if entry["name"] == "sleep"]
+    assert [parameter["name"] for parameter in sleep["parameters"]] == ["duration", "text", "fail"]
+
+
+async def test_waiting_has_an_end(client: Client) -> None:
+    job = await client.submit("sleep", {"duration": 60})
+    with pytest.raises(TimeoutError):
+        await client.wait(job, 0.2)
+    with pytest.raises(TimeoutError):
+        await client.wait_all([job], 0.2)
+
+
+async def test_many_jobs_are_waited_for_with_one_stream(proxy: Proxy) -> None:
+    async with Client(proxy.url) as client:
+        jobs = [await client.submit("sleep", {"duration": 0.3}) for _ in range(20)]
+        ended = await client.wait_all(jobs, 60)
+    assert {job.phase for job in ended} == {"COMPLETED"}
+    assert proxy.streams == 1
+
+
+async def test_a_server_that_is_not_there(tmp_path: Path) -> None:
+    async with Client("http://127.0.0.1:1") as client:
+        with pytest.raises(UnreachableError, match="cannot be reached"):
+            await client.jobs()
+    with pytest.raises(ClientError, match="Expected the address"):
+        Client("ftp://user:secret@host")
+
+
+async def test_no_job_runs_twice_when_answers_are_lost(served: Served, proxy: Proxy) -> None:
+    async with Client(proxy.url) as client:
+        await client.server()
+        proxy.lose_answers = 1
+        first = await client.submit("sleep", {"duration": 0})
+        # The creation's answer comes, that of RUN does not.
+        job = await client.submit("sleep", {"duration": 0}, run=False)
+        proxy.lose_answers = 1
+        second = await client.run(job)
+        await client.wait_all([first, second], 30)
+        jobs = await client.jobs()
+    assert sorted(job.phase for job in jobs) == ["COMPLETED", "COMPLETED", "PENDING"]
+
+
+async def test_no_change_is_missed_through_cuts(served: Served, proxy: Proxy) -> None:
+    ended: set[str] = set()
+    async with Client(proxy.url) as client:
+
+        async def read() -> None:
+            async for job in client.changes(["sleep"]):
+                if job and job.ended:
+                    ended.add(job.id)
+
+        reader = asyncio.create_task(read())
+        await proxy.opened(1)
+        jobs = set()
+        for number in range(6):
+            jobs.add((await served.create(run=True, duration="0")).rpartition("/")[2])
+            proxy.cut_all()
+            await proxy.opened(number + 2)
+        await until(lambda: ended == jobs)
+        reader.cancel()
+
+
+async def test_changes_go_on_when_the_server_was_away(served: Served, proxy: Proxy) -> None:
+    async with Client(proxy.url) as client:
+        changes = client.changes()
+        assert await anext(changes) is None
+        proxy.away = True
+        proxy.cut_all()
+        before = proxy.counts["GET"]
+        await_next = asyncio.ensure_future(anext(changes))
+        await until(lambda: proxy.counts["GET"] > before)
+        url = await served.create()
+        proxy.away = False
+        # It looks anew, and the change that it missed comes too.
+        assert await asyncio.wait_for(await_next, 30) is None
+        job = await asyncio.wait_for(anext(changes), 30)
+        assert job is not None
+        assert url.endswith(job.id)
+        await changes.aclose()
+
+
+async def test_the_blocking_client_does_the_same(served: Served, tmp_path: Path) -> None:
+    def use() -> None:
+        with BlockingClient(served.root) as client:
+            changes = client.changes()
+            jobs = [client.submit("sleep", {"duration": 0, "text": "x"}) for _ in range(2)]
+            assert [job.phase for job in client.wait_all(jobs, 30)] == ["COMPLETED", "COMPLETED"]
+            assert client.wait(jobs[0]).ended
+            assert client.download(client.results(jobs[0])[1], tmp_path).read_text() == "x"
+            assert {job.id for job in client.jobs()} == {job.id for job in jobs}
+            assert client.definitions()
+            later = client.submit("sleep", run=False)
+            client.hold(later)
+            client.run(later)
+            client.abort(later)
+            client.delete(later)
+            changes.close()
+            with pytest.raises(UnknownError):
+                client.get(later)
+
+    await asyncio.to_thread(use)
+
+
+async def test_the_blocking_client_gives_changes(served: Served) -> None:
+    def use() -> list[str]:
+        with BlockingClient(served.root) as client:
+            seen = []
+            changes = client.changes(["sleep"])
+            for job in changes:
+                seen.append(job.phase)
+                if job.ended:
+                    changes.close()
+            return seen
+
+    reading = asyncio.create_task(asyncio.to_thread(use))
+    await until(lambda: served.manager._ledger.changes._subscriptions)
+    await served.create(run=True, duration="0")
+    assert (await asyncio.wait_for(reading, 30))[-1] == "COMPLETED"
+
+
+# Another server
+
+
+async def test_another_server_is_used_by_what_uws_says(other: Uws11, tmp_path: Path) -> None:
+    async with Client(other.url, poll_interval=0.05) as client:
+        assert not (await client.server()).ours
+        job = await client.submit("", {"QUERY": "x"}, run_id="mine")
+        assert other.jobs[job.id].form == {"QUERY": "x", "RUNID": "mine"}
+        waiting = asyncio.create_task(client.wait(job, 20))
+        await until(lambda: other.counts["wait"])
+        other.change("COMPLETED")
+        job = await waiting
+        assert (job.phase, job.run_id) == ("COMPLETED", "mine")
+        path = await client.download(job.results[0], tmp_path)
+        assert path.read_text() == "a table"
+        assert (await client.jobs())[0].url == job.url
+        assert await client.definitions() == []
+
+
+async def test_a_server_that_does_not_wait_is_asked_again(other: Uws11) -> None:
+    other.waits = False
+    async with Client(other.url, poll_interval=0.05) as client:
+        job = await client.submit()
+        waiting = asyncio.create_task(client.wait(job, 20))
+        await until(lambda: other.counts["get"] >= 4)
+        other.change("ERROR")
+        assert (await waiting).error == "it broke"
+
+
+async def test_changes_of_another_server(other: Uws11) -> None:
+    async with Client(other.url, poll_interval=0.02) as client:
+        changes = client.changes()
+        assert await anext(changes) is None
+        job = await client.submit()
+        seen = await asyncio.wait_for(anext(changes), 20)
+        assert seen is not None
+        assert seen.id == job.id
+        other.change("COMPLETED")
+        while not (seen and seen.ended):
+            seen = await asyncio.wait_for(anext(changes), 20)
+        assert seen.results
+        await changes.aclose()
+
+
+# Secrets and documents
+
+
+async def test_the_token_goes_to_no_other_server(served: Served, other: Uws11, tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+    original = other._result
+
+    async def result(request: Any) -> Any:
+        seen.append(dict(request.headers))
+        return await original(request)
+
+    other.change("COMPLETED", other.jobs.setdefault("x", _kept()))
+    await other._runner.cleanup()
+    other._result = result  # type: ignore[method-assign]
+    await other.start()
+    async with Client(served.root, token="very-secret") as client:
+        await client.download(RemoteResult("a", f"{other.url}/x/results/a"), tmp_path)
+        assert "very-secret" not in repr(vars(client))
+    assert seen
+    assert not any("very-secret" in value for headers in seen for value in headers.values())
+
+
+def _kept() -> Any:
+    from tests.client.uws11 import Kept
+
+    return Kept("x", {})
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "", "a\\..\\x"])
+async def test_no_result_is_saved_outside_its_folder(client: Client, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ClientError, match="cannot be saved"):
+        await client.download(RemoteResult(name, "http://127.0.0.1:1/"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"<html>Log in</html>",
+        b'<!DOCTYPE x [<!ENTITY a "b">]><job><jobId>1</jobId></job>',
+        b"<job><phase>EXECUTING</phase></job>",
+        b"{}",
+    ],
+)
+def test_what_is_no_job_is_said_so(text: bytes) -> None:
+    with pytest.raises(DocumentError, match="it answered with"):
+        parse_job(text, "http://host/async/1")
+
+
+def test_lists_are_read_with_and_without_namespaces_and_addresses() -> None:
+    plain = b'<jobs><jobref id="a"><phase>queued</phase></jobref></jobs>'
+    assert parse_list(plain, "http://host/async?LAST=1") == [
+        RemoteJob("a", "http://host/async/a", "QUEUED", definition="async")
+    ]
+
+
+def test_nothing_heavy_is_imported() -> None:
+    import subprocess
+    import sys
+
+    code = "import lsst.dm.OCPS.client, lsst.dm.OCPS.cli, sys; print(*{m.split('.')[0] for m in sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = {"pydantic", "sqlalchemy", "yaml", "jsonschema", "cyclonedds", "vo_models"}
+    assert not heavy & set(found.split())
+
+
+async def test_an_answer_comes_when_the_job_ends(client: Client) -> None:
+    job = await client.wait(await client.submit("sleep", {"duration": 0.2}), 30)
+    assert job.end_time is not None
+    assert time.time() - job.end_time.timestamp() < 1.0
