@@ -9,18 +9,17 @@ from __future__ import annotations
 __all__ = ["JobManager"]
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from datetime import timedelta
 from typing import Any
 
+from .acceptance import Acceptance
 from .archivist import Archivist
 from .backend import Backend, BackendUpdate
 from .changes import Subscription
 from .definitions import JobDefinition
 from .dispatcher import Dispatcher
-from .errors import BackendError, QueueFullError, RequestError, TransitionError, UnknownJobError
+from .errors import BackendError, TransitionError, UnknownJobError
 from .lane import Lane, Limits
 from .model import (
     ACTIVE,
@@ -31,7 +30,6 @@ from .model import (
     JobRequest,
     Progress,
     check_job_id,
-    now,
 )
 from .outcome import apply_update
 from .store import JobQuery, JobStore
@@ -63,6 +61,7 @@ class JobManager:
         self._archivist = Archivist(
             self._ledger, workspaces, self.abort, lambda: self.lane.limits.keep_jobs, self.log
         )
+        self._acceptance = Acceptance(self._dispatcher, self._archivist)
 
     # Opening and closing
 
@@ -161,11 +160,11 @@ class JobManager:
         definition = lane.definition(request.definition)
         definition.check(request, complete=True)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
-        await self._check_prerequisites(job_id, request.prerequisites)
+        await self._acceptance.check_prerequisites(job_id, request.prerequisites)
         spec = await definition.resolve(request, job_id)
-        job = self._new_job(lane, job_id, request, Phase.QUEUED, spec)
-        with self._place(lane, job_id):
-            job = await self._insert(job)
+        job = self._acceptance.new_job(lane, job_id, request, Phase.QUEUED, spec)
+        with self._acceptance.place(lane, job_id):
+            job = await self._acceptance.insert(job)
         await self._dispatcher.consider(job)
         return self._ledger.live.get(job_id, job)
 
@@ -179,8 +178,10 @@ class JobManager:
         definition = lane.definition(request.definition)
         definition.check(request, complete=False)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
-        await self._check_prerequisites(job_id, request.prerequisites)
-        return await self._insert(self._new_job(lane, job_id, request, Phase.PENDING, {}))
+        await self._acceptance.check_prerequisites(job_id, request.prerequisites)
+        return await self._acceptance.insert(
+            self._acceptance.new_job(lane, job_id, request, Phase.PENDING, {})
+        )
 
     async def run(self, job_id: str) -> Job:
         """Queue a job that is PENDING or HELD.
@@ -209,7 +210,7 @@ class JobManager:
                 raise TransitionError(f"Job {job_id} was changed by somebody else at the same time")
             return fields
 
-        with self._place(lane, job_id):
+        with self._acceptance.place(lane, job_id):
             job = await self._ledger.change(job_id, queue)
         await self._dispatcher.consider(job)
         return self._ledger.live.get(job_id, job)
@@ -418,59 +419,3 @@ class JobManager:
             )
             if job.deleted:
                 await self.store.delete(job_id)
-
-    # Accepting
-
-    def _new_job(
-        self, lane: Lane, job_id: str, request: JobRequest, phase: ExecutionPhase, spec: Mapping[str, Any]
-    ) -> Job:
-        time = now()
-        destruction = request.destruction or time + timedelta(seconds=lane.limits.retention)
-        job = Job(
-            id=job_id,
-            definition=request.definition,
-            phase=phase,
-            parameters=dict(request.parameters),
-            spec=spec,
-            backend=lane.key,
-            creation_time=time,
-            phase_time=time,
-            run_id=request.run_id,
-            owner=request.owner,
-            origin=request.origin,
-            priority=request.priority,
-            prerequisites=request.prerequisites,
-            execution_duration=lane.duration(request.definition, request.execution_duration),
-            destruction=lane.limits.check_destruction(destruction),
-        )
-        message = "" if phase == Phase.PENDING else self._dispatcher.obstacle(job)
-        return dataclasses.replace(job, message=message)
-
-    async def _insert(self, job: Job) -> Job:
-        job = await self._ledger.insert(job)
-        self._archivist.expect(job)
-        return job
-
-    async def _check_prerequisites(self, job_id: str, prerequisites: Collection[str]) -> None:
-        for other in prerequisites:
-            if other == job_id:
-                raise RequestError(f"prereq_jobs: job {job_id} cannot wait for itself")
-            try:
-                await self.get(other)
-            except (UnknownJobError, RequestError):
-                raise RequestError(f"prereq_jobs: no such job: {other!r}") from None
-
-    @contextlib.contextmanager
-    def _place(self, lane: Lane, job_id: str) -> Any:
-        """Take a place in the queue; give it back if the job is not stored."""
-        if lane.limits.mode == "sync":
-            # Jobs of former configurations count too.
-            for other in self.lanes.values():
-                if busy := next(iter(other.running or other.waiting), ""):
-                    raise QueueFullError(f"One job at a time (mode sync), and job {busy} has not ended yet")
-        lane.reserve(job_id)
-        try:
-            yield
-        except BaseException:
-            lane.waiting.discard(job_id)
-            raise
