@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
-__all__ = ["Heartbeats", "cpu_seconds", "parser", "percentile", "report"]
+__all__ = ["Heartbeats", "Measured", "cpu_seconds", "parser", "percentile", "report"]
 
 import argparse
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
+from lsst.dm.OCPS.testing import Script
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -69,3 +71,15 @@ class Heartbeats:
     def restart(self) -> None:
         """Forget the gaps so far."""
         self.max_gap = 0.0
+
+
+class Measured(Script):
+    """A script that notes when results come."""
+
+    def __init__(self, remote: Any) -> None:
+        super().__init__(remote)
+        self.arrived: dict[str, float] = {}
+
+    async def _heard_result(self, data: Any) -> None:
+        self.arrived.setdefault(data.job_id, time.time())
+        await super()._heard_result(data)

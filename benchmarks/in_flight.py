@@ -33,28 +33,16 @@ from typing import Any
 
 import aiohttp
 import yaml
-from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
+from lsst.dm.OCPS.testing import CscProcess, private_bus
 from lsst.ts import salobj
 
-from .common import Heartbeats, cpu_seconds, parser, percentile, report
+from .common import Heartbeats, Measured, cpu_seconds, parser, percentile, report
 
 ROOT = Path(__file__).resolve().parents[1]
 STANDIN = ROOT / "tests" / "uws" / "standin.py"
 
 COMMANDS_AT_A_TIME = 10
 """How many commands wait for their first answer at a time: as many as ScriptQueues would send."""
-
-
-class Measured(Script):
-    """A script that notes when results come."""
-
-    def __init__(self, remote: Any) -> None:
-        super().__init__(remote)
-        self.arrived: dict[str, float] = {}
-
-    async def _heard_result(self, data: Any) -> None:
-        self.arrived.setdefault(data.job_id, time.time())
-        await super()._heard_result(data)
 
 
 @asynccontextmanager

@@ -14,33 +14,20 @@ import asyncio
 import json
 import statistics
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
 from democam.make_repo import make_repo
-from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
+from lsst.dm.OCPS.testing import CscProcess, private_bus
 from lsst.ts import salobj
 
-from .common import parser, report
+from .common import Measured, parser, report
 
 COUNT = 50
 
 DEFINITION = {"definitions": [{"name": "clock", "kind": "command", "argv": ["date", "+%s.%N"]}]}
-
-
-class Measured(Script):
-    """A script that notes when results come."""
-
-    def __init__(self, remote: Any) -> None:
-        super().__init__(remote)
-        self.arrived: dict[str, float] = {}
-
-    async def _heard_result(self, data: Any) -> None:
-        self.arrived.setdefault(data.job_id, time.time())
-        await super()._heard_result(data)
 
 
 async def measure(folder: Path) -> dict[str, Any]:
