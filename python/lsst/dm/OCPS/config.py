@@ -180,7 +180,9 @@ class InstanceConfig(_Frozen):
     newest_first: bool = False
     prerequisite_policy: Literal["finished", "completed"] = "finished"
     execution_duration: int = 0
+    max_execution_duration: int = 0
     retention: float = 2592000.0
+    max_retention: float = 31536000.0
     keep_jobs: int = 100000
     abort_grace: float = 8.0
     unknown_grace: float = 3600.0
