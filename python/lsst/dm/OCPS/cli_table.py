@@ -66,7 +66,7 @@ def jobs_table(documents: Iterable[RemoteJob | Mapping[str, Any]], *, title: str
 
 
 def _bar(job: RemoteJob) -> Table | Text:
-    done, total = job.progress.done + job.progress.failed, job.progress.total
+    done, total = _done(job), job.progress.total
     if not total:
         return Text("")
     grid = Table.grid(padding=(0, 1))
@@ -97,33 +97,31 @@ class Throughput:
 
     def __init__(self, window: float = 60.0) -> None:
         self._window = window
-        self._begun = time.monotonic()
         self._ends: deque[float] = deque()
         self._quanta: deque[tuple[float, int]] = deque()
-        self._last: dict[str, int] = {}
 
     def note(self, job: RemoteJob, former: RemoteJob | None) -> None:
-        """Take note of a change of a job."""
+        """Take note of a change of a job; ``former`` is what it was before, if that was seen."""
+        if former is None or former.ended:
+            return
         now = time.monotonic()
-        done = job.progress.done + job.progress.failed
-        before = self._last.get(job.url, 0)
-        if done > before and former is not None:
-            self._quanta.append((now, done - before))
-        self._last[job.url] = done
+        if (done := _done(job) - _done(former)) > 0:
+            self._quanta.append((now, done))
         if job.ended:
-            del self._last[job.url]
-            if former is not None and not former.ended:
-                self._ends.append(now)
+            self._ends.append(now)
 
     def words(self) -> str:
-        """Return how many jobs and quanta ended in a minute."""
-        now = time.monotonic()
-        while self._ends and self._ends[0] < now - self._window:
+        """Return how many jobs ended, and quanta, in the last minute."""
+        begin = time.monotonic() - self._window
+        while self._ends and self._ends[0] < begin:
             self._ends.popleft()
-        while self._quanta and self._quanta[0][0] < now - self._window:
+        while self._quanta and self._quanta[0][0] < begin:
             self._quanta.popleft()
-        minutes = max(1.0, min(self._window, now - self._begun)) / 60
-        words = f"{len(self._ends) / minutes:.1f} jobs/min"
+        words = f"{len(self._ends) * 60 / self._window:g} jobs/min"
         if self._quanta:
-            words += f", {sum(count for _, count in self._quanta) / minutes:.1f} quanta/min"
+            words += f", {sum(count for _, count in self._quanta) * 60 / self._window:g} quanta/min"
         return words
+
+
+def _done(job: RemoteJob) -> int:
+    return job.progress.done + job.progress.failed
