@@ -14,14 +14,18 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
 from democam.make_repo import make_repo
 from lsst.dm.OCPS.backends.pipetask_log import ProgressReader
+from lsst.dm.OCPS.cli_table import jobs_table
+from lsst.dm.OCPS.client import Client, ClientError
 from lsst.dm.OCPS.testing import CscProcess, Execution, Script, private_bus
 from lsst.ts import salobj
 from rich.console import Console
@@ -58,9 +62,32 @@ def prepare() -> None:
     os.environ["DEMOCAM_DIR"] = str(ROOT / "demo")
     os.environ["DEMOCAM_REPO"] = str(FOLDER / "repo")
     os.environ["OCPS_WORK_DIR"] = str(FOLDER / "work")
-    os.environ["DM_CONFIG_OCPS_DIR"] = str(ROOT / "config")
+    os.environ["DM_CONFIG_OCPS_DIR"] = str(serve_http(ROOT / "config"))
     make_repo(FOLDER / "repo")
     console.print(f"A Butler with DemoCam raws is in {FOLDER / 'repo'}")
+
+
+def serve_http(config: Path) -> Path:
+    """Copy the configuration, with HTTP at a free port beside SAL; return where it is."""
+    copy = FOLDER / "config"
+    shutil.copytree(config, copy)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    path = copy / "OCPS" / "v4" / "demo.yaml"
+    document = yaml.safe_load(path.read_text())
+    document["instances"][0]["http"] = {"port": port}
+    path.write_text(yaml.safe_dump(document))
+    os.environ["OCPS_URL"] = f"http://127.0.0.1:{port}"
+    return copy
+
+
+async def show_over_http() -> None:
+    """Show the same jobs as any client over HTTP sees them, and as ``ocps list`` and ``ocps watch`` do."""
+    url = os.environ["OCPS_URL"]
+    async with Client(url) as client:
+        jobs = await client.jobs()
+    console.print(f"The same jobs over HTTP, as ocps list --url {url} shows them:", markup=False)
+    console.print(jobs_table(jobs), soft_wrap=False)
 
 
 def workspace_output(job_id: str) -> Path:
@@ -218,6 +245,7 @@ async def play() -> dict[str, str]:
             await script.remote.cmd_abort_job.set_start(job_id=slow.job_id, timeout=15)
             await stage.end("aborted", slow)
             await stage.survive(csc)
+        await show_over_http()
         return stage.phases
 
 
@@ -227,7 +255,7 @@ def main() -> int:
     try:
         prepare()
         phases = asyncio.run(asyncio.wait_for(play(), TIMEOUT))
-    except (TimeoutError, salobj.AckError, OSError, ValueError) as error:
+    except (TimeoutError, salobj.AckError, ClientError, OSError, ValueError) as error:
         reason = getattr(getattr(error, "ackcmd", None), "result", "") or str(error) or type(error).__name__
         console.print(f"demo: failed: {reason}; what OCPS said is in {FOLDER / 'csc.log'}", markup=False)
         return 1

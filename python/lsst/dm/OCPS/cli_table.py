@@ -47,16 +47,20 @@ def jobs_table(documents: Iterable[RemoteJob | Mapping[str, Any]], *, title: str
         What to write above; empty for nothing.
     """
     table = Table(title=title or None, box=None, pad_edge=False, expand=True)
-    for name in ("job", "definition", "run id", "phase", "progress", "time"):
+    jobs = [
+        document if isinstance(document, RemoteJob) else parse_json_job(document, "", "")
+        for document in documents
+    ]
+    named = any(job.run_id for job in jobs)
+    for name in ("job", "definition", *(("run id",) if named else ()), "phase", "progress", "time"):
         table.add_column(name, no_wrap=True)
     # What is left of the line: the others are never cut.
     table.add_column("message", overflow="ellipsis", no_wrap=True, ratio=1)
-    for document in documents:
-        job = document if isinstance(document, RemoteJob) else parse_json_job(document, "", "")
+    for job in jobs:
         table.add_row(
             job.id[:12],
             job.definition,
-            job.run_id[:24],
+            *((job.run_id[:24],) if named else ()),
             Text(job.phase, style=PHASE_STYLES.get(job.phase, "")),
             _bar(job),
             _elapsed(job),
