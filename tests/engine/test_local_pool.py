@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -112,7 +113,9 @@ async def test_a_job_gets_no_secret_and_no_signal_handler_of_ocps(run, monkeypat
     assert "hunter2" not in text
     assert "SOME_DIR=/some" in text
     assert f"JOB_ID={job.id}" in text
-    assert "SigIgn:\t0000000000000000" in text
+    ignored = int(re.search(r"SigIgn:\s*([0-9a-f]+)", text)[1], 16)
+    # Those above 31 are the C library's own, which nobody may change.
+    assert ignored & 0x7FFFFFFF == 0
     assert text.splitlines()[-1] == "/dev/null"
 
 
