@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What OCPS itself costs per job, and the memory of the preloaded pool.
 
 ``cpu_s_per_job`` is the CPU time of the OCPS process (SAL, queue, store,

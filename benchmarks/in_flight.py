@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Jobs in flight at a UWS server: how the CSC bears hundreds of them.
 
 A stand-in for the server (``--dialect ours``: an OCPS whose jobs only last,

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """An OCPS whose jobs only last, behind a proxy: what ``in_flight --dialect ours`` forwards to.
 
 HTTP, engine and store are those of OCPS. Prints its address as JSON;
@@ -25,7 +22,7 @@ from aiohttp import web
 from lsst.dm.OCPS.config import HttpConfig
 from lsst.dm.OCPS.http.server import start_server
 from lsst.dm.OCPS.jobs.backend import Backend, BackendUpdate
-from lsst.dm.OCPS.jobs.definitions import PIPETASK, JobDefinition
+from lsst.dm.OCPS.jobs.definition import PIPETASK, JobDefinition
 from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Short pipelines per minute with 1, 2 and 4 workers, against as many cold processes side by side.
 
 Jobs are commanded over SAL all at once and counted when their results have

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """10,000 simulated jobs in the queue of a CSC: what each costs, and whether its heart beats on.
 
 ``submit_per_s`` counts from the first command to the last CMD_INPROGRESS, a

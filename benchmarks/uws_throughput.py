@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The UWS server beside a bare aiohttp handler, both on this machine in one run.
 
 Each server is a process; this process asks over 16 connections that stay
@@ -35,7 +32,7 @@ from aiohttp import web
 from lsst.dm.OCPS.config import HttpConfig
 from lsst.dm.OCPS.http.server import start_server
 from lsst.dm.OCPS.jobs.backend import Backend, BackendUpdate
-from lsst.dm.OCPS.jobs.definitions import JobDefinition
+from lsst.dm.OCPS.jobs.definition import JobDefinition
 from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Run the OCPS CSC."""
 
-from lsst.dm.OCPS.run_csc import main
+from lsst.dm.OCPS.sal.main import main
 
 if __name__ == "__main__":
     main()

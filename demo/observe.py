@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 """The demo: an observing script commands real pipelines over SAL.
 
@@ -23,8 +20,8 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 from democam.make_repo import make_repo
-from lsst.dm.OCPS.backends.pipetask_log import ProgressReader
-from lsst.dm.OCPS.cli_table import jobs_table
+from lsst.dm.OCPS.backends.local.pipetask_progress import ProgressReader
+from lsst.dm.OCPS.cli.table import jobs_table
 from lsst.dm.OCPS.client import Client, ClientError
 from lsst.dm.OCPS.testing import CscProcess, Execution, Script, private_bus
 from lsst.ts import salobj

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """``ocps watch`` in a terminal, and the table by itself."""
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ import termios
 from collections.abc import Callable
 from pathlib import Path
 
-from lsst.dm.OCPS.cli_table import Throughput, jobs_table
+from lsst.dm.OCPS.cli.table import Throughput, jobs_table
 from lsst.dm.OCPS.client import Progress, RemoteJob
 from lsst.dm.OCPS.jobs.model import Progress as Quanta
 from rich.console import Console

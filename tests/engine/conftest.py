@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """An engine on a backend that does what a test says."""
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from lsst.dm.OCPS.jobs.backend import Backend, BackendUpdate
-from lsst.dm.OCPS.jobs.definitions import JobDefinition
+from lsst.dm.OCPS.jobs.definition import JobDefinition
 from lsst.dm.OCPS.jobs.errors import RequestError
 from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """An engine on the local pool, for jobs that are small shell scripts.
 
 Also a program, to be killed: ``python -m tests.engine.pool FOLDER COUNT``
@@ -19,9 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lsst.dm.OCPS.backends.command import CommandDefinition, CommandPlanner
-from lsst.dm.OCPS.backends.environments import Environments
-from lsst.dm.OCPS.backends.local import LocalBackend
+from lsst.dm.OCPS.backends.local.backend import LocalBackend
+from lsst.dm.OCPS.backends.local.command import CommandPlanner
+from lsst.dm.OCPS.definitions.command import CommandDefinition
+from lsst.dm.OCPS.definitions.environments import Environments
 from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import JobRequest

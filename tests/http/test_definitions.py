@@ -1,17 +1,14 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Files of job definitions, and parameters."""
 
 from __future__ import annotations
 
 import pytest
 import yaml
-from lsst.dm.OCPS.backends.pipelines import PipelineDefinition
 from lsst.dm.OCPS.config import ConfigError
-from lsst.dm.OCPS.definition_files import load_definitions
-from lsst.dm.OCPS.jobs.definitions import JobDefinition
+from lsst.dm.OCPS.definitions.files import load_definitions
+from lsst.dm.OCPS.definitions.pipeline import PipelineDefinition
+from lsst.dm.OCPS.jobs.definition import JobDefinition
 from lsst.dm.OCPS.jobs.errors import RequestError
 from lsst.dm.OCPS.jobs.model import JobRequest
 from lsst.dm.OCPS.jobs.parameters import Parameter, parse_words

@@ -1,16 +1,13 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Acknowledgements of long commands, with a CSC in this process so that time can be short."""
 
 from __future__ import annotations
 
 import json
 
-from lsst.dm.OCPS import csc as csc_module
-from lsst.dm.OCPS.csc import OcpsCsc
 from lsst.dm.OCPS.jobs.model import Progress
+from lsst.dm.OCPS.sal import csc as csc_module
+from lsst.dm.OCPS.sal.csc import OcpsCsc
 from lsst.dm.OCPS.testing import Script
 from lsst.ts import salobj
 

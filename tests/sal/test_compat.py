@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What salobj 6 needs help with."""
 
 from __future__ import annotations
@@ -10,8 +7,8 @@ import asyncio
 import time
 import types
 
-from lsst.dm.OCPS import salobj_compat
-from lsst.dm.OCPS.csc import OcpsCsc
+from lsst.dm.OCPS.sal import compat as salobj_compat
+from lsst.dm.OCPS.sal.csc import OcpsCsc
 from lsst.ts import salobj
 
 

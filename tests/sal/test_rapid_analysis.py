@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Index 101: what execute says goes to Redis."""
 
 from __future__ import annotations
@@ -14,8 +11,8 @@ import socket
 import pytest
 import pytest_asyncio
 import redis.asyncio
-from lsst.dm.OCPS.backends import rapid_analysis
 from lsst.dm.OCPS.jobs.errors import BackendError
+from lsst.dm.OCPS.sal import rapid_analysis
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 

@@ -1,6 +1,3 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 
 """PipelineTasks, one module per pipeline, so that a pipeline imports only what it runs."""

@@ -1,9 +1,24 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The OCS-Controlled Pipeline System."""
 
-__all__ = ["__version__"]
+from __future__ import annotations
+
+__all__ = ["CONFIG_SCHEMA", "OcpsCsc", "__version__"]
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .config_schema import CONFIG_SCHEMA
+    from .sal.csc import OcpsCsc
+
+_PLACES = {"CONFIG_SCHEMA": "config_schema", "OcpsCsc": "sal.csc"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the client needs neither SAL nor the schema."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Configuration in, a ready `JobManager` out: the one place that knows all parts."""
 
 from __future__ import annotations
@@ -17,20 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-from .backends.command import CommandPlanner
-from .backends.environments import Environments
-from .backends.local import LocalBackend
-from .backends.pipetask import ButlerConfig, PipetaskDefinition, PipetaskPlanner
-from .backends.planner import Planner
-from .backends.shell import ShellDefinition
+from .backends.local.backend import LocalBackend
+from .backends.local.command import CommandPlanner
+from .backends.local.pipetask import PipetaskPlanner
+from .backends.local.planner import Planner
+from .backends.local.zygote.pool import ZygotePool
 from .backends.simulation import SimulationBackend, SimulationDefinition
-from .backends.uws import UwsBackend
-from .backends.uws_request import UwsDefinition
-from .backends.zygote_client import ZygotePool
+from .backends.uws.backend import UwsBackend
+from .backends.uws.definition import UwsDefinition
 from .config import ConfigError, InstanceConfig
-from .definition_files import load_definitions
+from .definitions.environments import Environments
+from .definitions.files import load_definitions
+from .definitions.pipetask import ButlerConfig, PipetaskDefinition
+from .definitions.shell import ShellDefinition
 from .jobs.backend import Backend
-from .jobs.definitions import COMMAND, PIPETASK, JobDefinition
+from .jobs.definition import COMMAND, PIPETASK, JobDefinition
 from .jobs.errors import JobError
 from .jobs.events import EventAddress, EventKey
 from .jobs.lane import Limits

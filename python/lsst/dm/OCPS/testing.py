@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """For integration testers: a CSC as a process of its own, and a script that talks to it.
 
 The demo, the tests and the benchmarks of OCPS use it; so may anybody's.
@@ -87,7 +84,7 @@ class CscProcess:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-c",
-                "from lsst.dm.OCPS.run_csc import main; main()",
+                "from lsst.dm.OCPS.sal.main import main; main()",
                 *self.arguments,
                 env=self.environment,
                 stdin=asyncio.subprocess.DEVNULL,

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Simulated pipelines, for integration tests: no Butler, no processes."""
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..jobs.backend import Backend, BackendUpdate
-from ..jobs.definitions import JobDefinition
+from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError
 from ..jobs.model import ErrorSummary, ExecutionPhase, Job, JobRequest
 

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Commands about jobs."""
 
 from __future__ import annotations
@@ -13,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from ..cli_table import PHASE_STYLES, jobs_table
 from ..client import Client, RemoteJob
 from .completion import complete_definition, complete_job
 from .session import Session, as_json, command_options, exit_code, find_job
+from .table import PHASE_STYLES, jobs_table
 
 PHASES = ("PENDING", "HELD", "QUEUED", "EXECUTING", "SUSPENDED", "UNKNOWN", "COMPLETED", "ERROR", "ABORTED",
           "ARCHIVED")  # fmt: skip

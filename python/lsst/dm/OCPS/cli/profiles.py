@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Profiles: which server, and how to show who one is.
 
 ``$XDG_CONFIG_HOME/ocps/profiles.toml`` (``~/.config/ocps/profiles.toml``):

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """``ocps watch``: jobs as they change."""
 
 from __future__ import annotations
@@ -17,10 +14,10 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from ..cli_table import Throughput, jobs_table
 from ..client import Client, RemoteJob, UnknownError
 from .completion import complete_job
 from .session import Session, as_json, command_options, exit_code, find_job
+from .table import Throughput, jobs_table
 
 MOST_LISTED = 200
 """How many jobs, the newest, are kept in sight."""

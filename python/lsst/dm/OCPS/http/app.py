@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The web application: routes, the caller of each request, errors in words."""
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ from ..jobs.errors import (
 from ..version import __version__
 from . import events, openapi, rubin, uws, vosi
 from .auth import check_site
-from .service import CALLER, SERVICE, Service
+from .context import CALLER, SERVICE, Service
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

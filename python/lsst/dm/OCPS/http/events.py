@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The change stream, ``GET /api/v1/events``: server-sent events.
 
 Each event is a job as it is after a change: its id is the number of the
@@ -28,7 +25,7 @@ from ..jobs.changes import Subscription
 from ..jobs.errors import QueueFullError, RequestError
 from ..jobs.model import Job
 from ..rubin_json import http_document
-from .service import SERVICE, Service, caller_of
+from .context import SERVICE, Service, caller_of
 
 HEARTBEAT = 15.0
 """How often (s) a reader hears from us when nothing happens."""

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Reading what clients of UWS send: forms, with files or without."""
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import BodyPartReader, MultipartReader, hdrs, web
 
-from ..jobs.definitions import JobDefinition
+from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError
 from ..jobs.parameters import UPLOAD_PREFIX
 from ..jobs.workspace import Workspace

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Job lists with their filters, sent as they are read."""
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from ..jobs.errors import RequestError
 from ..jobs.model import ExecutionPhase
 from ..jobs.store import JobQuery
 from . import uws_xml
-from .service import Service, caller_of
+from .context import Service, caller_of
 from .streaming import send_parts
 from .times import parse_time
 

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The OpenAPI document of the JSON dialect; ``schema/openapi.yaml`` filled in."""
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ import yaml
 from aiohttp import web
 
 from ..version import __version__
-from .service import SERVICE
+from .context import SERVICE
 
 _DOCUMENT: dict[str, Any] = yaml.safe_load(
     (Path(__file__).resolve().parents[1] / "schema" / "openapi.yaml").read_text()

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Files of jobs, streamed, whole or in ranges."""
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ from aiohttp import web
 
 from ..jobs.model import Job
 from ..jobs.workspace import LOG_NAME, guess_mime_type
-from .service import Service
+from .context import Service
 
 
 async def send_result(service: Service, job: Job, result_id: str) -> web.StreamResponse:

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The routes of the JSON dialect of Rubin's services: ``/api/v1/job``."""
 
 from __future__ import annotations
@@ -19,9 +16,9 @@ from ..jobs.model import ExecutionPhase, Progress
 from ..jobs.store import JobQuery
 from ..rubin_json import http_document, phase_name
 from . import rubin_requests
+from .context import SERVICE, Service, caller_of
 from .openapi import get_document
 from .results import send_result
-from .service import SERVICE, Service, caller_of
 from .streaming import send_parts
 
 PHASES = tuple(phase.lower() for phase in ExecutionPhase)

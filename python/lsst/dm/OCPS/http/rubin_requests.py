@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What a request of the JSON dialect asks the engine for."""
 
 from __future__ import annotations
@@ -13,10 +10,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..jobs.definitions import COMMAND, PIPETASK, JobDefinition
+from ..jobs.definition import COMMAND, PIPETASK, JobDefinition
 from ..jobs.errors import NotAllowedError, RequestError
 from ..jobs.model import JobRequest
-from .service import ORIGIN
+from .context import ORIGIN
 
 # What Kubernetes takes for a label, which is where servers of today keep it.
 _RUN_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")

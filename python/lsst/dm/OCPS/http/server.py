@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Starting and ending the HTTP server, beside the CSC or alone."""
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from ..jobs.events import EventKey
 from ..jobs.manager import JobManager
 from .app import make_app
 from .auth import Authenticator, check_binding
-from .service import Service
+from .context import Service
 
 SHUTDOWN_TIMEOUT = 1.0
 """How long (s) requests may take to be answered when the server ends; a WAIT would take minutes."""

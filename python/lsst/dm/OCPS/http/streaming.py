@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """Documents that are sent while they are made."""
 
 from __future__ import annotations
@@ -12,7 +9,7 @@ from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
-from .service import SERVICE
+from .context import SERVICE
 
 
 async def send_parts(

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The routes of UWS 1.1: ``/uws/{list}`` and what is below."""
 
 from __future__ import annotations
@@ -14,15 +11,15 @@ from typing import Any
 
 from aiohttp import web
 
-from ..jobs.definitions import JobDefinition
+from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError, TransitionError
 from ..jobs.model import ExecutionPhase, Job, JobRequest
 from ..jobs.parameters import UPLOAD_PREFIX
 from . import uws_xml
+from .context import ORIGIN, SERVICE, Service, caller_of
 from .forms import Form, read_form
 from .lists import send_list
 from .results import send_file, send_result
-from .service import ORIGIN, SERVICE, Service, caller_of
 from .times import parse_duration, parse_time
 from .waiting import wait_for_change
 

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """VOSI: is the service there, and what does it offer (VOSI 1.1)."""
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from vo_models.vosi.availability import Availability
 from vo_models.vosi.capabilities import VOSICapabilities
 
 from ..jobs.errors import JobError
-from .service import SERVICE, Service
+from .context import SERVICE, Service
 
 _VOSI = "ivo://ivoa.net/std/VOSI#"
 _UWS = "ivo://ivoa.net/std/UWS#async-1.1"

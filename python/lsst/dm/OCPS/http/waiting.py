@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """WAIT: an answer that comes when a job's phase changes (UWS 1.1, section 2.2.1.1)."""
 
 from __future__ import annotations
@@ -15,7 +12,7 @@ from aiohttp import web
 
 from ..jobs.errors import RequestError
 from ..jobs.model import ACTIVE, ExecutionPhase, Job
-from .service import Service
+from .context import Service
 
 FOREVER = 60.0
 """How long (s) a wait without an end is."""

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """What runs and what waits: lanes, prerequisites, starting, stopping, deadlines."""
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from .backend import Backend, BackendUpdate
-from .definitions import JobDefinition
+from .definition import JobDefinition
 from .errors import BackendError, JobError, StoreError, UnknownJobError
 from .lane import Lane, Limits
 from .ledger import Ledger, Make

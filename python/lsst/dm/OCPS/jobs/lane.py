@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """A backend with its queue: what `JobManager` keeps for each backend in use."""
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from .backend import Backend
-from .definitions import JobDefinition
+from .definition import JobDefinition
 from .errors import QueueFullError, RequestError
 from .model import now
 from .queue import JobQueue

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The engine, as its callers see it."""
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from .acceptance import Acceptance
 from .archivist import Archivist
 from .backend import Backend, BackendUpdate
 from .changes import Subscription
-from .definitions import JobDefinition
+from .definition import JobDefinition
 from .dispatcher import Dispatcher
 from .errors import BackendError, TransitionError, UnknownJobError
 from .lane import Lane, Limits

@@ -1,7 +1,4 @@
-# This file is part of dm_OCPS.
-#
-# Developed for the Vera C. Rubin Observatory.
-# License: GPL-3.0-or-later; see COPYRIGHT and LICENSE at the top of the repository.
+# SPDX-License-Identifier: GPL-3.0-or-later
 """The job store: what is written here survives everything but the disk.
 
 SQLite (WAL) by default, another database by URL. Writes of callers that come

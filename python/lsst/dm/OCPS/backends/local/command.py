@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How commands and scripts are run, and what their ending means."""
+
+from __future__ import annotations
+
+__all__ = ["CommandPlanner"]
+
+import fnmatch
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...definitions.environments import Environments
+from ...definitions.templates import fill
+from ...jobs.backend import BackendUpdate
+from ...jobs.events import EventAddress
+from ...jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
+from ...jobs.parameters import UPLOAD_PREFIX
+from ...jobs.workspace import LOG_NAME, Workspace
+from ...programs import fetch
+from .pipetask_outcome import signal_reason
+from .planner import job_variables
+
+MAX_FETCH = 10 * 2**30
+"""Longest file (bytes) that is fetched for a parameter given by reference."""
+
+
+class NoProgress:
+    """A command says nothing of how far it is, unless by a job event."""
+
+    def read(self) -> Progress | None:
+        """Return nothing new."""
+        return None
+
+
+class CommandPlanner:
+    """Turns command jobs into what their supervisor runs, and back.
+
+    Parameters
+    ----------
+    environments : `Environments`
+        Where programs and variables come from.
+    limits : `~collections.abc.Mapping`
+        Limits of each process, see `supervisor.set_limits`.
+    events : `EventAddress` or `None`
+        Where a job may report its progress.
+    kill_grace : `float`
+        How long (s) a job may take to end when it is told to.
+    """
+
+    def __init__(
+        self,
+        environments: Environments,
+        limits: Mapping[str, Any] | None = None,
+        events: EventAddress | None = None,
+        kill_grace: float = 3.0,
+    ) -> None:
+        self.environments = environments
+        self.limits = dict(limits or {"core": 0})
+        self.events = events
+        self.kill_grace = kill_grace
+
+    async def check(self) -> None:
+        """There is nothing that all commands need."""
+
+    def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
+        """Return the plan (see `supervisor`) of a job."""
+        spec = job.spec
+        environment = self.environments.get(spec["version"])
+        inputs, source = workspace.root / "inputs", workspace.root / "source"
+        values = spec["values"] | {name: str(inputs / name) for name in spec["files"]}
+        values |= {
+            "job_id": job.id,
+            "output_dir": str(workspace.output),
+            "input_dir": str(inputs),
+            "source_dir": str(source),
+            "python": environment.python,
+            "ocps_dir": str(Path(__file__).resolve().parents[2]),
+        }
+        variables = environment.variables() | job_variables(job, workspace)
+        if self.events:
+            variables |= self.events.variables(job.id)
+        if spec["source"]:
+            variables |= {
+                "JOB_SOURCE_DIR": str(source),
+                "SRC_GIT_URL": spec["source"]["url"],
+                "GIT_COMMIT_REF": spec["source"]["commit"],
+                "GIT_TERMINAL_PROMPT": "0",
+                "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+            }
+        variables |= spec["environment"]
+        variables |= {name: fill(text, values) for name, text in spec["variables"].items()}
+        command = environment.command([fill(word, values) for word in spec["argv"]])
+        steps = [*_preparation(spec, inputs, source), {"argv": command}]
+        return {
+            "steps": steps,
+            "environment": variables,
+            "cwd": str(workspace.output),
+            "log": str(workspace.log),
+            "limits": self.limits,
+            "kill_grace": self.kill_grace,
+        }
+
+    def preload(self, job: Job | None) -> None:
+        """No command has anything loaded for it."""
+
+    def progress_source(self, workspace: Workspace) -> NoProgress:
+        """Return what tells how far a job is."""
+        return NoProgress()
+
+    def ending(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> BackendUpdate:
+        """Say how a job ended; see `Planner`."""
+        code = status["exit_code"] if status else None
+        info: dict[str, Any] = {"exitCode": code, "logTail": workspace.tail()}
+        if status:
+            info |= {"cpuTime": status["cpu"], "maxRss": status["max_rss"]}
+        globs = (LOG_NAME, *job.spec["outputs"])
+        results = tuple(
+            result
+            for result in workspace.results()
+            if any(fnmatch.fnmatchcase(result.id, glob) for glob in globs)
+        )
+        common: dict[str, Any] = {"exit_code": code, "results": results, "info": info}
+        last = len(_preparation(job.spec, Path(), Path()))
+        if status and status["cancelled"]:
+            return BackendUpdate(phase=ExecutionPhase.ABORTED, **common)
+        if status and code == 0 and status["step"] == last:
+            return BackendUpdate(phase=ExecutionPhase.COMPLETED, **common)
+        preparing = bool(status and status["step"] < last)
+        error = ErrorSummary(_reason(code, workspace, preparing), detail="\n".join(workspace.tail()))
+        return BackendUpdate(phase=ExecutionPhase.ERROR, error=error, **common)
+
+
+def _preparation(spec: Mapping[str, Any], inputs: Path, source: Path) -> list[dict[str, Any]]:
+    """Return the steps that fetch what a job needs."""
+    steps = []
+    if spec["source"]:
+        git, url, commit = ["git", "-C", str(source)], spec["source"]["url"], spec["source"]["commit"]
+        steps = [
+            {"argv": ["git", "init", "--quiet", str(source)]},
+            {"argv": [*git, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, commit]},
+            {"argv": [*git, "-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD"]},
+        ]
+    for name, file in spec["files"].items():
+        if not file["value"].startswith(UPLOAD_PREFIX):
+            arguments = [file["value"], str(inputs / name), str(MAX_FETCH), *file["references"]]
+            steps.append({"argv": [sys.executable, "-I", fetch.__file__, *arguments]})
+    return steps
+
+
+def _reason(code: int | None, workspace: Workspace, preparing: bool) -> str:
+    if code is None:
+        return "its supervisor was killed, so how it ended is not known (exit code unknown)"
+    tail = workspace.tail()
+    if code < 0:
+        return signal_reason(-code)
+    last = next((line.strip() for line in reversed(tail) if line.strip()), "")
+    what = "its source or its files could not be fetched" if preparing else f"it ended with exit code {code}"
+    return f"{what}: {last[:500]}" if last else what

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How pipeline jobs are run: the commands, and what their ending means."""
+
+from __future__ import annotations
+
+__all__ = ["PipetaskPlanner"]
+
+import asyncio
+import json
+import os
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...definitions.environments import Environments
+from ...definitions.pipetask import ButlerConfig
+from ...definitions.pipetask_options import split_list
+from ...jobs.backend import BackendUpdate
+from ...jobs.errors import BackendError
+from ...jobs.file_access import look_at_files
+from ...jobs.model import ExecutionPhase, Job
+from ...jobs.workspace import Workspace
+from . import butler_check
+from .pipetask_outcome import PipetaskOutcome, explain
+from .pipetask_progress import ProgressReader
+from .planner import job_variables
+from .zygote.pool import Preload, ZygotePool
+
+SUMMARY_NAME = "summary.json"
+"""Where in the workspace pipetask writes its summary."""
+
+CHECK_TIMEOUT = 25.0
+"""How long (s) the Butler may take to answer at ``start`` and ``enable``."""
+
+
+class PipetaskPlanner:
+    """Turns a pipeline job into commands, and what they left into words.
+
+    Parameters
+    ----------
+    data : `ButlerConfig`
+        Where the data are.
+    environments : `Environments`
+        Where the programs are.
+    limits : `~collections.abc.Mapping`
+        Limits of each process, see `supervisor.set_limits`.
+    kill_grace : `float`
+        How long (s) a job may take to end when it is told to.
+    zygotes : `ZygotePool` or `None`
+        Preloaded processes, which can also check the Butler.
+    """
+
+    def __init__(
+        self,
+        data: ButlerConfig,
+        environments: Environments,
+        limits: Mapping[str, Any] | None = None,
+        kill_grace: float = 3.0,
+        zygotes: ZygotePool | None = None,
+    ) -> None:
+        self.data = data
+        self.environments = environments
+        self.limits = dict(limits or {"core": 0})
+        self.kill_grace = kill_grace
+        self.zygotes = zygotes
+
+    async def check(self) -> None:
+        """Check that pipelines could run: programs, Butler, input collections.
+
+        Raises
+        ------
+        BackendError
+            If they could not, with the reason.
+        """
+        await look_at_files(self.environments.check)
+        if not self.data.butler:
+            raise BackendError("the configuration names no butler")
+        local = not urlsplit(self.data.butler).scheme
+        if local and not await look_at_files(Path(self.data.butler).exists):
+            raise BackendError(f"butler {self.data.butler}: there is no such directory")
+        problem = await self._check_preloaded()
+        if problem is None:
+            problem = await self._check_cold()
+        if problem:
+            raise BackendError(f"butler {self.data.butler}: {problem}")
+
+    async def _check_preloaded(self) -> str | None:
+        """Return what is wrong with the Butler; `None` if no preloaded process can tell."""
+        preload = self.preload(None)
+        if self.zygotes is None or preload is None:
+            return None
+        return await self.zygotes.check(preload, split_list(self.data.input_collection), CHECK_TIMEOUT)
+
+    async def _check_cold(self) -> str:
+        environment = self.environments.default()
+        arguments = [butler_check.__file__, self.data.butler, *split_list(self.data.input_collection)]
+        process = await asyncio.create_subprocess_exec(
+            *environment.interpreter(),
+            "-P",
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=environment.variables(),
+            start_new_session=True,
+        )
+        try:
+            answer, _ = await asyncio.wait_for(process.communicate(), CHECK_TIMEOUT)
+        except TimeoutError:
+            # A set-up command may have started others.
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            raise BackendError(
+                f"butler {self.data.butler} did not answer within {CHECK_TIMEOUT:g} s"
+            ) from None
+        try:
+            return str(json.loads(answer.splitlines()[-1]))
+        except (ValueError, IndexError):
+            raise BackendError(f"the Butler check failed with exit code {process.returncode}") from None
+
+    def preload(self, job: Job | None) -> Preload | None:
+        """Return the preloaded process for a job, see `Planner`."""
+        environment = self.environments.get(job.spec["version"] if job else "")
+        if not environment.config.preload:
+            return None
+        # For a pattern, such as w_*, there is no version yet.
+        if job is None and environment.config.setup and "*" in environment.version:
+            return None
+        butler = job.spec["butler"] if job else self.data.butler
+        return Preload(environment.version, tuple(environment.interpreter()), environment.variables(), butler)
+
+    def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
+        """Return the plan (see `supervisor`) of a job."""
+        spec = job.spec
+        environment = self.environments.get(spec["version"])
+        run = [
+            "pipetask",
+            "--long-log",
+            "run",
+            "--butler-config",
+            spec["butler"],
+            "--input",
+            ",".join(spec["inputs"]),
+            "--output",
+            spec["output"],
+            "--output-run",
+            spec["run"],
+            "--pipeline",
+            spec["pipeline"],
+            "--summary",
+            str(workspace.root / SUMMARY_NAME),
+            *spec["options"],
+        ]
+        if spec["data_query"]:
+            run += ["--data-query", spec["data_query"]]
+        retrieve = [
+            "butler",
+            "retrieve-artifacts",
+            spec["butler"],
+            str(workspace.output),
+            "--collections",
+            spec["run"],
+            "--transfer",
+            "copy",
+            "--no-preserve-path",
+        ]
+        for glob in dict.fromkeys([*spec["output_glob"], *spec["metrics_glob"]]):
+            retrieve += ["--dataset-type", as_pattern(glob)]
+        return {
+            "steps": [{"argv": environment.command(argv), "tool": argv} for argv in (run, retrieve)],
+            "environment": environment.variables() | job_variables(job, workspace),
+            "cwd": str(workspace.output),
+            "log": str(workspace.log),
+            "limits": self.limits,
+            "kill_grace": self.kill_grace,
+            "query": spec["data_query"],
+        }
+
+    def progress_source(self, workspace: Workspace) -> ProgressReader:
+        """Return what tells how far a job is."""
+        return ProgressReader(workspace.log)
+
+    def ending(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> BackendUpdate:
+        """Say how a job ended; may take a while, so not for the event loop.
+
+        Parameters
+        ----------
+        job : `Job`
+            Which one.
+        workspace : `Workspace`
+            Its files.
+        status : `~collections.abc.Mapping` or `None`
+            What the supervisor wrote, `None` if it was killed before.
+        """
+        outcome = PipetaskOutcome.read(workspace, status, SUMMARY_NAME)
+        metrics = outcome.take_index(workspace, job.spec)
+        info: dict[str, Any] = {"exitCode": outcome.exit_code, "logTail": workspace.tail()}
+        if metrics:
+            info["metrics"] = metrics
+        if outcome.tasks:
+            info["tasks"] = outcome.tasks
+        if status:
+            info |= {"cpuTime": status["cpu"], "maxRss": status["max_rss"]}
+        common: dict[str, Any] = {
+            "exit_code": outcome.exit_code,
+            "results": workspace.results(),
+            "info": info,
+        }
+        if outcome.cancelled:
+            return BackendUpdate(phase=ExecutionPhase.ABORTED, **common)
+        if outcome.succeeded:
+            return BackendUpdate(phase=ExecutionPhase.COMPLETED, **common)
+        return BackendUpdate(phase=ExecutionPhase.ERROR, error=explain(outcome, workspace), **common)
+
+
+def as_pattern(glob: str) -> str:
+    """Return a glob that the Butler takes for a pattern, also if it is a plain name.
+
+    A plain name that does not exist makes ``butler retrieve-artifacts`` find
+    nothing at all, for the other names too.
+    """
+    return glob if re.search(r"[*?\[]", glob) else f"[{glob[0]}]{glob[1:]}"

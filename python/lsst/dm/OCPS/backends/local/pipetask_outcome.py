@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a pipetask job ended, in words an observer understands.
+
+Read from its exit code, the summary that ``pipetask run --summary`` writes,
+and the last lines of its log.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PipetaskOutcome", "explain", "signal_reason"]
+
+import fnmatch
+import json
+import re
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...jobs.model import ErrorSummary
+from ...jobs.workspace import Workspace
+
+INDEX_NAME = "_butler_zip_index.json"
+"""What ``butler retrieve-artifacts`` writes beside what it retrieves."""
+
+MAX_METRIC_SIZE = 65_536
+"""Metrics are small: a larger file (bytes) is a result like any other."""
+
+# The last line of a traceback: the class, with its module, and the text.
+_ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Found|Interrupt))(?:: (.*))?$")
+
+# In the order of how much they say; the first that the log's end has counts.
+_CAUSES = (
+    (r"QuantumGraph was empty|QuantumGraph contains no quanta", "no data matched: {query}"),
+    (r"MissingCollectionError: (.*)", "a collection is missing: {0}"),
+    (r"(?:InvalidQueryError|UserExpressionError|UserExpressionSyntaxError|ParserYaccError): (.*)", None),
+    (r"MissingDatasetTypeError: (.*)", None),
+    (r"ConflictingDefinitionError: (.*)", "conflict in the Butler: {0}"),
+    (r"FileNotFoundError: (.*)", "a file is missing: {0}"),
+    (r"MemoryError", "out of memory"),
+    (r"OperationalError\)? (.*)", "the Butler's database failed: {0}"),
+)
+_REGISTER = (
+    "a dataset type is not registered: {0}; the first run of a pipeline needs --register-dataset-types"
+)
+
+
+@dataclass(frozen=True)
+class PipetaskOutcome:
+    """What is known of a job that has ended.
+
+    Parameters
+    ----------
+    exit_code : `int` or `None`
+        Of the last step; negative for a signal; `None` if nobody knows.
+    step : `int`
+        Which step that was: 0 is pipetask, 1 the retrieval of its outputs.
+    cancelled : `bool`
+        Whether it was stopped before it was done.
+    tasks : `dict`
+        Quanta of each task by how they ended: ``{task: {status: count}}``.
+    failures : `tuple`
+        Of each quantum that failed: task, data id, class and text of the
+        exception.
+    """
+
+    exit_code: int | None
+    step: int = 0
+    cancelled: bool = False
+    tasks: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    failures: tuple[tuple[str, Mapping[str, Any], str, str], ...] = ()
+
+    @classmethod
+    def read(
+        cls, workspace: Workspace, status: Mapping[str, Any] | None, summary_name: str
+    ) -> PipetaskOutcome:
+        """Read what a job left in its workspace."""
+        if status is None:
+            return cls(exit_code=None)
+        reports = (workspace.read_json(summary_name) or {}).get("quantaReports") or []
+        tasks: dict[str, Counter[str]] = {}
+        failures = []
+        for report in reports:
+            label, ending = report.get("taskLabel", "?"), report.get("status", "?")
+            tasks.setdefault(label, Counter())[ending] += 1
+            error = report.get("exceptionInfo") or {}
+            if ending not in ("success", "skipped"):
+                failures.append(
+                    (label, report.get("dataId") or {}, error.get("className", ""), error.get("message", ""))
+                )
+        return cls(
+            exit_code=status["exit_code"],
+            step=status["step"],
+            cancelled=status["cancelled"],
+            tasks={label: dict(counts) for label, counts in tasks.items()},
+            failures=tuple(failures),
+        )
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all steps were carried out."""
+        return self.exit_code == 0 and not self.cancelled
+
+    def take_index(self, workspace: Workspace, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Move the index of the retrieved files out of the results; return the metrics.
+
+        Returns
+        -------
+        metrics : `list` [`dict`]
+            ``datasetType``, ``dataId`` and ``values`` of each metric dataset.
+        """
+        found = workspace.output / INDEX_NAME
+        kept = workspace.root / "index.json"
+        if found.exists():
+            found.replace(kept)
+        try:
+            index = json.loads(kept.read_bytes())
+        except (OSError, ValueError):
+            return []
+        refs = index["refs"]["compact_refs"]
+        metrics = []
+        for name, artifact in sorted(index["artifact_map"].items()):
+            for dataset_id in artifact["ids"]:
+                ref = refs[dataset_id]
+                if any(fnmatch.fnmatchcase(ref["dataset_type_name"], glob) for glob in spec["metrics_glob"]):
+                    values = _small_dict(workspace.output / name)
+                    if values is not None:
+                        metrics.append(
+                            {
+                                "datasetType": ref["dataset_type_name"],
+                                "dataId": ref["data_id"],
+                                "values": values,
+                            }
+                        )
+        return metrics
+
+
+def _small_dict(path: Path) -> Any:
+    try:
+        if path.suffix not in (".yaml", ".json") or path.stat().st_size > MAX_METRIC_SIZE:
+            return None
+        values = yaml.safe_load(path.read_text())
+        # Through JSON, which is how it goes out: no dates, no tuples as keys,
+        # and null for what JSON has no number for.
+        return json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return None
+
+
+def explain(outcome: PipetaskOutcome, workspace: Workspace) -> ErrorSummary:
+    """Say why a job failed.
+
+    Parameters
+    ----------
+    outcome : `PipetaskOutcome`
+        How it ended.
+    workspace : `Workspace`
+        Its files.
+
+    Returns
+    -------
+    error : `ErrorSummary`
+        The reason in one or a few lines; the log's end as detail.
+    """
+    tail = workspace.tail(lines=60, size=65_536)
+    return ErrorSummary(message=_reason(outcome, workspace, tail), detail="\n".join(tail[-20:]))
+
+
+def _reason(outcome: PipetaskOutcome, workspace: Workspace, tail: list[str]) -> str:
+    code = outcome.exit_code
+    if code is None:
+        return "its supervisor was killed, so how it ended is not known (exit code unknown)"
+    text = "\n".join(tail)
+    if code < 0:
+        return signal_reason(-code)
+    what = "the pipeline ran, but its outputs could not be retrieved" if outcome.step else "pipetask failed"
+    if outcome.failures:
+        return _quantum_reason(outcome)
+    if code == 2:
+        usage = [line for line in tail if line.startswith("Error: ")]
+        return f"pipetask did not accept its command line: {(usage or ['?'])[-1].removeprefix('Error: ')}"
+    query = (workspace.read_json("plan.json") or {}).get("query") or "the data query"
+    for pattern, words in _CAUSES:
+        match = re.search(pattern, text)
+        if match:
+            found = match[1] if match.groups() else ""
+            if words is None:
+                words = _REGISTER if "DatasetType" in pattern else "the data query is wrong: {0}"
+            return words.format(found, query=query)
+    last = next((line for line in reversed(tail) if _ERROR_LINE.match(line.strip())), "")
+    return f"{what} (exit code {code})" + (f": {last.strip()}" if last else "")
+
+
+def signal_reason(number: int) -> str:
+    """Say what it means that a process was ended by a signal."""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        name = f"signal {number}"
+    if number == signal.SIGKILL:
+        return "it was killed (SIGKILL) by something other than OCPS; often the machine ran out of memory"
+    if number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
+        return f"it crashed ({name}); this is a fault in compiled code, not in the data query"
+    return f"it was ended by {name}"
+
+
+def _quantum_reason(outcome: PipetaskOutcome) -> str:
+    """Say which tasks failed on which data, the first of each kind in full."""
+    kinds: dict[tuple[str, str], list[tuple[Mapping[str, Any], str]]] = {}
+    for label, data_id, name, message in outcome.failures:
+        kinds.setdefault((label, name.rpartition(".")[2]), []).append((data_id, message))
+    lines = []
+    for (label, name), cases in kinds.items():
+        data_id, message = cases[0]
+        where = ", ".join(f"{key}={value}" for key, value in data_id.items())
+        why = (
+            "out of memory" if name == "MemoryError" else ": ".join(part for part in (name, message) if part)
+        )
+        more = f" (and {len(cases) - 1} more like it)" if len(cases) > 1 else ""
+        lines.append(f"task {label} failed on {where or 'no data id'}: {why or 'no reason given'}{more}")
+    total = sum(sum(counts.values()) for counts in outcome.tasks.values())
+    if len(outcome.failures) > 1:
+        lines[0] = f"{len(outcome.failures)} of {total} quanta failed; {lines[0]}"
+    return "\n".join(lines)

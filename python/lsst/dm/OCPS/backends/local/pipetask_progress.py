@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a pipetask log says while it grows: how far the job is."""
+
+from __future__ import annotations
+
+__all__ = ["ProgressReader"]
+
+import re
+import threading
+from pathlib import Path
+
+from ...jobs.model import Progress
+
+_TOTAL = re.compile(rb"QuantumGraph contains (\d+) quant")
+_STEP = re.compile(
+    rb"Executed (\d+) quanta successfully, (\d+) failed and \d+ remain out of total (\d+) quanta"
+)
+_CHUNK = 1 << 20
+
+
+class ProgressReader:
+    """Reads what has been added to a log since the last time.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        The log; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self._rest = b""
+        self._progress = Progress()
+        self._lock = threading.Lock()
+
+    def read(self) -> Progress:
+        """Return how far the job is; may be called from several threads."""
+        with self._lock:
+            self._read_on()
+            return self._progress
+
+    def _read_on(self) -> None:
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                while chunk := file.read(_CHUNK):
+                    self._offset += len(chunk)
+                    self._take(chunk)
+        except OSError:
+            # There is none yet, or none any more.
+            return
+
+    def _take(self, chunk: bytes) -> None:
+        lines = (self._rest + chunk).split(b"\n")
+        # A line without end may still grow; a huge one holds no progress.
+        self._rest = lines.pop()[-4096:]
+        for line in lines:
+            # A cheap test first: logs of 100 MB are not rare.
+            if b" quanta" in line or b"QuantumGraph contains" in line:
+                self._read_line(line)
+
+    def _read_line(self, line: bytes) -> None:
+        if match := _STEP.search(line):
+            done, failed, total = (int(number) for number in match.groups())
+            self._progress = Progress(done, failed, total)
+        elif match := _TOTAL.search(line):
+            self._progress = Progress(0, 0, int(match[1]))

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The preloaded process of a Science Pipelines environment, from which jobs are forked.
+
+    python -P main.py SOCKET REPO
+
+Importing the Science Pipelines takes seconds. This process does it once, runs
+a throw-away pipeline so that everything else is warm too, and then forks the
+supervisor of each job, which forks the job's steps. A step that is a program
+of the environment (``tool`` in ``plan.json``) is carried out in the forked
+process, by running the program's own script; any other is executed.
+
+Runs in the interpreter of the environment and needs nothing of OCPS but the
+files beside it, which it loads by path.
+
+SOCKET is the descriptor of one end of a socket pair. What comes in and goes
+out are JSON documents, one per packet: ``{"id": 1, "workspace": path}`` is
+answered by ``{"id": 1, "error": text or ""}``. When the other end is closed,
+this process ends; the supervisors of running jobs live on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib.util
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+MAX_PACKET = 1 << 16
+
+PR_SET_PDEATHSIG = 1
+
+BUTLER_TIMEOUT = 5
+"""How long (s) opening the Butler for later jobs may take; jobs wait meanwhile."""
+
+
+def load(name: str, folder: Path = HERE) -> ModuleType:
+    """Load a file of OCPS by its path.
+
+    Under a name that is not reported among the packages that a pipeline used.
+    """
+    module_name = f"_ocps_{name}"
+    spec = importlib.util.spec_from_file_location(module_name, folder / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Zygote:
+    """The process that everything is forked from.
+
+    Parameters
+    ----------
+    connection : `socket.socket`
+        To OCPS.
+    repo : `str`
+        The Butler whose jobs are to start quickly; may be empty.
+    """
+
+    def __init__(self, connection: socket.socket, repo: str) -> None:
+        self.connection = connection
+        self.supervisor = load("supervisor", HERE.parent)
+        self.steps = load("program")
+        self.files = load("state")
+        self.repo = repo
+        self.loaded = self.files.LoadedFiles()
+
+    def warm_up(self) -> str:
+        """Load all that jobs are likely to need, and try it out.
+
+        Returns
+        -------
+        problem : `str`
+            Why the trial failed; jobs can be forked all the same.
+        """
+        try:
+            with self.files.clean_state() as first:
+                warmup = load("warmup")
+                self.butlers = load("butlers").Butlers(self.repo)
+                self.packages = load("packages").InstalledPackages()
+                for name in self.packages.scan():
+                    self.loaded.add(name)
+                warmup.run()
+            with self.files.clean_state() as second:
+                warmup.run()
+        except ImportError:
+            raise
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        # What is set no more the second time is set where a module is
+        # imported, which is not going to happen in jobs.
+        by_imports = {name: value for name, value in first.items() if name not in second}
+        os.environ.update(by_imports)
+        self.steps.ENVIRONMENT.update(by_imports)
+        return ""
+
+    def serve(self) -> None:
+        """Answer until the other end is closed."""
+        while packet := self.connection.recv(MAX_PACKET):
+            request = json.loads(packet)
+            problem = self.loaded.changed()
+            if problem:
+                self.answer(id=request["id"], error=problem)
+                return
+            if "collections" in request:
+                self._check(request)
+            else:
+                self._start(request)
+            if not self.tend_butlers():
+                return
+
+    def _start(self, request: dict[str, Any]) -> None:
+        try:
+            self.supervisor.detach(Path(request["workspace"]), self._carry_out)
+        except (OSError, RuntimeError) as error:
+            self.answer(id=request["id"], error=str(error))
+        else:
+            self.answer(id=request["id"], error="")
+
+    def _carry_out(self, step: dict[str, Any]) -> None:
+        """Become a step of a job, in the forked child; never returns."""
+        script = self.steps.find_script(step)
+        if script is None or not self.butlers.offer():
+            self.supervisor.execute(step)
+        # What a set-up command has set, and what is the job's own.
+        own = {name: value for name, value in os.environ.items() if name.startswith("JOB_")}
+        os.environ.clear()
+        os.environ.update(self.steps.ENVIRONMENT | own)
+        self.steps.run_script(script, step["tool"][1:], self.packages.offer)
+
+    def _check(self, request: dict[str, Any]) -> None:
+        """Check in a process of its own whether a Butler can be used; that one answers."""
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            return
+        with contextlib.suppress(BaseException):
+            if os.fork() == 0:
+                problem = load("butler_check").problem(request["repo"], request["collections"])
+                self.answer(id=request["id"], error="", problem=problem)
+        os._exit(0)
+
+    def tend_butlers(self) -> bool:
+        """Open Butlers for jobs to come; tell whether those that are open can still be used."""
+        certain = True
+        with contextlib.suppress(Exception), self.files.time_limit(BUTLER_TIMEOUT):
+            if self.butlers.wanted:
+                with self.loaded.reading(), self.files.clean_state():
+                    self.butlers.open()
+                self.settle()
+            elif self.butlers.opened:
+                certain = self.butlers.same()
+        return certain
+
+    def settle(self) -> None:
+        """Make memory ready to be shared with children."""
+        self.loaded.note()
+        gc.collect()
+        # Else the collector of each child would touch, and so copy, all of it.
+        gc.freeze()
+
+    def answer(self, **message: Any) -> None:
+        """Send a packet."""
+        self.connection.sendall(json.dumps(message).encode())
+
+
+def main() -> int:
+    """Get ready, say so, and serve."""
+    begin = time.monotonic()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    # Not by the signal itself: what the warm-up has written is to be removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    zygote = Zygote(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
+    problem = zygote.warm_up()
+    zygote.settle()
+    # A job that comes while the Butlers are being opened waits for that,
+    # which takes a fraction of what it then saves.
+    zygote.answer(id=0, error="", seconds=round(time.monotonic() - begin, 1), problem=problem)
+    zygote.tend_butlers()
+    # OSError: the other end has ended.
+    with contextlib.suppress(OSError):
+        zygote.serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

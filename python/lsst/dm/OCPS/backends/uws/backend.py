@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Jobs that a UWS server runs: an OCPS, one of the Rubin JSON dialect, or any of UWS 1.1.
+
+What the server is shows by its answers (`UwsServer`), and decides how changes
+are learnt of: from one change stream (`StreamWatcher`), by asking for all jobs
+again and again (`PollWatcher`), or with WAIT (`WaitWatcher`).
+
+A job that the server cannot be asked about, does not know, or shows as
+unknown, is UNKNOWN: a lost link is no result. The engine ends it as ERROR
+after the configured time.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HANDFUL", "UwsBackend"]
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Collection, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+from ...config import UwsConfig
+from ...jobs.backend import Backend, BackendUpdate
+from ...jobs.errors import BackendError
+from ...jobs.model import ErrorSummary, ExecutionPhase, Job
+from .link import NotFoundError, ServerError
+from .polling import HANDFUL, PollWatcher
+from .rubin import ServerJob, ending, server_info
+from .server import Dialect, UwsServer
+from .stream import StreamWatcher
+from .submission import ServerJobs, Tracked
+from .tracking import JobTable
+from .waiting import WaitWatcher
+
+CHECK_TIMEOUT = 5.0
+"""How long (s) the server may take to answer at ``start`` and ``enable``."""
+
+Phase = ExecutionPhase
+
+
+class UwsBackend(Backend):
+    """Forwards jobs to a UWS server.
+
+    Parameters
+    ----------
+    url : `str`
+        Base address of the server, up to and without ``/job``; or that of a UWS job list.
+    poll_interval : `float`
+        How often to ask (s).
+    config : `UwsConfig`
+        More about the server.
+    log : `logging.Logger`, optional
+        Gets what is unusual.
+    """
+
+    def __init__(
+        self, url: str, poll_interval: float, config: UwsConfig, log: logging.Logger | None = None
+    ) -> None:
+        self.log = log or logging.getLogger(__name__)
+        self.poll_interval = poll_interval
+        self.config = config
+        self._server = UwsServer(url, config, self.log)
+        self._made = ServerJobs(self._server, poll_interval, config.timeout, self.log)
+        self._table = table = JobTable(self._server.url, poll_interval, self.log)
+        self._poller = PollWatcher(self._server, table, self._made, poll_interval, self._spawn, self.log)
+        self._stream = StreamWatcher(self._server, table, self._poller, poll_interval, self.log)
+        self._waiter = WaitWatcher(self._server, table, self._poller, poll_interval, self._spawn)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._open = False
+
+    @property
+    def unreachable_since(self) -> datetime | None:
+        since = self._server.link.unreachable_since
+        return None if since is None else datetime.fromtimestamp(since, UTC)
+
+    async def open(self) -> None:
+        self._open = True
+        self._table.report = self.report
+        self._spawn(self._watch_forever())
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.close()
+
+    async def check(self) -> None:
+        timeout = min(CHECK_TIMEOUT, self.config.timeout)
+        try:
+            await self._server.list("executing", timeout=timeout)
+        except NotFoundError:
+            url = self._server.url
+            raise BackendError(f"url {url}: there is no UWS server (HTTP 404 for {url}/job)") from None
+        except ServerError as error:
+            raise BackendError(f"UWS server {self._server.url}: {error}") from None
+        finally:
+            if not self._open:
+                await self._server.close()
+
+    async def submit(self, job: Job) -> None:
+        if "environment" not in job.spec:
+            raise BackendError(f"a UWS server runs pipelines only, no {job.spec['kind']}")
+        if job.id not in self._table.jobs:
+            tracked = self._table.track(job)
+            tracked.submission = self._spawn(self._submit(tracked))
+
+    async def cancel(self, job: Job) -> None:
+        tracked = self._table.jobs.get(job.id) or self._table.track(job)
+        if not tracked.stopping.is_set():
+            tracked.stopping.set()
+            self._spawn(self._stop(tracked))
+
+    async def forget(self, job: Job) -> None:
+        tracked = self._table.jobs.get(job.id)
+        if tracked and tracked.server_id:
+            self._table.untrack(tracked)
+        elif tracked:
+            # It must not come to life when the server is back.
+            await self.cancel(job)
+
+    async def reattach(self, jobs: Collection[Job]) -> None:
+        for job in jobs:
+            tracked = self._table.track(job)
+            # Without the server's id nobody knows how far its submission got.
+            tracked.doubtful = not tracked.server_id
+            tracked.shown = (job.phase, job.message)
+            if tracked.doubtful and not job.stopping:
+                tracked.submission = self._spawn(self._submit(tracked))
+
+    # One job
+
+    async def _submit(self, tracked: Tracked) -> None:
+        job_id = tracked.job.id
+        try:
+            created = await self._made.create(tracked, lambda error: self._show_trouble(tracked, error))
+        except ServerError as error:
+            self._table.untrack(tracked)
+            reason = ErrorSummary(f"UWS server {self._server.url} refused the job: {error}")
+            self.report(job_id, BackendUpdate(phase=Phase.ERROR, error=reason))
+            return
+        if created is None:
+            return
+        tracked.server_id = created.id
+        self.report(job_id, BackendUpdate(handle=created.id, info={"uws": self._info(created)}))
+        if tracked.doubtful:
+            self._spawn(self._settle(tracked))
+        if tracked.early and tracked.early.id == created.id:
+            self._table.take(tracked, tracked.early)
+        elif not created.ended:
+            self._table.take(tracked, created)
+        elif self._server.dialect == Dialect.OURS:
+            # No change is to come of it any more.
+            self._spawn(self._poller.ask(tracked))
+
+    async def _settle(self, tracked: Tracked) -> None:
+        await self._made.settle(tracked)
+        self._table.tell_duplicates(tracked)
+
+    async def _stop(self, tracked: Tracked) -> None:
+        if tracked.submission:
+            # It ends with the request that is under way: only its answer
+            # tells what there is to be stopped.
+            await asyncio.wait({tracked.submission})
+        if tracked.job.id not in self._table.jobs:
+            return
+        last, finished = await self._made.stop(tracked)
+        self._table.untrack(tracked)
+        if last and finished:
+            self.report(tracked.job.id, ending(last, self._server.url))
+            return
+        update = BackendUpdate(phase=Phase.ABORTED)
+        if last:
+            kept = ending(last, self._server.url)
+            info = {**(kept.info or {}), "lastDocument": dict(last.document)}
+            # Results that a deletion has taken along are not to be had any more.
+            results = kept.results if last.ended else None
+            update = dataclasses.replace(update, exit_code=kept.exit_code, results=results, info=info)
+        self._table.tell_duplicates(tracked)
+        self.report(tracked.job.id, update)
+        if tracked.doubtful:
+            # A creation that is still on its way must not run unseen.
+            await self._made.settle(tracked)
+
+    def _show_trouble(self, tracked: Tracked, error: Exception) -> None:
+        self._table.show(tracked, Phase.UNKNOWN, f"not submitted yet: UWS server {self._server.url}: {error}")
+
+    def _info(self, found: ServerJob) -> dict[str, Any]:
+        return server_info(found, self._server.url)
+
+    async def _watch_forever(self) -> None:
+        """Follow all jobs in the way that suits the server."""
+        while True:
+            match self._server.dialect:
+                case Dialect.OURS:
+                    await self._stream.watch()
+                case Dialect.XML:
+                    await self._waiter.watch()
+                case _:
+                    await self._poller.watch()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self.log.error(f"UWS server {self._server.url}: a task failed", exc_info=error)

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Asking a UWS server for all jobs, again and again.
+
+With a handful in flight it is asked for each; above that for one list per
+phase, and one by one for those that are in none. A round begins when the last
+one has been answered, however long that took.
+"""
+
+from __future__ import annotations
+
+__all__ = ["HANDFUL", "PollWatcher"]
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ...jobs.model import ExecutionPhase
+from .link import LinkError, NotFoundError, ServerError
+from .rubin import PHASES, ServerJob
+from .server import Dialect, UwsServer
+from .submission import ServerJobs, Tracked, retrying
+from .tracking import JobTable
+
+HANDFUL = 8
+"""Up to so many jobs in one phase are asked for one by one."""
+
+ENDS = ("completed", "error")
+"""Phases to list where many jobs have left the others; an aborted one is rare."""
+
+Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
+"""Starts a task, and knows what to do when it fails."""
+
+
+class PollWatcher:
+    """Asks for jobs.
+
+    Parameters
+    ----------
+    server : `UwsServer`
+        The server.
+    table : `JobTable`
+        The jobs.
+    made : `ServerJobs`
+        Stops second jobs that are come across.
+    interval : `float`
+        How often to ask (s).
+    spawn : `~collections.abc.Callable`
+        Starts tasks.
+    log : `logging.Logger`
+        Gets what is unusual.
+    """
+
+    def __init__(
+        self,
+        server: UwsServer,
+        table: JobTable,
+        made: ServerJobs,
+        interval: float,
+        spawn: Spawn,
+        log: logging.Logger,
+    ) -> None:
+        self._server = server
+        self._table = table
+        self._made = made
+        self._interval = interval
+        self._spawn = spawn
+        self._log = log
+        # Upstream walks through all jobs' files whatever is asked for; where that
+        # takes long, one list with everything is better than one per phase.
+        self._slow = False
+
+    async def watch(self) -> None:
+        """Ask again and again, until the server turns out to speak something else."""
+        loop = asyncio.get_running_loop()
+        while self._server.dialect in (Dialect.UNKNOWN, Dialect.RUBIN):
+            await self._table.any.wait()
+            begun = loop.time()
+            async for attempt in retrying(self._interval, on=ServerError):
+                with attempt:
+                    begun = loop.time()
+                    try:
+                        await self.look()
+                    except ServerError as error:
+                        self._table.link_lost(error)
+                        raise
+            self._table.link_back()
+            took = loop.time() - begun
+            # A slow server gets a moment's rest all the same.
+            await asyncio.sleep(max(self._interval - took, self._interval / 4))
+
+    async def look(self) -> None:
+        """Ask once for all jobs.
+
+        Raises
+        ------
+        ServerError
+            If nothing at all could be learnt.
+        """
+        wanted = {tracked.server_id: tracked for tracked in self._table.wanted()}
+        if self._server.dialect == Dialect.OURS:
+            if not wanted:
+                return
+            # Whole documents, in any phase, of the newest: those in flight are among them.
+            await self._ask_list("", wanted, newest=max(HANDFUL, 2 * len(wanted)))
+            await self._ask_each(list(wanted.values()))
+            return
+        groups: defaultdict[str, list[Tracked]] = defaultdict(list)
+        for tracked in wanted.values():
+            # A server knows no phase that is not in the table, also if it has shown one.
+            if not tracked.misses and tracked.phase in PHASES:
+                groups[tracked.phase].append(tracked)
+        phases = [phase for phase, group in groups.items() if len(group) > HANDFUL]
+        if phases and self._slow:
+            await self._ask_list("", wanted)
+        else:
+            for phase in phases:
+                await self._ask_list(phase, wanted)
+            for phase in ENDS:
+                # Many at once have left the lists of those that live.
+                if phases and len(wanted) > HANDFUL:
+                    await self._ask_list(phase, wanted)
+        await self._ask_each(list(wanted.values()))
+
+    async def ask_all(self, tracked: list[Tracked]) -> None:
+        """Ask for one list of all jobs, and by themselves for those that it does not say enough of."""
+        wanted = {one.server_id: one for one in tracked}
+        await self._ask_list("", wanted)
+        await self._ask_each(list(wanted.values()))
+
+    async def _ask_list(self, phase: str, wanted: dict[str, Tracked], newest: int = 0) -> None:
+        """Ask for the jobs in one phase, or all; take those that are there out of ``wanted``."""
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        try:
+            listed = await (self._server.rubin.newest(newest) if newest else self._server.list(phase))
+        except ServerError as error:
+            if isinstance(error, LinkError) and not error.reached:
+                raise
+            # Upstream's list fails as a whole if one job's folder cannot be read.
+            self._log.debug(f"UWS server {self._server.url}: list of jobs {phase}: {error}")
+            return
+        self._slow = loop.time() - begun > self._interval / 2
+        for found in listed:
+            if tracked := wanted.get(found.id):
+                # Where the list has less than the final document, that is asked for by itself.
+                if found.whole or not found.ended:
+                    del wanted[found.id]
+                    self._take(tracked, found, begun)
+            elif (other := self._table.jobs.get(found.run_id)) and other.server_id not in ("", found.id):
+                self._spawn(self._made.stop_duplicate(other, found))
+
+    async def _ask_each(self, tracked: list[Tracked]) -> None:
+        """Ask for jobs one by one, a few at a time."""
+        waiting = iter(tracked)
+        outcomes: list[ServerError | None] = []
+
+        async def ask() -> None:
+            for one in waiting:
+                # Once nothing answers any more, the others need not wait for it too.
+                if not any(isinstance(error, LinkError) and not error.reached for error in outcomes):
+                    outcomes.append(await self.ask(one))
+
+        await asyncio.gather(*(ask() for _ in range(min(HANDFUL, len(tracked)))))
+        errors = [error for error in outcomes if error]
+        if errors and len(errors) == len(outcomes):
+            raise errors[0]
+
+    async def ask(self, tracked: Tracked) -> ServerError | None:
+        """Ask for one job; return what went wrong with the link."""
+        words = f"UWS server {self._server.url}"
+        begun = asyncio.get_running_loop().time()
+        try:
+            found = await self._server.get(tracked.server_id)
+        except NotFoundError:
+            self._table.miss(tracked, f"{words} does not know it as {tracked.server_id} any more")
+        except ServerError as error:
+            self._table.show(tracked, ExecutionPhase.UNKNOWN, f"{words}: {error}")
+            return error
+        else:
+            self._take(tracked, found, begun)
+        return None
+
+    def _take(self, tracked: Tracked, found: ServerJob, asked: float) -> None:
+        # What a stream has said meanwhile is newer than the answer to a question from before.
+        if tracked.heard <= asked:
+            self._table.take(tracked, found)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The change stream of our own server, which shows all jobs in flight."""
+
+from __future__ import annotations
+
+__all__ = ["StreamWatcher"]
+
+import asyncio
+import json
+import logging
+import random
+from contextlib import suppress
+
+from ...client.sse import ServerEvent
+from .link import NotFoundError, ServerError
+from .polling import PollWatcher
+from .rubin import MalformedError, ServerJob
+from .server import Dialect, UwsServer
+from .submission import retrying
+from .tracking import JobTable
+
+LONGEST_PAUSE = 10.0
+"""Longest pause (s) between two attempts to open the stream."""
+
+HEALTHY = 1.0
+"""How long (s) a stream must have been there to be opened again at once."""
+
+RECONCILE = 60.0
+"""How often (s) to look for jobs oneself all the same: nothing is lost if something was missed."""
+
+
+class StreamWatcher:
+    """Reads the stream; after a cut goes on where it was, and looks for all jobs once.
+
+    Parameters
+    ----------
+    server : `UwsServer`
+        The server.
+    table : `JobTable`
+        The jobs.
+    poller : `PollWatcher`
+        Looks for all jobs.
+    interval : `float`
+        First pause between attempts (s).
+    log : `logging.Logger`
+        Gets what is unusual.
+    """
+
+    def __init__(
+        self,
+        server: UwsServer,
+        table: JobTable,
+        poller: PollWatcher,
+        interval: float,
+        log: logging.Logger,
+    ) -> None:
+        self._log = log
+        self._server = server
+        self._table = table
+        self._poller = poller
+        self._interval = interval
+        self._last = ""
+        self._look_now = asyncio.Event()
+        self._flows = False
+
+    async def watch(self) -> None:
+        """Follow all jobs, until the server turns out to be no OCPS any more."""
+        looking = asyncio.create_task(self._look_forever())
+        try:
+            await self._read_forever()
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
+
+    async def _read_forever(self) -> None:
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while self._server.dialect == Dialect.OURS:
+            begun = loop.time()
+            try:
+                async for event in self._server.rubin.events(self._last):
+                    if not self._flows:
+                        self._flows = True
+                        self._look_now.set()
+                    self._last = event.id
+                    if event.data:
+                        self._take(event)
+            except NotFoundError:
+                self._server.lose_stream()
+                return
+            except ServerError as error:
+                self._log.debug(f"UWS server {self._server.url}: change stream: {error}")
+            # A stream that was cut is no lost link, as long as it can be opened again.
+            if not self._flows:
+                self._look_now.set()
+            failures = 0 if self._flows and loop.time() - begun > HEALTHY else failures + 1
+            self._flows = False
+            if failures:
+                pause = min(LONGEST_PAUSE, self._interval * 2 ** min(failures - 1, 6))
+                await asyncio.sleep(random.uniform(0.5, 1) * pause)
+
+    def _take(self, event: ServerEvent) -> None:
+        try:
+            document = json.loads(event.data)
+            if event.type == "deleted":
+                self._miss(str(document.get("jobId")))
+                return
+            found = ServerJob.parse(document)
+        except (MalformedError, ValueError, AttributeError) as error:
+            # What cannot be read is asked for at the next look.
+            self._log.warning(f"UWS server {self._server.url}: an event cannot be read: {error}")
+            return
+        tracked = self._table.jobs.get(found.run_id) or self._table.by_server_id(found.id)
+        if tracked is None:
+            return
+        tracked.heard = asyncio.get_running_loop().time()
+        if tracked.server_id == found.id:
+            self._table.take(tracked, found)
+        elif not tracked.server_id:
+            # The answer to its creation is still on its way.
+            tracked.early = found
+
+    def _miss(self, server_id: str) -> None:
+        if tracked := self._table.by_server_id(server_id):
+            self._table.miss(tracked, f"UWS server {self._server.url}: job {server_id} was deleted there")
+
+    async def _look_forever(self) -> None:
+        """Look for all jobs when the stream has been opened, and often while there is none."""
+        while True:
+            with suppress(TimeoutError):
+                # Behind a proxy that lets no stream through, this is all there is.
+                await asyncio.wait_for(self._look_now.wait(), RECONCILE if self._flows else self._interval)
+            self._look_now.clear()
+            async for attempt in retrying(self._interval, on=ServerError):
+                with attempt:
+                    try:
+                        await self._poller.look()
+                    except ServerError as error:
+                        self._table.link_lost(error)
+                        raise
+            self._table.link_back()

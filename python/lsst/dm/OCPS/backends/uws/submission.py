@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One job at a UWS server: created once, and stopped for good.
+
+The dialect has no way to create a job under a name of our choice, so a
+creation whose answer was lost may have been carried out. The run id, which is
+our job's id, tells: after a doubtful answer the server's jobs are looked
+through before anything is sent again, and later for a second one.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Finder", "ServerJobs", "Tracked", "retrying"]
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import tenacity
+
+from ...jobs.model import ExecutionPhase, Job, Progress
+from .link import LinkError, NotFoundError, ServerError
+from .rubin import ServerJob
+from .server import Requests
+
+LONGEST_PAUSE = 30.0
+"""The longest pause (s) between two attempts."""
+
+
+@dataclass(slots=True, eq=False)
+class Tracked:
+    """What is known of a job that was given to the server, or is to be.
+
+    Parameters
+    ----------
+    job : `Job`
+        The job as it was when the backend got it.
+    server_id : `str`
+        The server's name for it; empty while it is not known.
+    phase : `str`
+        The server's word for its phase when last seen.
+    doubtful : `bool`
+        Whether the server may have a job of it that is not known here.
+    stopping : `asyncio.Event`
+        Set when it shall stop.
+    shown : `tuple`
+        Phase and message as last reported.
+    misses : `int`
+        How many times in a row the server did not know it.
+    due : `float`
+        Not to be asked for before this time (s, of the event loop).
+    heard : `float`
+        When a change stream last showed it (s, of the event loop).
+    early : `ServerJob` or `None`
+        What a change stream has shown before the server's name was known.
+    progress : `Progress` or `None`
+        As last reported.
+    """
+
+    job: Job
+    server_id: str = ""
+    phase: str = "executing"
+    doubtful: bool = False
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    shown: tuple[ExecutionPhase, str] | None = None
+    misses: int = 0
+    due: float = 0.0
+    heard: float = 0.0
+    early: ServerJob | None = None
+    progress: Progress | None = None
+    submission: asyncio.Task[Any] | None = None
+    duplicates: set[str] = field(default_factory=set)
+
+    async def nap(self, pause: float) -> None:
+        """Sleep for a while (s), not longer than until it shall stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), pause)
+
+
+def retrying(first: float, **options: Any) -> tenacity.AsyncRetrying:
+    """Return a loop over attempts with growing pauses, beginning with ``first`` (s)."""
+    longest = min(LONGEST_PAUSE, 10 * first)
+    wait = tenacity.wait_exponential(multiplier=first, max=longest) + tenacity.wait_random(0, first / 4)
+    retry = tenacity.retry_if_exception_type(options.pop("on", LinkError))
+    return tenacity.AsyncRetrying(wait=wait, retry=retry, reraise=True, **options)
+
+
+class Finder:
+    """Finds jobs by run id; many who look at the same time share one list.
+
+    Parameters
+    ----------
+    client : `Requests`
+        The server.
+    """
+
+    def __init__(self, client: Requests) -> None:
+        self._client = client
+        self._lock = asyncio.Lock()
+        self._begun = -1.0
+        self._outcome: list[ServerJob] | ServerError = []
+
+    async def find(self, run_id: str) -> list[ServerJob]:
+        """Return the server's jobs with a run id, oldest first.
+
+        The list is asked for after this call began.
+
+        Raises
+        ------
+        ServerError
+            If the list could not be had.
+        """
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        async with self._lock:
+            if self._begun < asked:
+                begun = loop.time()
+                try:
+                    self._outcome = await self._client.list()
+                except ServerError as error:
+                    self._outcome = error
+                self._begun = begun
+            outcome = self._outcome
+        if isinstance(outcome, ServerError):
+            raise outcome
+        found = [job for job in outcome if job.run_id == run_id]
+        return sorted(found, key=lambda job: str(job.document.get("creationTime")))
+
+
+class ServerJobs:
+    """Creates jobs once and stops them for good.
+
+    Parameters
+    ----------
+    client : `Requests`
+        The server.
+    pause : `float`
+        First pause between attempts (s).
+    settle : `float`
+        How long (s) after a doubtful creation a job of it may still appear.
+    log : `logging.Logger`
+        Gets duplicates.
+    """
+
+    def __init__(self, client: Requests, pause: float, settle: float, log: logging.Logger) -> None:
+        self._client = client
+        self._finder = Finder(client)
+        self._pause = pause
+        self._settle = settle
+        self._log = log
+
+    async def create(self, tracked: Tracked, trouble: Callable[[Exception], None]) -> ServerJob | None:
+        """Create a job at the server, or find the one that is there.
+
+        Goes on through every failure of the link.
+
+        Parameters
+        ----------
+        tracked : `Tracked`
+            Which job. ``doubtful`` says whether it may be there already.
+        trouble : `~collections.abc.Callable`
+            Told of every failure of the link.
+
+        Returns
+        -------
+        created : `ServerJob` or `None`
+            The job; `None` if it is to be stopped and was not created.
+
+        Raises
+        ------
+        ServerError
+            If the server refuses it.
+        """
+
+        def note(state: tenacity.RetryCallState) -> None:
+            assert state.outcome is not None
+            if error := state.outcome.exception():
+                trouble(error)  # type: ignore[arg-type]
+
+        attempts = retrying(
+            self._pause,
+            on=(LinkError, NotFoundError),
+            sleep=tracked.nap,
+            stop=lambda _: tracked.stopping.is_set(),
+            after=note,
+        )
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    if tracked.stopping.is_set():
+                        return None
+                    return await self._create_once(tracked)
+        except (LinkError, NotFoundError):
+            # Only when it shall stop.
+            pass
+        return None
+
+    async def _create_once(self, tracked: Tracked) -> ServerJob:
+        if tracked.doubtful:
+            found = await self._finder.find(tracked.job.id)
+            if found:
+                await self.stop_others(tracked, found[0].id, found)
+                return found[0]
+        try:
+            return await self._client.create(tracked.job)
+        except LinkError as error:
+            tracked.doubtful = tracked.doubtful or error.sent
+            raise
+
+    async def settle(self, tracked: Tracked) -> None:
+        """After a doubtful creation: look for a second job, at once and once more later."""
+        for delay in (0.0, self._settle):
+            await asyncio.sleep(delay)
+            async for attempt in retrying(self._pause, on=ServerError):
+                with attempt:
+                    found = await self._finder.find(tracked.job.id)
+                    await self.stop_others(tracked, tracked.server_id, found)
+
+    async def stop_others(self, tracked: Tracked, server_id: str, found: list[ServerJob]) -> None:
+        """Stop all jobs of a run id but the one that counts."""
+        for other in found:
+            if other.id == server_id or other.ended:
+                continue
+            if other.id not in tracked.duplicates:
+                tracked.duplicates.add(other.id)
+                self._log.warning(
+                    f"Job {tracked.job.id}: the server has a second one, {other.id}, beside "
+                    f"{server_id or 'the one that was stopped'}; stopping it"
+                )
+            with suppress(NotFoundError):
+                await self._client.delete(other.id)
+
+    async def stop_duplicate(self, tracked: Tracked, other: ServerJob) -> None:
+        """Stop a second job that was come across; once, however often that happens."""
+        if other.id not in tracked.duplicates:
+            async for attempt in retrying(self._pause, on=ServerError):
+                with attempt:
+                    await self.stop_others(tracked, tracked.server_id, [other])
+
+    async def stop(self, tracked: Tracked) -> tuple[ServerJob | None, bool]:
+        """Stop a job and wait until it is gone, however long the server is away.
+
+        Returns
+        -------
+        last : `ServerJob` or `None`
+            What the server has of it, or had last; `None` if it never had any.
+        finished : `bool`
+            Whether it had ended by itself before it could be stopped.
+        """
+        last: ServerJob | None = None
+        deleted, failures = False, 0
+        while True:
+            try:
+                if not tracked.server_id:
+                    found = await self._finder.find(tracked.job.id) if tracked.doubtful else []
+                    if not found:
+                        return last, False
+                    tracked.server_id = found[0].id
+                    await self.stop_others(tracked, tracked.server_id, found)
+                seen = await self._client.get(tracked.server_id)
+                if seen.ended:
+                    own_end = seen.execution_phase != ExecutionPhase.ABORTED
+                    # A job whose processes were killed is shown as failed.
+                    killed = deleted and seen.execution_phase == ExecutionPhase.ERROR
+                    return seen, own_end and not killed
+                last = seen
+                if not deleted:
+                    await self._client.delete(tracked.server_id)
+                    deleted = True
+                    continue
+            except NotFoundError:
+                return last, False
+            except ServerError as error:
+                deleted, failures = False, failures + 1
+                if failures == 1:
+                    self._log.warning(f"Job {tracked.job.id} could not be stopped yet: {error}")
+            await asyncio.sleep(min(LONGEST_PAUSE, self._pause * 2 ** min(failures, 4)))

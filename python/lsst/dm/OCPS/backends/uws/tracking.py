@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The jobs that a UWS server has for us, and what is reported of them."""
+
+from __future__ import annotations
+
+__all__ = ["JobTable"]
+
+import asyncio
+import logging
+
+from ...jobs.backend import BackendUpdate, Report
+from ...jobs.model import ExecutionPhase, Job, Progress
+from .link import ServerError
+from .rubin import ServerJob, ending
+from .submission import Tracked
+
+LONGEST_MISS = 30.0
+"""How long (s), at most, until a job that the server does not know is asked for again."""
+
+Phase = ExecutionPhase
+
+
+class JobTable:
+    """All jobs in flight.
+
+    Parameters
+    ----------
+    url : `str`
+        The server's address, as it may be shown.
+    pause : `float`
+        How long (s) until a job is asked for again that the server did not know.
+    log : `logging.Logger`
+        Told when the link is lost, and when it is back.
+    """
+
+    report: Report
+    """Set before the first job comes."""
+
+    def __init__(self, url: str, pause: float, log: logging.Logger) -> None:
+        self.url = url
+        self.jobs: dict[str, Tracked] = {}
+        self.any = asyncio.Event()
+        """Set while there are jobs."""
+        self._pause = pause
+        self._log = log
+        self._link_words = ""
+
+    def track(self, job: Job) -> Tracked:
+        """Take up a job."""
+        tracked = self.jobs[job.id] = Tracked(job, job.handle)
+        self.any.set()
+        return tracked
+
+    def untrack(self, tracked: Tracked) -> None:
+        """Let go of a job."""
+        self.jobs.pop(tracked.job.id, None)
+        if not self.jobs:
+            self.any.clear()
+
+    def by_server_id(self, server_id: str) -> Tracked | None:
+        """Return the job that the server calls so, if it is one of these."""
+        return next((tracked for tracked in self.jobs.values() if tracked.server_id == server_id), None)
+
+    def wanted(self) -> list[Tracked]:
+        """Return the jobs of which news are wanted now."""
+        time = asyncio.get_running_loop().time()
+        return [
+            tracked
+            for tracked in self.jobs.values()
+            if tracked.server_id and not tracked.stopping.is_set() and tracked.due <= time
+        ]
+
+    def take(self, tracked: Tracked, found: ServerJob) -> None:
+        """Report what the server's own document says of a job."""
+        if self.jobs.get(tracked.job.id) is not tracked or tracked.stopping.is_set():
+            # Stopped or given up while the answer was on its way.
+            return
+        tracked.misses = 0
+        tracked.phase = found.phase
+        if found.run_id and found.run_id != tracked.job.id:
+            self.miss(tracked, f"the server's job {found.id} has another run id, {found.run_id!r}")
+        elif found.ended:
+            self.tell_duplicates(tracked)
+            self.untrack(tracked)
+            self.report(tracked.job.id, ending(found, self.url))
+        else:
+            self._show_progress(tracked, found.progress)
+            self.show(tracked, found.execution_phase, found.remark)
+
+    def miss(self, tracked: Tracked, reason: str) -> None:
+        """Note that the server does not know a job, and ask for it less often."""
+        pause = min(LONGEST_MISS, self._pause * 2**tracked.misses)
+        tracked.misses += 1
+        tracked.due = asyncio.get_running_loop().time() + pause
+        self.show(tracked, Phase.UNKNOWN, reason)
+
+    def _show_progress(self, tracked: Tracked, progress: Progress | None) -> None:
+        if progress and progress != tracked.progress:
+            tracked.progress = progress
+            self.report(tracked.job.id, BackendUpdate(progress=progress))
+
+    def show(self, tracked: Tracked, phase: ExecutionPhase, message: str) -> None:
+        """Report phase and message, if they are new."""
+        if tracked.shown != (phase, message) and not tracked.stopping.is_set():
+            tracked.shown = (phase, message)
+            self.report(tracked.job.id, BackendUpdate(phase=phase, message=message))
+
+    def tell_duplicates(self, tracked: Tracked) -> None:
+        """Report the second jobs that were found of a job."""
+        if tracked.duplicates:
+            info = {"duplicates": sorted(tracked.duplicates)}
+            self.report(tracked.job.id, BackendUpdate(info=info))
+
+    def link_lost(self, error: ServerError) -> None:
+        """Report that nothing is known of any job while the server does not answer."""
+        words = f"UWS server {self.url}: {error}"
+        if not self._link_words:
+            self._log.warning(f"{words}; trying again")
+        self._link_words = words
+        for tracked in self.jobs.values():
+            if tracked.server_id:
+                self.show(tracked, Phase.UNKNOWN, words)
+
+    def link_back(self) -> None:
+        """Take note that the server answers again."""
+        if self._link_words:
+            self._link_words = ""
+            self._log.info(f"UWS server {self.url} answers again")

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Following jobs at any UWS 1.1 server: WAIT for a handful, one list for more."""
+
+from __future__ import annotations
+
+__all__ = ["WaitWatcher"]
+
+import asyncio
+import functools
+from contextlib import suppress
+
+from ...jobs.model import ExecutionPhase
+from .link import NotFoundError, ServerError
+from .polling import HANDFUL, PollWatcher, Spawn
+from .server import Dialect, UwsServer
+from .submission import Tracked, retrying
+from .tracking import JobTable
+
+WAIT = 20
+"""How long (s) a server is asked to wait for a change at a time; proxies cut what is longer."""
+
+GRACE = 10.0
+"""How much longer (s) than it was asked to wait a server may take."""
+
+
+class WaitWatcher:
+    """Follows jobs.
+
+    Parameters
+    ----------
+    server : `UwsServer`
+        The server.
+    table : `JobTable`
+        The jobs.
+    poller : `PollWatcher`
+        Asks for lists.
+    interval : `float`
+        How often to ask for a list (s).
+    spawn : `~collections.abc.Callable`
+        Starts tasks.
+    """
+
+    def __init__(
+        self, server: UwsServer, table: JobTable, poller: PollWatcher, interval: float, spawn: Spawn
+    ) -> None:
+        self._server = server
+        self._table = table
+        self._poller = poller
+        self._interval = interval
+        self._spawn = spawn
+        self._waited_for: dict[str, asyncio.Task[None]] = {}
+
+    async def watch(self) -> None:
+        """Follow all jobs, until the server turns out to speak something else."""
+        try:
+            while self._server.dialect == Dialect.XML:
+                await self._table.any.wait()
+                async for attempt in retrying(self._interval, on=ServerError):
+                    with attempt:
+                        await self._round()
+                await asyncio.sleep(self._interval)
+        finally:
+            for task in list(self._waited_for.values()):
+                task.cancel()
+
+    async def _round(self) -> None:
+        wanted = self._table.wanted()
+        if len(wanted) > HANDFUL:
+            try:
+                await self._poller.ask_all(wanted)
+            except ServerError as error:
+                self._table.link_lost(error)
+                raise
+            self._table.link_back()
+            return
+        for tracked in wanted:
+            job_id = tracked.job.id
+            if job_id not in self._waited_for:
+                task = self._waited_for[job_id] = self._spawn(self._wait_for(tracked))
+                task.add_done_callback(functools.partial(self._forget, job_id))
+
+    def _forget(self, job_id: str, _: asyncio.Task[None]) -> None:
+        self._waited_for.pop(job_id, None)
+
+    async def _wait_for(self, tracked: Tracked) -> None:
+        """Follow one job, until it ends or there are too many to do so."""
+        loop = asyncio.get_running_loop()
+        words = f"UWS server {self._server.url}"
+        while tracked in self._table.wanted() and len(self._table.jobs) <= HANDFUL:
+            begun, phase = loop.time(), tracked.phase
+            try:
+                found = await self._server.xml.wait(tracked.server_id, phase, WAIT, WAIT + GRACE)
+            except NotFoundError:
+                self._table.miss(tracked, f"{words} does not know it as {tracked.server_id} any more")
+                return
+            except ServerError as error:
+                self._table.show(tracked, ExecutionPhase.UNKNOWN, f"{words}: {error}")
+                await asyncio.sleep(self._interval)
+                continue
+            self._table.take(tracked, found)
+            if found.phase == phase and loop.time() - begun < self._interval:
+                # A server that does not wait, or a phase in which there is nothing to wait for.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(tracked.stopping.wait(), self._interval)

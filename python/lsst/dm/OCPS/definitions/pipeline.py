@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Jobs that are one certain pipeline, with parameters of their own."""
+
+from __future__ import annotations
+
+__all__ = ["PipelineDefinition"]
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..jobs.definition import JobDefinition
+from ..jobs.errors import RequestError
+from ..jobs.model import JobRequest
+from ..jobs.parameters import Parameter, check_parameters
+from .templates import check_words, fill, names
+
+
+class PipelineDefinition(JobDefinition):
+    """A pipeline of which only some things can be chosen.
+
+    Parameters
+    ----------
+    name : `str`
+        Name of the job list.
+    general : `JobDefinition`
+        The general pipeline job that it is a case of.
+    pipeline : `str`
+        The pipeline.
+    parameters : `~collections.abc.Sequence` [`Parameter`]
+        What may be given.
+    options : `~collections.abc.Sequence` [`str`]
+        Words for the command line of pipetask, with places.
+    data_query : `str`
+        Butler expression, with places; a text is put in as a quoted literal.
+    outputs : `~collections.abc.Sequence` [`str`]
+        Globs of the dataset types that are captured; none for the
+        configured ones.
+    version : `str`
+        The Science Pipelines environment it runs in.
+    **common
+        As for `JobDefinition`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        general: JobDefinition,
+        pipeline: str,
+        parameters: Sequence[Parameter] = (),
+        *,
+        options: Sequence[str] = (),
+        data_query: str = "",
+        outputs: Sequence[str] = (),
+        version: str = "",
+        **common: Any,
+    ) -> None:
+        super().__init__(name, parameters, **common)
+        self.general = general
+        self.pipeline = pipeline
+        self.options = tuple(options)
+        self.data_query = data_query
+        self.outputs = tuple(outputs)
+        self.version = version
+
+    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+        values = check_parameters(self.parameters, request.parameters)
+        check_words(self.options, self.parameters, values)
+        general = {
+            "pipeline": self.pipeline,
+            "config": shlex.join(fill(word, values) for word in self.options),
+            "data_query": fill(self.data_query, self._literals(values)),
+            "output_dataset_types": ",".join(self.outputs),
+            "version": self.version,
+        }
+        return await self.general.resolve(dataclasses.replace(request, parameters=general), job_id)
+
+    def _literals(self, values: Mapping[str, str]) -> dict[str, str]:
+        """Return values as literals of a Butler expression."""
+        literals = {}
+        used = names(self.data_query)
+        for parameter in self.parameters:
+            if parameter.name not in used:
+                continue
+            value = values[parameter.name]
+            if parameter.type == "string":
+                # The expression language has no way to write these within a literal.
+                if any(character in value for character in "'\\\n"):
+                    raise RequestError(f"{parameter.name}: quotes, backslashes and newlines cannot be used")
+                value = f"'{value}'"
+            literals[parameter.name] = value
+        return literals
+
+    def places(self) -> set[str]:
+        """Return the names of all places that are used."""
+        return set().union(*(names(text) for text in (*self.options, self.data_query)))

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The general pipeline job: everything that ``execute`` can say."""
+
+from __future__ import annotations
+
+__all__ = ["ButlerConfig", "PipetaskDefinition"]
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..jobs.definition import JobDefinition
+from ..jobs.errors import RequestError
+from ..jobs.file_access import look_at_files
+from ..jobs.model import JobRequest
+from ..jobs.parameters import Parameter, check_parameters
+from .environments import Environments
+from .pipeline_uri import check_allowed, check_exists
+from .pipetask_options import parse_options, split_list
+
+
+@dataclass(frozen=True)
+class ButlerConfig:
+    """Where a pipeline's data are.
+
+    Parameters
+    ----------
+    butler : `str`
+        The repository.
+    input_collection : `str`
+        Comma-separated input collections.
+    output_glob : `str`
+        Comma-separated globs of the dataset types that are captured.
+    metrics_glob : `str`
+        Comma-separated globs of the dataset types that hold small metrics.
+    """
+
+    butler: str
+    input_collection: str = ""
+    output_glob: str = "*"
+    metrics_glob: str = "*Metrics"
+
+
+class PipetaskDefinition(JobDefinition):
+    """The general pipeline job: everything that ``execute`` can say.
+
+    Parameters
+    ----------
+    name : `str`
+        Name of the job list.
+    data : `ButlerConfig`
+        Where the data are.
+    environments : `Environments`
+        What ``version`` may name.
+    allowed_pipelines : `~collections.abc.Sequence` [`str`]
+        Globs of the pipelines that may run; none means all.
+    local : `bool`
+        Whether pipelines are files that this process can see.
+    """
+
+    PARAMETERS = (
+        Parameter("pipeline", default="", description="pipeline YAML file, as pipetask takes it"),
+        Parameter("version", default="", description="Science Pipelines environment; empty for the default"),
+        Parameter("config", default="", description="further words of the command line of pipetask"),
+        Parameter("data_query", default="", description="Butler expression"),
+        Parameter("output_dataset_types", default="", description="globs of what is captured"),
+        Parameter("butler", default="", description="the Butler, if given: the configured one"),
+    )
+
+    def __init__(
+        self,
+        name: str,
+        data: ButlerConfig,
+        environments: Environments,
+        allowed_pipelines: Sequence[str] = (),
+        *,
+        local: bool = True,
+    ) -> None:
+        super().__init__(name, self.PARAMETERS, description="Any pipeline")
+        self.data = data
+        self.environments = environments
+        self.allowed_pipelines = tuple(allowed_pipelines)
+        self.local = local
+
+    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+        values = check_parameters(self.PARAMETERS, request.parameters)
+        if values["butler"] not in ("", self.data.butler):
+            raise RequestError(f"butler: {values['butler']!r} is not the one that is configured here")
+        pipeline = values["pipeline"].strip()
+        check_allowed(pipeline, self.allowed_pipelines)
+        options = parse_options(values["config"])
+        if "\0" in values["data_query"]:
+            raise RequestError("data_query contains a NUL character")
+        if self.local:
+            await look_at_files(self._check_files, values["version"].strip(), pipeline)
+        inputs = [*split_list(self.data.input_collection), *options.inputs]
+        return {
+            "kind": "pipetask",
+            "pipeline": pipeline,
+            "version": values["version"].strip(),
+            "data_query": values["data_query"].strip(),
+            "run_options": values["config"],
+            "options": list(options.arguments),
+            "inputs": inputs,
+            "output_glob": list(
+                split_list(values["output_dataset_types"]) or split_list(self.data.output_glob)
+            ),
+            "metrics_glob": list(split_list(self.data.metrics_glob)),
+            "butler": self.data.butler,
+            "output": f"u/ocps/{job_id}",
+            "run": f"u/ocps/{job_id}/run",
+        }
+
+    def _check_files(self, version: str, pipeline: str) -> None:
+        check_exists(pipeline, self.environments.get(version))

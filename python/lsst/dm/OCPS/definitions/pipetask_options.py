@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which options of ``pipetask run`` an ``execute`` may give.
+
+What a script writes in ``config`` is split as a shell splits words, and is
+never seen by a shell. Options pass through an allow-list: what is not listed
+is refused, and what OCPS sets itself is refused with that reason.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PipetaskOptions", "parse_options", "split_list"]
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..jobs.errors import RequestError
+
+# Options that take a value; the first name is the one that is passed on.
+_WITH_VALUE = (
+    ("--config", "-c"),
+    ("--config-file", "-C"),
+    ("--processes", "-j"),
+    ("--timeout",),
+    ("--instrument",),
+    ("--select-tasks",),
+    ("--delete",),
+    ("--skip-existing-in",),
+    ("--dataset-query-constraint",),
+    ("--data-id-table",),
+    ("--cores-per-quantum", "-n"),
+    ("--memory-per-quantum",),
+    ("--start-method",),
+)
+_FLAGS = (
+    "--register-dataset-types",
+    "--fail-fast",
+    "--no-versions",
+    "--skip-init-writes",
+    "--skip-existing",
+    "--enable-implicit-threading",
+    "--raise-on-partial-outputs",
+    "--no-raise-on-partial-outputs",
+)
+_INPUT = ("--input", "-i")
+_OWNED = {
+    ("-b", "--butler-config"): "the Butler is set in the configuration",
+    ("-o", "--output"): "outputs go to u/ocps/{job_id}",
+    ("--output-run",): "outputs go to u/ocps/{job_id}/run",
+    ("-p", "--pipeline"): "it is the field pipeline",
+    ("-d", "--data-query"): "it is the field data_query",
+    ("--summary",): "OCPS reads it for the result",
+    ("--extend-run", "--replace-run", "--prune-replaced", "--clobber-outputs", "--rebase"): (
+        "every job has a run of its own"
+    ),
+    ("--debug", "--pdb", "--profile", "--coverage"): "it is for a terminal",
+}
+_VALUE_NAMES = {name: names[0] for names in _WITH_VALUE for name in names} | dict.fromkeys(_INPUT, "--input")
+_OWNED_NAMES = {name: reason for names, reason in _OWNED.items() for name in names}
+_KEY_VALUE = re.compile(r"[A-Za-z_][\w:.\[\]'\"]*=.*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class PipetaskOptions:
+    """Options that passed.
+
+    Parameters
+    ----------
+    arguments : `tuple` [`str`, ...]
+        For the command line of ``pipetask run``; one word each.
+    inputs : `tuple` [`str`, ...]
+        Input collections beyond the configured one.
+    """
+
+    arguments: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """Return the items of a comma-separated list; spaces around them do not count."""
+    return tuple(item for item in (part.strip() for part in text.split(",")) if item)
+
+
+def parse_options(config: str) -> PipetaskOptions:
+    """Check what an ``execute`` gives as ``config``.
+
+    Parameters
+    ----------
+    config : `str`
+        What follows on the command line: options, ``label:field=value``
+        (which stands for ``-c label:field=value``) and ``label:file`` (for
+        ``-C label:file``).
+
+    Returns
+    -------
+    options : `PipetaskOptions`
+        What to pass on.
+
+    Raises
+    ------
+    RequestError
+        If an option is not allowed or lacks its value.
+    """
+    try:
+        words = shlex.split(config)
+    except ValueError as error:
+        raise RequestError(f"config: {error} in {config!r}") from None
+    arguments: list[str] = []
+    inputs: list[str] = []
+    iterator = iter(words)
+    for word in iterator:
+        if not word.startswith("-"):
+            arguments += ["--config", word] if _KEY_VALUE.fullmatch(word) else ["--config-file", word]
+            continue
+        name, value = _split_option(word)
+        if name in _OWNED_NAMES:
+            raise RequestError(f"config: option {name} is not for a job: {_OWNED_NAMES[name]}")
+        if name in _FLAGS:
+            if value is not None:
+                raise RequestError(f"config: option {name} takes no value")
+            arguments.append(name)
+        elif name in _VALUE_NAMES:
+            value = _value(name, value, iterator)
+            if _VALUE_NAMES[name] == "--input":
+                inputs += split_list(value)
+            else:
+                arguments += [_VALUE_NAMES[name], value]
+        else:
+            allowed = ", ".join(sorted({*_FLAGS, *_VALUE_NAMES}))
+            raise RequestError(f"config: option {name} is not allowed; allowed are {allowed}")
+    return PipetaskOptions(tuple(arguments), tuple(inputs))
+
+
+def _split_option(word: str) -> tuple[str, str | None]:
+    """Split ``--name=value`` or ``-nvalue``; value is `None` if there is none."""
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        return name, value if equals else None
+    return word[:2], word[2:] or None
+
+
+def _value(name: str, value: str | None, words: Iterator[str]) -> str:
+    if value is None:
+        value = next(words, None)
+    if not value:
+        raise RequestError(f"config: option {name} needs a value")
+    if name in ("-j", "--processes", "-n", "--cores-per-quantum", "--timeout") and not value.isdigit():
+        raise RequestError(f"config: option {name} needs a whole number, not {value!r}")
+    if name in ("-c", "--config") and not _KEY_VALUE.fullmatch(value):
+        raise RequestError(f"config: option {name} needs label:field=value, not {value!r}")
+    return value

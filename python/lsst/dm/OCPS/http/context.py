@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What all routes share: the engine, the caller, addresses, jobs."""
+
+from __future__ import annotations
+
+__all__ = ["CALLER", "SERVICE", "Service", "caller_of"]
+
+import asyncio
+import logging
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from ..config import HttpConfig
+from ..jobs.definition import JobDefinition
+from ..jobs.errors import QueueFullError, RequestError, UnknownJobError
+from ..jobs.events import EventKey
+from ..jobs.manager import JobManager
+from ..jobs.model import Job, JobRequest, check_job_id, now
+from .auth import Authenticator, Caller
+
+ORIGIN = "http"
+"""The face that jobs made here come from."""
+
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
+
+
+@dataclass
+class Service:
+    """The server's parts.
+
+    Parameters
+    ----------
+    manager : `JobManager`
+        The engine.
+    config : `HttpConfig`
+        The configuration of this face.
+    authenticator : `Authenticator`
+        Tells who is asking.
+    events : `EventKey`
+        Checks the tokens of jobs that report their progress.
+    log : `logging.Logger`
+        Gets what is unusual.
+    """
+
+    manager: JobManager
+    config: HttpConfig
+    authenticator: Authenticator
+    events: EventKey
+    log: logging.Logger
+    _owners: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+
+    def __post_init__(self) -> None:
+        self.up_since = now()
+
+    def base_url(self, request: web.Request) -> str:
+        """Return the address of this server, as the caller sees it."""
+        if self.config.domain:
+            return f"{self.config.protocol}://{self.config.domain}"
+        if not _HOST.fullmatch(request.host):
+            raise RequestError("Host: not a host name with perhaps a port")
+        return f"{self.config.protocol}://{request.host}"
+
+    def list_url(self, request: web.Request, name: str) -> str:
+        """Return the address of a job list."""
+        return f"{self.base_url(request)}{self.config.uws_path}/{name}"
+
+    def definition(self, name: str) -> JobDefinition:
+        """Return the definition behind a job list.
+
+        Raises
+        ------
+        aiohttp.web.HTTPNotFound
+            If there is none.
+        """
+        definitions = self.manager.lane.definitions
+        if name not in definitions:
+            known = ", ".join(sorted(definitions))
+            raise web.HTTPNotFound(text=f"No job list {name[:80]!r}; there are: {known}")
+        return definitions[name]
+
+    async def job(self, request: web.Request, definition: str | None = None) -> Job:
+        """Return the job that a request is about.
+
+        Raises
+        ------
+        UnknownJobError
+            If there is none, or it is of another list.
+        NotAllowedError
+            If it is none of the caller's.
+        """
+        job_id = request.match_info["job_id"]
+        try:
+            check_job_id(job_id)
+        except RequestError:
+            raise UnknownJobError(job_id[:80]) from None
+        job = await self.manager.get(job_id)
+        if definition is not None and job.definition != definition:
+            raise UnknownJobError(job_id)
+        caller_of(request).check_may_touch(job)
+        return job
+
+    async def create(self, caller: Caller, request: JobRequest, run: bool) -> Job:
+        """Make a job; queue it at once if ``run``.
+
+        Raises
+        ------
+        JobError
+            As the engine does, and if the owner has too many already.
+        """
+        make = self.manager.submit if run else self.manager.create
+        limit = self.config.max_jobs
+        if not limit or caller.operator:
+            return await make(request)
+        # One at a time of each owner, or two at once would both find room.
+        async with self._owners[caller.name]:
+            mine = sum(job.owner == caller.name for job in self.manager.live())
+            if mine >= limit:
+                raise QueueFullError(f"{mine} of your jobs have not ended; at most {limit} may be there")
+            return await make(request)
+
+
+SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
+# aiohttp has typed keys since 3.14, and then wants them.
+CALLER: Any = web.RequestKey("caller", Caller) if hasattr(web, "RequestKey") else "caller"
+"""Key of the `Caller` in a request."""
+
+
+def caller_of(request: web.Request) -> Caller:
+    """Return who sent a request."""
+    caller: Caller = request[CALLER]
+    return caller

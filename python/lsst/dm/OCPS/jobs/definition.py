@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What may be asked for: job definitions, the UWS job lists."""
+
+from __future__ import annotations
+
+__all__ = ["COMMAND", "PIPETASK", "JobDefinition"]
+
+import abc
+import fnmatch
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .errors import NotAllowedError
+from .model import JobRequest
+from .parameters import Parameter, check_parameters
+
+PIPETASK = "pipetask"
+"""Name of the general pipeline job, which ``execute`` asks for."""
+
+COMMAND = "command"
+"""Name of the job that is a command line, where the configuration allows any."""
+
+
+class JobDefinition(abc.ABC):
+    """One kind of job.
+
+    Parameters
+    ----------
+    name : `str`
+        Name of the job list.
+    parameters : `~collections.abc.Sequence` [`Parameter`]
+        What may be given.
+    description : `str`
+        What such a job does.
+    users : `~collections.abc.Sequence` [`str`]
+        Globs of the owners who may ask for it; the owner of a job without
+        one is called ``anonymous`` here.
+    execution_duration, max_execution_duration : `int`
+        Default and longest run time (s); 0 for what the engine has.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Sequence[Parameter] = (),
+        *,
+        description: str = "",
+        users: Sequence[str] = ("*",),
+        execution_duration: int = 0,
+        max_execution_duration: int = 0,
+    ) -> None:
+        self.name = name
+        self.parameters = tuple(parameters)
+        self.description = description
+        self.users = tuple(users)
+        self.execution_duration = execution_duration
+        self.max_execution_duration = max_execution_duration
+
+    def check(self, request: JobRequest, *, complete: bool) -> None:
+        """Check a request.
+
+        Parameters
+        ----------
+        request : `JobRequest`
+            What was asked for.
+        complete : `bool`
+            Whether what must be given must be there already.
+
+        Raises
+        ------
+        NotAllowedError
+            If its owner may not ask for this.
+        RequestError
+            If something that was given is wrong.
+        """
+        owner = request.owner or "anonymous"
+        if not any(fnmatch.fnmatchcase(owner, glob) for glob in self.users):
+            raise NotAllowedError(f"{owner} may not use the job definition {self.name}")
+        if self.parameters:
+            check_parameters(self.parameters, request.parameters, complete=complete)
+
+    def duration(self, wish: int | None) -> int | None:
+        """Return the run time (s) to ask the engine for; `None` for its default."""
+        chosen = (self.execution_duration or None) if wish is None else wish
+        longest = self.max_execution_duration
+        if not longest or (chosen is not None and chosen < 0):
+            return chosen
+        return min(chosen or longest, longest)
+
+    def new_id(self, request: JobRequest) -> str:
+        """Return an id for a new job.
+
+        Hexadecimal digits only: safe in a URL, a Butler collection, a
+        Kubernetes name and a Slurm comment, and no first letter that
+        ``uws-client`` would strip.
+        """
+        return uuid.uuid4().hex
+
+    @abc.abstractmethod
+    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+        """Check a request and say what the backend is to run.
+
+        Parameters
+        ----------
+        request : `JobRequest`
+            What was asked for.
+        job_id : `str`
+            The id that the job has or will have.
+
+        Returns
+        -------
+        spec : `~collections.abc.Mapping`
+            All that is needed to run the job, as JSON types; later changes
+            of the configuration do not touch it.
+
+        Raises
+        ------
+        RequestError
+            If something in the request is wrong.
+        """

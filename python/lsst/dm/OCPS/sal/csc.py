@@ -1,0 +1,355 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The CSC: SAL in, SAL out."""
+
+from __future__ import annotations
+
+__all__ = ["OcpsCsc"]
+
+import argparse
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lsst.ts import salobj
+
+from .. import __version__
+from ..config import ConfigError, SalIndex, load_instance, validate
+from ..config_schema import CONFIG_SCHEMA
+from ..host import Service
+from ..jobs.errors import JobError, UnknownJobError
+from ..jobs.model import ExecutionPhase, Job, now
+from . import compat as salobj_compat
+from .rapid_analysis import RapidAnalysis
+from .request import execute_request
+from .result import exit_code
+
+ACK_PAUSE = 0.25
+"""Least time (s) between a final acknowledgement and the one before it.
+
+A remote of salobj 6 forgets a command at its final acknowledgement; a script
+that asks for the next one a moment later would get an error.
+"""
+
+ACK_TIMEOUT = 600.0
+"""For how long (s) an acknowledgement in progress holds."""
+
+ACK_INTERVAL = 240.0
+"""How often (s) it is renewed; a remote's queue holds four only."""
+
+WATCH_INTERVAL = 10.0
+"""How often (s), at least, to ask a backend whether it is there, if that matters."""
+
+CLOSE_TIMEOUT = 3.0
+"""How long (s) open commands may take to be answered when OCPS ends."""
+
+
+class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
+    """The OCS-Controlled Pipeline System as a Commandable SAL Component.
+
+    Parameters
+    ----------
+    index : `int`
+        SAL index, see `SalIndex`.
+    config_dir : `str` or `None`
+        Directory of configuration files; `None` for the one that
+        ``DM_CONFIG_OCPS_DIR`` names.
+    initial_state : `lsst.ts.salobj.State`
+        State to go to at the start.
+    settings_to_apply : `str`
+        Configuration to use if that is DISABLED or ENABLED.
+    simulation_mode : `int`
+        1 to simulate.
+    simulation_duration : `float` or `None`
+        How long a simulated job lasts (s); `None` for the configured time.
+    """
+
+    valid_simulation_modes = (0, 1)
+    version = __version__
+    enable_cmdline_state = True
+
+    def __init__(
+        self,
+        index: int,
+        config_dir: str | None = None,
+        initial_state: Any = salobj.State.STANDBY,
+        settings_to_apply: str = "",
+        simulation_mode: int = 0,
+        simulation_duration: float | None = None,
+    ) -> None:
+        self.rapid_analysis: RapidAnalysis | None = None
+        self._simulation_duration = simulation_duration
+        self._ending = False
+        self._closing = asyncio.Event()
+        self._watch: asyncio.Task[None] | None = None
+        self._open_commands: set[asyncio.Task[Any]] = set()
+        super().__init__(
+            "OCPS",
+            index=index,
+            config_schema=CONFIG_SCHEMA,
+            config_dir=config_dir,
+            initial_state=initial_state,
+            simulation_mode=simulation_mode,
+            **salobj_compat.csc_arguments(settings_to_apply),
+        )
+        self.service = Service(self._write_result, self.log)
+        self.config_validator = _Validator()
+        salobj_compat.make_acks_atomic(self)
+        self.cmd_execute.allow_multiple_callbacks = True
+        self.cmd_abort_job.allow_multiple_callbacks = True
+
+    @staticmethod
+    def get_config_pkg() -> str:
+        """Return the name of the configuration package."""
+        return "dm_config_ocps"
+
+    def _get_default_config_dir(self, name: str) -> Path:
+        """Return where configuration files are; our own where none is set."""
+        if not os.environ.get("DM_CONFIG_OCPS_DIR"):
+            own = Path(__file__).resolve().parents[1] / "config_package"
+            return own / name / str(self.schema_version)
+        return Path(super()._get_default_config_dir(name))
+
+    def _get_settings_version(self) -> str:
+        try:
+            return str(super()._get_settings_version())
+        except OSError:
+            # There is no git here.
+            return ""
+
+    # States
+
+    async def begin_start(self, data: Any) -> None:
+        """Read the configuration; salobj then calls `configure`."""
+        try:
+            await super().begin_start(data)
+        except salobj.ExpectedError:
+            raise
+        except yaml.YAMLError as error:
+            words = f"not YAML: {' '.join(str(error).split())}"
+            raise salobj.ExpectedError(f"{salobj_compat.settings_of(data)}: {words}") from None
+        except (AttributeError, TypeError):
+            # salobj takes for granted that the file holds a mapping.
+            words = "at top level: expected a mapping with the key instances"
+            raise salobj.ExpectedError(f"{salobj_compat.settings_of(data)}: {words}") from None
+        except OSError as error:
+            raise salobj.ExpectedError(f"The configuration cannot be read: {error}") from None
+
+    async def configure(self, config: Any) -> None:
+        """Take a configuration; jobs that run keep theirs.
+
+        Raises
+        ------
+        lsst.ts.salobj.ExpectedError
+            If it is wrong, or if jobs could not run with it.
+        """
+        document = vars(config)
+        with _refusals():
+            if self.salinfo.index == SalIndex.RA:
+                self.rapid_analysis = RapidAnalysis()
+                self.rapid_analysis.address()
+            elif self.simulation_mode:
+                await self.service.simulate(document, self.salinfo.index, self._simulation_duration)
+            else:
+                await self.service.configure(load_instance(document, self.salinfo.index))
+
+    async def begin_enable(self, data: Any) -> None:
+        """Check that jobs could run before the state changes."""
+        await super().begin_enable(data)
+        if self.service.is_open:
+            with _refusals():
+                await self.service.check()
+
+    async def handle_summary_state(self) -> None:
+        """Publish what has ended meanwhile, once ENABLED."""
+        await super().handle_summary_state()
+        if self._watch:
+            self._watch.cancel()
+        if self.summary_state == salobj.State.ENABLED and self.service.is_open:
+            self.service.publisher.activate()
+            if self.service.config and self.service.config.fault_after and self.service.config.url:
+                self._watch = asyncio.create_task(self._watch_backend(self.service.config.fault_after))
+
+    async def _watch_backend(self, fault_after: float) -> None:
+        """Go to FAULT when the backend has been unreachable for ``fault_after`` (s)."""
+        backend = self.service.manager.lane.backend
+        while True:
+            await asyncio.sleep(min(WATCH_INTERVAL, fault_after / 4))
+            # Without jobs nobody else asks whether it is there.
+            with contextlib.suppress(JobError):
+                await backend.check()
+            since = backend.unreachable_since
+            if since and (now() - since).total_seconds() > fault_after:
+                words = f"the backend has been unreachable for longer than {fault_after:g} s"
+                # Not from within this task, which a change of state ends.
+                self._watch = None
+                await salobj_compat.enter_fault(self, 1, words)
+                return
+
+    async def close_tasks(self) -> None:
+        """Answer open commands, then let go of the engine."""
+        self._ending = True
+        await self.service.end_jobs()
+        self._closing.set()
+        if self._watch:
+            self._watch.cancel()
+        if self._open_commands:
+            await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
+        await self.service.close()
+        await super().close_tasks()
+
+    # Commands
+
+    async def do_execute(self, data: Any) -> Any:
+        """Run a pipeline; answered when its result has gone out."""
+        async with self._answering() as paced:
+            self.assert_enabled()
+            if self._ending:
+                raise salobj.ExpectedError("OCPS is going offline and takes no more jobs")
+            if self.rapid_analysis:
+                await self.rapid_analysis.push(data.config)
+                return None
+            request = execute_request(data)
+            manager, publisher = self.service.manager, self.service.publisher
+            job_id = manager.lane.definition(request.definition).new_id(request)
+            published = publisher.hold(job_id)
+            try:
+                await manager.submit(dataclasses.replace(request, job_id=job_id, run_id=job_id))
+                await salobj_compat.put(
+                    self.evt_job_id,
+                    event_name="cmd_execute",
+                    seq_num=data.private_seqNum,
+                    job_id=job_id,
+                )
+                await self._acknowledge(data, job_id)
+                paced.acknowledged()
+                publisher.release(job_id)
+                job = await self._await_result(data, job_id, published, paced)
+            finally:
+                publisher.forget(job_id)
+            return await self._final_ack(data, job)
+
+    async def do_abort_job(self, data: Any) -> None:
+        """Stop a job; answered when nothing of it runs any more."""
+        async with self._answering():
+            self.assert_enabled()
+            job_id = data.job_id.strip()
+            if not job_id or self.rapid_analysis:
+                raise salobj.ExpectedError(f"No such job: {job_id!r}")
+            await self.service.manager.abort(job_id, "aborted by command abort_job")
+
+    @contextlib.asynccontextmanager
+    async def _answering(self) -> AsyncIterator[_Pace]:
+        """Note an open command, put refusals into words, and pace its final answer."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._open_commands.add(task)
+        pace = _Pace()
+        try:
+            with _refusals():
+                yield pace
+        finally:
+            await pace.pause()
+            self._open_commands.discard(task)
+
+    async def _acknowledge(self, data: Any, job_id: str) -> None:
+        """Send CMD_INPROGRESS with what is known of the job."""
+        answer: dict[str, Any] = {"job_id": job_id}
+        with contextlib.suppress(UnknownJobError):
+            progress = (await self.service.manager.get(job_id)).progress
+            if progress.total:
+                answer |= {"done": progress.done, "failed": progress.failed, "total": progress.total}
+        await salobj_compat.ack_in_progress(self.cmd_execute, data, ACK_TIMEOUT, json.dumps(answer))
+
+    async def _await_result(self, data: Any, job_id: str, published: asyncio.Future[Job], pace: _Pace) -> Job:
+        """Wait until the result has gone out, renewing the acknowledgement."""
+        closing = asyncio.create_task(self._closing.wait())
+        try:
+            while True:
+                waiting: set[asyncio.Future[Any]] = {published, closing}
+                await asyncio.wait(waiting, timeout=ACK_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+                if published.done():
+                    return published.result()
+                if closing.done():
+                    raise salobj.ExpectedError(f"OCPS going offline; job {job_id} continues")
+                await self._acknowledge(data, job_id)
+                pace.acknowledged()
+        finally:
+            closing.cancel()
+
+    async def _final_ack(self, data: Any, job: Job) -> Any:
+        """Return the final acknowledgement for a job that has ended."""
+        if fault := job.info.get("fault"):
+            await salobj_compat.enter_fault(self, 2, str(fault))
+            raise salobj.ExpectedError(f"Job {job.id}: {fault}")
+        if job.final_phase == ExecutionPhase.ABORTED:
+            return self.salinfo.make_ackcmd(
+                private_seqNum=data.private_seqNum,
+                ack=salobj.SalRetCode.CMD_ABORTED,
+                error=1,
+                result=f"Job {job.id} aborted: {job.message}",
+                truncate_result=True,
+            )
+        return None
+
+    async def _write_result(self, job: Job, text: str) -> None:
+        await salobj_compat.put(self.evt_job_result, job_id=job.id, exit_code=exit_code(job), result=text)
+
+    # Command line
+
+    @classmethod
+    def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Add our own argument to salobj's."""
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--simulation-duration",
+            type=float,
+            default=None,
+            help="how long a simulated job lasts (s); default: as configured, or 10",
+        )
+
+    @classmethod
+    def add_kwargs_from_args(cls, args: argparse.Namespace, kwargs: dict[str, Any]) -> None:
+        """Pass our own argument on to the constructor."""
+        super().add_kwargs_from_args(args, kwargs)
+        kwargs["simulation_duration"] = args.simulation_duration
+
+
+class _Validator:
+    """Takes the place of salobj's validator, whose messages run over many lines."""
+
+    def validate(self, document: Any) -> dict[str, Any]:
+        if document:
+            validate(document)
+        return dict(document or {})
+
+
+class _Pace:
+    """Keeps a final acknowledgement away from the one before it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # salobj 6 has just sent CMD_ACK by itself.
+        self._last = self._loop.time()
+
+    def acknowledged(self) -> None:
+        """Note that an acknowledgement has gone out."""
+        self._last = self._loop.time()
+
+    async def pause(self) -> None:
+        """Wait until a final one may follow."""
+        await asyncio.sleep(max(0.0, self._last + ACK_PAUSE - self._loop.time()))
+
+
+@contextlib.contextmanager
+def _refusals() -> Any:
+    """Turn what the engine and the configuration refuse into a refused command."""
+    try:
+        yield
+    except (JobError, ConfigError) as error:
+        raise salobj.ExpectedError(" ".join(str(error).split())) from None

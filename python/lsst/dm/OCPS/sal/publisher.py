@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Brings each result out over SAL, once."""
+
+from __future__ import annotations
+
+__all__ = ["Publisher"]
+
+import asyncio
+import json
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from ..jobs.errors import JobError
+from ..jobs.manager import JobManager
+from ..jobs.model import Job
+from ..jobs.workspace import Workspace
+from ..rubin_json import job_document
+from .result import result_text
+
+ORIGIN = "sal"
+"""What jobs that came over SAL have as ``origin``."""
+
+RETRY = 2.0
+"""How long (s) to wait before what went wrong is tried again."""
+
+CLOSE_TIMEOUT = 5.0
+"""How long (s) results that are on their way may take when OCPS ends."""
+
+REMEMBERED = 10_000
+"""How many published ids to remember, against a change that was still under way."""
+
+T = TypeVar("T")
+
+Write = Callable[[Job, str], Awaitable[None]]
+"""Writes the event of one job, with its JSON."""
+
+
+class Publisher:
+    """Publishes the result of every SAL job that ends.
+
+    Parameters
+    ----------
+    manager : `JobManager`
+        The engine.
+    write : `~collections.abc.Callable`
+        Writes the event.
+    log : `logging.Logger`
+        Gets what goes wrong.
+    """
+
+    def __init__(self, manager: JobManager, write: Write, log: logging.Logger) -> None:
+        self.manager = manager
+        self._write = write
+        self._log = log
+        self._active = False
+        self._held: dict[str, asyncio.Event] = {}
+        self._waiters: dict[str, asyncio.Future[Job]] = {}
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self._following: set[asyncio.Task[Any]] = set()
+        self._publishing: set[asyncio.Task[Any]] = set()
+
+    def open(self) -> None:
+        """Begin to follow the engine."""
+        self._spawn(self._follow(), self._following)
+
+    async def close(self) -> None:
+        """Stop; what has not gone out goes out after the next start."""
+        for task in self._following:
+            task.cancel()
+        if self._publishing:
+            # Between the event and its mark a result would go out again.
+            await asyncio.wait(self._publishing, timeout=CLOSE_TIMEOUT)
+        left = self._following | self._publishing
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for job_id, waiter in self._waiters.items():
+            if not waiter.done():
+                words = (
+                    f"OCPS stopped before the result of job {job_id} went out; it comes after the next start"
+                )
+                waiter.set_exception(JobError(words))
+
+    def activate(self) -> None:
+        """Publish from now on, and what has ended before."""
+        self._active = True
+        self._spawn(self._catch_up(), self._following)
+
+    async def _catch_up(self) -> None:
+        for job in await self._retrying(lambda: self.manager.unpublished(ORIGIN)):
+            self._take(job)
+
+    def hold(self, job_id: str) -> asyncio.Future[Job]:
+        """Keep a job's result back until `release`: its id must go out first.
+
+        Returns
+        -------
+        published : `asyncio.Future`
+            Gets the job when its result has gone out.
+        """
+        self._held[job_id] = asyncio.Event()
+        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        self._waiters[job_id] = future
+        return future
+
+    def release(self, job_id: str) -> None:
+        """Let a job's result go out."""
+        event = self._held.pop(job_id, None)
+        if event:
+            event.set()
+
+    def forget(self, job_id: str) -> None:
+        """Nobody waits for this job's result any more."""
+        self.release(job_id)
+        self._waiters.pop(job_id, None)
+
+    async def _follow(self) -> None:
+        def wanted(job: Job) -> bool:
+            return job.origin == ORIGIN and job.terminal and not job.published
+
+        async with self.manager.subscribe(wanted) as changes:
+            async for job in changes:
+                if self._active:
+                    self._take(job)
+
+    def _take(self, job: Job) -> None:
+        if job.id in self._seen:
+            return
+        self._seen[job.id] = None
+        while len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        self._spawn(self._publish(job), self._publishing)
+
+    async def _publish(self, job: Job) -> None:
+        if held := self._held.get(job.id):
+            await held.wait()
+        text = await self._text(job)
+        await self._retrying(lambda: self._write(job, text))
+        waiter = self._waiters.pop(job.id, None)
+        if waiter and not waiter.done():
+            waiter.set_result(job)
+        await self._retrying(lambda: self.manager.mark_published(job.id))
+
+    async def _retrying(self, act: Callable[[], Awaitable[T]]) -> T:
+        """Do something until it succeeds: a result must not get lost to a full disk."""
+        while True:
+            try:
+                return await act()
+            except Exception as error:
+                self._log.error(f"Publishing: {error}; trying again in {RETRY:g} s")
+                await asyncio.sleep(RETRY)
+
+    async def _text(self, job: Job) -> str:
+        """Return the JSON of a result; where it had to be cut, write the whole down before."""
+        workspace = self.manager.workspaces.of(job.id)
+        path = workspace.root / "result.json"
+        text = result_text(job, path.as_uri())
+        if "truncated" in json.loads(text)["jobInfo"]:
+            try:
+                await asyncio.to_thread(_write_whole, workspace, path.name, job_document(job))
+            except OSError as error:
+                self._log.error(f"Job {job.id}: its whole result could not be written: {error}")
+                return result_text(job)
+        return text
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any], tasks: set[asyncio.Task[Any]]) -> None:
+        task = asyncio.create_task(coroutine)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._log.error("A result could not be published", exc_info=error)
+
+
+def _write_whole(workspace: Workspace, name: str, document: dict[str, Any]) -> None:
+    # Jobs that run elsewhere have no workspace yet.
+    workspace.make()
+    workspace.write_json(name, document)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an ``execute`` asks the engine for."""
+
+from __future__ import annotations
+
+__all__ = ["execute_request"]
+
+from typing import Any
+
+from ..jobs.definition import PIPETASK
+from ..jobs.errors import RequestError
+from ..jobs.model import JobRequest
+from ..jobs.parameters import parse_words
+from .compat import field
+from .publisher import ORIGIN
+
+DEFINITION_PREFIX = "job:"
+"""What ``pipeline`` begins with where it names a job definition."""
+
+
+def execute_request(data: Any) -> JobRequest:
+    """Return the request that the fields of an ``execute`` make.
+
+    Parameters
+    ----------
+    data : ``cmd_execute.DataType``
+        The command.
+
+    Raises
+    ------
+    RequestError
+        If fields are given that do not go together.
+    """
+    parameters = {
+        "pipeline": field(data, "pipeline"),
+        "version": field(data, "version"),
+        "config": data.config,
+        "data_query": data.data_query,
+        "output_dataset_types": field(data, "output_dataset_types"),
+    }
+    prerequisites = tuple(
+        job_id for part in field(data, "prereq_jobs").split(",") if (job_id := part.strip())
+    )
+    common: dict[str, Any] = {"origin": ORIGIN, "owner": ORIGIN, "prerequisites": prerequisites}
+    pipeline = parameters["pipeline"]
+    if not pipeline.startswith(DEFINITION_PREFIX):
+        return JobRequest(PIPETASK, parameters, **common)
+    others = [name for name, value in parameters.items() if value and name not in ("pipeline", "config")]
+    if others:
+        raise RequestError(f"{', '.join(others)}: not used with {pipeline}; its parameters go into config")
+    return JobRequest(pipeline.removeprefix(DEFINITION_PREFIX), parse_words(data.config), **common)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Environments, what a job gets of OCPS's own, and its limits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from lsst.dm.OCPS.jobs.errors import RequestError
+from lsst.dm.OCPS.jobs.model import ExecutionPhase
+
+from tests.backends.local.harness import open_pool, probed
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+Phase = ExecutionPhase
+Probe = Callable[[str], dict[str, Any]]
+BIN = Path(sys.executable).parent
+
+
+async def test_a_job_is_given_the_same_preloaded_or_not(
+    repo: Path, tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = probe("x")
+    found = []
+    for preload in (True, False):
+        settings = [{**environment, "preload": preload}]
+        async with open_pool(tmp_path / f"work-{preload}", repo, environments=settings) as pool:
+            if preload:
+                await pool.preloaded()
+            job = await pool.run(environment["variables"]["PROBE"])
+            found.append(probed(job))
+            assert bool(pool.zygotes.pids()) == preload
+            # A directory with a name by chance.
+            assert found[-1]["environment"].pop("DAF_BUTLER_CACHE_DIRECTORY_IF_UNSET")
+            own = str(pool.workspace(job).root)
+            for name in ("cwd", "argv", "descriptors"):
+                found[-1][name] = str(found[-1][name]).replace(own, "JOB").replace(job.id, "ID")
+            for name, value in found[-1]["environment"].items():
+                found[-1]["environment"][name] = value.replace(own, "JOB").replace(job.id, "ID")
+    preloaded, cold = found
+    for each in found:
+        del each["session"]
+    assert preloaded == cold
+
+
+async def test_no_secret_of_ocps_reaches_a_job(
+    repo: Path, tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("REDIS_PASSWORD", "GITHUB_TOKEN", "MY_SECRET_DIR", "AWS_SECRET_ACCESS_KEY", "ANYTHING_ELSE")
+    for name in names:
+        monkeypatch.setenv(name, "hush-hush")
+    environment = probe("x")
+    async with open_pool(tmp_path / "work", repo, environments=[environment]) as pool:
+        pid = await pool.preloaded()
+        assert "hush-hush" not in str(psutil.Process(pid).environ())
+        job = await pool.run(environment["variables"]["PROBE"])
+        found = probed(job)
+        files = [path for path in pool.workspace(job).root.rglob("*") if path.is_file()]
+    assert "hush-hush" not in str(found["environment"])
+    assert found["environment"]["JOB_ID"] == job.id
+    assert all(b"hush-hush" not in path.read_bytes() for path in files)
+
+
+async def test_limits_are_set(repo: Path, tmp_path: Path, probe: Probe) -> None:
+    environment = probe("x")
+    limits = {"memory": 3 * 2**30, "open_files": 200, "nice": 3, "threads": 2}
+    async with open_pool(
+        tmp_path / "work", repo, environments=[environment], limits=limits, max_workers=1
+    ) as pool:
+        await pool.preloaded()
+        found = probed(await pool.run(environment["variables"]["PROBE"]))
+        job = await pool.run("misbehave", config="-c misbehave:how=memory -c misbehave:megabytes=4000")
+    assert found["limits"] == {"memory": [3 * 2**30] * 2, "open_files": [200] * 2, "core": [0, 0]}
+    assert found["nice"] == os.nice(0) + 3
+    # pipetask itself sets them to 1 in its own process.
+    assert found["environment"]["OMP_NUM_THREADS"] in ("1", "2")
+    assert job.phase == Phase.ERROR
+    assert job.error is not None
+    assert "out of memory" in job.error.message
+
+
+async def test_a_broken_environment_is_refused_and_others_work(repo: Path, tmp_path: Path) -> None:
+    environments = [
+        {"name": "default"},
+        {"name": "broken", "setup": "echo 'no such tag: {version}' >&2; exit 3"},
+        {"name": "absent", "python": str(tmp_path / "no" / "python")},
+    ]
+    async with open_pool(tmp_path / "work", repo, environments=environments) as pool:
+        with pytest.raises(
+            RequestError, match="no environment 'unheard'; there are: default, broken, absent"
+        ):
+            await pool.submit("oneQuantum", version="unheard")
+        with pytest.raises(RequestError, match="environment 'absent': there is no program"):
+            await pool.submit("oneQuantum", version="absent")
+        job = await pool.run("oneQuantum", version="broken")
+        assert job.phase == Phase.ERROR
+        assert "no such tag: broken" in pool.log(job)
+        await pool.backend.check()
+        assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
+
+
+async def test_a_pattern_gives_one_preloaded_process_per_version(
+    repo: Path, tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsst.dm.OCPS.backends.local.zygote.pool.MAX_ZYGOTES", 1)
+    environment = probe("x")
+    setup = f"export PATH={BIN}:$PATH TAG={{version}}"
+    stack = {"name": "w_*", "setup": setup, "variables": environment["variables"]}
+    default = {"name": "default", "preload": False}
+    async with open_pool(tmp_path / "work", repo, environments=[default, stack]) as pool:
+        assert pool.zygotes.pids() == []
+        # The first job of a version starts it, and does not wait for it.
+        job = await pool.submit("oneQuantum", config="--start-method nonsense", version="w_2026_46")
+        assert (await pool.end(job)).exit_code == 2
+        for version in ("w_2026_46", "w_2026_47"):
+            job = await pool.run("oneQuantum", config="--start-method nonsense", version=version)
+            await pool.zygotes.wait_ready(pool.backend.planners["pipetask"].preload(job))
+            job = await pool.run(environment["variables"]["PROBE"], version=version)
+            assert probed(job)["environment"]["TAG"] == version
+            assert probed(job)["main"] == str(BIN / "pipetask")
+        assert len(pool.zygotes.pids()) == 1
+        with pytest.raises(RequestError, match="no environment"):
+            await pool.submit("oneQuantum", version="w_2026_46; rm -rf /")

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The preloaded process: that it dies, that things change under it, what it leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from democam.make_repo import make_repo
+from lsst.daf.butler import Butler, DatasetType
+from lsst.dm.OCPS.backends.local.supervisor import identity
+from lsst.dm.OCPS.jobs.errors import BackendError
+from lsst.dm.OCPS.jobs.model import ExecutionPhase
+
+from tests.backends.local.harness import BIAS, Pool, open_pool, probed, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+Phase = ExecutionPhase
+Probe = Callable[[str], dict[str, Any]]
+
+
+def running(pool: Pool, job: Any) -> bool:
+    """Tell whether a job's step has said that it runs."""
+    return "about to misbehave" in pool.log(job)
+
+
+async def test_jobs_survive_the_death_of_the_preloaded_process(pool: Pool) -> None:
+    hang = "-c misbehave:how=hang -c misbehave:duration="
+    pid = await pool.preloaded()
+    ends_well, fails = [
+        await pool.submit("misbehave", config=f"{hang}2"),
+        await pool.submit("misbehave", config="-c misbehave:how=exit -c misbehave:exitCode=9"),
+    ]
+    await until(lambda: running(pool, ends_well))
+    assert pool.was_preloaded(ends_well)
+    os.kill(pid, signal.SIGKILL)
+    assert (await pool.end(ends_well)).phase == Phase.COMPLETED
+    failed = await pool.end(fails)
+    assert (failed.phase, failed.exit_code) == (Phase.ERROR, 9)
+    # The very next job must not suffer from it, and soon all is as before.
+    assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
+    assert await pool.preloaded() != pid
+    job = await pool.submit("misbehave", config=f"{hang}600")
+    await until(lambda: running(pool, job))
+    assert pool.was_preloaded(job)
+    await pool.manager.abort(job.id)
+    assert (await pool.end(job)).phase == Phase.ABORTED
+
+
+async def test_a_preloaded_process_that_does_not_answer_is_replaced(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lsst.dm.OCPS.backends.local.zygote.pool.ANSWER_TIMEOUT", 0.5)
+    pid = await pool.preloaded()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    await until(lambda: not psutil.pid_exists(pid))
+    assert await pool.preloaded() != pid
+
+
+async def test_it_ends_with_ocps_and_jobs_do_not(repo: Path, tmp_path: Path) -> None:
+    async with open_pool(tmp_path / "work", repo) as pool:
+        pid = await pool.preloaded()
+        job = await pool.submit("misbehave", config="-c misbehave:how=hang -c misbehave:duration=3")
+        await until(lambda: running(pool, job))
+    assert not psutil.pid_exists(pid)
+    async with open_pool(tmp_path / "work", repo) as pool:
+        assert (await pool.end(job)).phase == Phase.COMPLETED
+
+
+async def test_the_butler_is_checked_by_it(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    await pool.preloaded()
+    planner = pool.backend.planners["pipetask"]
+
+    async def not_this_one() -> str:
+        raise AssertionError("a new process was started")
+
+    monkeypatch.setattr(planner, "_check_cold", not_this_one)
+    begin = time.monotonic()
+    await pool.backend.check()
+    assert time.monotonic() - begin < 2
+    found = await pool.zygotes.check(pool.preload, ["no/such"], 10)
+    assert "no input collection 'no/such'" in found
+
+
+async def test_user_code_that_changes_is_seen(pool: Pool, repo: Path, tmp_path: Path, probe: Probe) -> None:
+    environment = probe("first")
+    async with open_pool(tmp_path / "work", repo, environments=[environment]) as own:
+        pid = await own.preloaded()
+        assert probed(await own.run(environment["variables"]["PROBE"]))["value"] == "first"
+        probe("the second one")
+        assert probed(await own.run(environment["variables"]["PROBE"]))["value"] == "the second one"
+        assert await own.preloaded() == pid, "user code is not preloaded, so need not replace anything"
+
+
+async def test_a_changed_package_replaces_it(repo: Path, tmp_path: Path, probe: Probe) -> None:
+    environment = probe("x")
+    async with open_pool(tmp_path / "work", repo, environments=[environment]) as own:
+        pid = await own.preloaded()
+        # A new interpreter would load this one instead of what is loaded.
+        folder = Path(environment["variables"]["PYTHONPATH"])
+        (folder / "new_user_code.py").write_text("")
+        assert (await own.run("oneQuantum")).phase == Phase.COMPLETED
+        assert await own.preloaded() == pid, "nothing like it is loaded"
+        (folder / "click.py").write_text("raise ImportError('this is the one')")
+        job = await own.run("oneQuantum")
+        assert job.phase == Phase.ERROR
+        assert "this is the one" in own.log(job)
+        await until(lambda: not psutil.pid_exists(pid))
+
+
+async def test_what_comes_into_the_repository_is_seen(own_repo: Path, tmp_path: Path) -> None:
+    async with open_pool(tmp_path / "work", own_repo, output_glob="*") as pool:
+        pid = await pool.preloaded()
+        job = await pool.run("bias", BIAS)
+        assert job.progress.total == 11
+        with Butler.from_config(str(own_repo), writeable=True) as butler:
+            add_exposure(butler)
+        job = await pool.run("bias", BIAS, "-i later/raws")
+        assert job.progress.total == 13, pool.log(job)
+        job = await pool.run("bias", "exposure.observation_type='bias' AND exposure.seq_num > 1000")
+        assert "QuantumGraph was empty" in pool.log(job), "not among the usual inputs"
+        assert await pool.preloaded() == pid
+
+
+def add_exposure(butler: Butler) -> None:
+    """Add an exposure with a raw in a collection of its own, and a dataset type."""
+    registry = butler.registry
+    record = next(iter(registry.queryDimensionRecords("exposure", where=BIAS, instrument="DemoCam")))
+    values = record.toDict() | {"id": 99_999, "seq_num": 1001, "obs_id": "later", "group": "later"}
+    values |= {"seq_start": 1001, "seq_end": 1001}
+    registry.insertDimensionData("group", {"instrument": "DemoCam", "name": "later"})
+    registry.insertDimensionData("exposure", values)
+    registry.registerRun("later/raws")
+    for detector in (0, 1):
+        raw = butler.get(
+            "raw",
+            instrument="DemoCam",
+            exposure=record.id,
+            detector=detector,
+            collections="DemoCam/raw/all",
+        )
+        data_id = {"instrument": "DemoCam", "exposure": 99_999, "detector": detector}
+        butler.put(raw, "raw", data_id, run="later/raws")
+    registry.registerDatasetType(
+        DatasetType("laterType", ("physical_filter",), "StructuredDataDict", universe=butler.dimensions)
+    )
+
+
+async def test_a_repository_that_was_made_anew_is_seen(tmp_path: Path) -> None:
+    path = make_repo(tmp_path / "repo", seed=1)
+    async with open_pool(tmp_path / "work", path) as pool:
+        pid = await pool.preloaded()
+        first = await pool.run("bias", BIAS)
+        shutil.rmtree(path)
+        make_repo(path, seed=2)
+        second = await pool.run("bias", BIAS)
+        assert await pool.preloaded() != pid
+        third = await pool.run("bias", BIAS)
+    metrics = [
+        {str(each["dataId"]): each["values"] for each in job.info["metrics"]}
+        for job in (first, second, third)
+    ]
+    assert metrics[0] != metrics[1]
+    assert metrics[1] == metrics[2]
+
+
+async def test_a_database_that_was_put_back_is_seen(own_repo: Path, tmp_path: Path) -> None:
+    """The same file, overwritten: neither its inode nor the configuration tells."""
+    database = own_repo / "gen3.sqlite3"
+    before = database.read_bytes()
+    cold = [{"name": "default", "preload": False}]
+    async with open_pool(tmp_path / "work", own_repo, environments=cold) as pool:
+        # This makes a table, which the preloaded process then knows.
+        assert (await pool.run("oneQuantum")).exit_code == 0
+    async with open_pool(tmp_path / "work", own_repo) as pool:
+        pid = await pool.preloaded()
+        # When it answers this, it has opened its Butlers.
+        assert await pool.zygotes.check(pool.preload, [], 10) == ""
+        database.write_bytes(before)
+        assert (await pool.run("oneQuantum")).exit_code == 0
+        await until(lambda: not psutil.pid_exists(pid))
+        await pool.preloaded()
+        assert (await pool.run("bias", BIAS)).exit_code == 0
+
+
+async def test_a_hundred_jobs_leave_nothing_behind(pool: Pool) -> None:
+    await pool.run("oneQuantum")
+    pid = await pool.preloaded()
+    me = psutil.Process()
+
+    def held() -> tuple[int, int, set[str]]:
+        # Tests before may have left files; only what comes now counts.
+        return me.num_fds(), psutil.Process(pid).num_fds(), set(os.listdir(tempfile.gettempdir()))
+
+    before = held()
+    pipelines = ["oneQuantum"] * 90 + ["misbehave"] * 10
+    how = "-c misbehave:how=raise"
+    jobs = [await pool.submit(name, config=how if name == "misbehave" else "") for name in pipelines]
+    for job in jobs:
+        await pool.end(job)
+    await until(lambda: {each.pid for each in me.children(recursive=True)} == {pid})
+    # One of each kind may come and go with what the loop does beside.
+    after = held()
+    assert after[0] <= before[0] + 2
+    assert after[1] == before[1]
+    assert {name for name in after[2] - before[2] if "butler" in name or "ocps" in name} == set()
+    for job in jobs:
+        for name in ("supervisor.json", "group.json"):
+            claim = pool.workspace(job).read_json(name)
+            assert identity(claim["pid"]) != claim
+
+
+async def test_an_environment_that_cannot_be_preloaded_still_runs_jobs(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "zygote.py"
+    broken.write_text("raise RuntimeError('not today')")
+    monkeypatch.setattr("lsst.dm.OCPS.backends.local.zygote.pool.ZYGOTE", broken)
+    async with open_pool(tmp_path / "work", repo) as pool:
+        with pytest.raises(BackendError):
+            await pool.preloaded()
+        assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
+        assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
+    said = [record.message for record in caplog.records if "preload" in record.message]
+    assert len(said) == 1
+    assert "not today" in said[0]
+
+
+async def test_ending_does_not_wait_for_what_is_being_preloaded(repo: Path, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    async with open_pool(tmp_path / "work", repo) as pool:
+        (zygote,) = pool.zygotes._zygotes.values()
+        await until(lambda: zygote.pid)
+    assert time.monotonic() - begin < 10
+    assert not psutil.pid_exists(zygote.pid)

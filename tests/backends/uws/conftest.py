@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Fixtures: a stand-in for the server, and engines that use it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest_asyncio
+from lsst.dm.OCPS.config import InstanceConfig, UwsConfig
+from lsst.dm.OCPS.factory import make_manager
+from lsst.dm.OCPS.jobs.manager import JobManager
+from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
+
+from tests.backends.uws.standin import Fault, StandIn
+
+POLL = 0.05
+"""Poll interval of the tests (s)."""
+
+
+class Engine:
+    """A `JobManager` with the uws backend, and what a test does with it."""
+
+    def __init__(self, manager: JobManager, standin: StandIn) -> None:
+        self.manager = manager
+        self.standin = standin
+
+    @property
+    def backend(self) -> Any:
+        return self.manager.lane.backend
+
+    async def submit(self, **parameters: str) -> Job:
+        parameters.setdefault("pipeline", "$CP_PIPE_DIR/pipelines/bias.yaml")
+        return await self.manager.submit(JobRequest("pipetask", parameters))
+
+    async def phase(self, job: Job, *phases: str, timeout: float = 20.0) -> Job:
+        """Wait until a job is in one of some phases."""
+        wanted = {ExecutionPhase(phase.upper()) for phase in phases}
+        # The ledger sees every change, `JobManager.wait` only the first.
+        found = await self.manager._ledger.wait(job.id, timeout, lambda job: job.phase in wanted)
+        assert found.phase in wanted, f"{found.phase}: {found.message} {found.error}"
+        return found
+
+    async def end(self, job: Job, timeout: float = 20.0) -> Job:
+        """Wait for a job's end."""
+        found = await self.manager.wait_end(job.id, timeout)
+        assert found.terminal, f"{found.phase}: {found.message}"
+        return found
+
+    def fault(self, kind: str, method: str = "", times: int = 1, path: str = "") -> Fault:
+        """Let the stand-in do something wrong; the fault returned can be ended."""
+        fault = Fault(kind, method, times, path)
+        self.standin.faults.append(fault)
+        return fault
+
+
+def configuration(standin: StandIn, work_dir: Path, **changes: Any) -> InstanceConfig:
+    """Return a configuration for an engine that uses the stand-in."""
+    values: dict[str, Any] = {
+        "sal_index": 1,
+        "backend": "uws",
+        "url": standin.url,
+        "poll_interval": POLL,
+        "butler": "/repo/LATISS",
+        "input_collection": "LATISS/defaults",
+        "output_glob": "*_metricvalue",
+        "work_dir": str(work_dir),
+        "uws": UwsConfig(timeout=0.5),
+    }
+    return InstanceConfig(**(values | changes))
+
+
+@pytest_asyncio.fixture
+async def standin() -> AsyncIterator[StandIn]:
+    """A stand-in that is well; its jobs end when they are told to."""
+    server = await StandIn().start()
+    yield server
+    await server.stop()
+
+
+MakeEngine = Callable[..., Awaitable[Engine]]
+
+
+@pytest_asyncio.fixture
+async def make_engine(standin: StandIn, tmp_path: Path) -> AsyncIterator[MakeEngine]:
+    """Makes engines, one at a time on one work directory; closes them."""
+    made: list[Engine] = []
+
+    async def make(**changes: Any) -> Engine:
+        for former in made:
+            await former.manager.close()
+        made.clear()
+        config = configuration(standin, tmp_path / "work", **changes)
+        log = logging.getLogger("ocps.test")
+        made.append(Engine(await make_manager(config, log), standin))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        await engine.manager.close()
+
+
+@pytest_asyncio.fixture
+async def engine(make_engine: MakeEngine) -> Engine:
+    """An engine with the uws backend."""
+    return await make_engine()
