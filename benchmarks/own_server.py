@@ -29,7 +29,7 @@ from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
-from tests.client.proxy import Proxy
+from tests.proxy import Proxy
 
 
 class AnyPipeline(JobDefinition):

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest_asyncio
 from lsst.dm.OCPS.client import Client
 
-from tests.client.proxy import Proxy
-from tests.client.uws11 import Uws11
 from tests.http.conftest import Served, served, start
+from tests.proxy import Proxy
+from tests.uws11 import other
 
-__all__ = ["served", "start"]
+__all__ = ["other", "served", "start"]
 
 OCPS = str(Path(sys.executable).parent / "ocps")
 
@@ -34,14 +34,6 @@ async def proxy(served: Served) -> AsyncIterator[Proxy]:
     proxy = await Proxy(served.root).start()
     yield proxy
     await proxy.stop()
-
-
-@pytest_asyncio.fixture
-async def other() -> AsyncIterator[Uws11]:
-    """A stand-in for another UWS server."""
-    server = await Uws11().start()
-    yield server
-    await server.stop()
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:

@@ -13,8 +13,8 @@ from lsst.dm.OCPS.cli.profiles import ProfileError, find_profile
 from lsst.dm.OCPS.http.secrets_file import hash_token
 
 from tests.client.conftest import OCPS, environment, ocps
-from tests.client.uws11 import Uws11, until
 from tests.http.conftest import Served, Start
+from tests.uws11 import Uws11, until
 
 
 class User:

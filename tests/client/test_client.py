@@ -21,9 +21,9 @@ from lsst.dm.OCPS.client import (
 )
 from lsst.dm.OCPS.client.documents import DocumentError, parse_job, parse_list
 
-from tests.client.proxy import Proxy
-from tests.client.uws11 import Uws11, until
 from tests.http.conftest import Served
+from tests.proxy import Proxy
+from tests.uws11 import Uws11, until
 
 
 async def test_a_job_from_its_submission_to_its_results(client: Client, tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ async def test_the_token_goes_to_no_other_server(served: Served, other: Uws11, t
 
 
 def _kept() -> Any:
-    from tests.client.uws11 import Kept
+    from tests.uws11 import Kept
 
     return Kept("x", {})
 

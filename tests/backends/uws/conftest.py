@@ -15,6 +15,9 @@ from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 
 from tests.backends.uws.standin import Fault, StandIn
+from tests.uws11 import other
+
+__all__ = ["other"]
 
 POLL = 0.05
 """Poll interval of the tests (s)."""

@@ -24,8 +24,8 @@ from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
 from benchmarks.own_server import AnyPipeline, Pause
-from tests.client.proxy import Proxy
-from tests.client.uws11 import Uws11, until
+from tests.proxy import Proxy
+from tests.uws11 import Uws11, until
 
 LOG = logging.getLogger("ocps.test")
 

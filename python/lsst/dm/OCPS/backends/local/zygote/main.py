@@ -148,7 +148,7 @@ class Zygote:
             return
         with contextlib.suppress(BaseException):
             if os.fork() == 0:
-                problem = load("butler_check").problem(request["repo"], request["collections"])
+                problem = load("butler_check", HERE.parent).problem(request["repo"], request["collections"])
                 self.answer(id=request["id"], error="", problem=problem)
         os._exit(0)
 

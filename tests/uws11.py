@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-__all__ = ["Uws11"]
+__all__ = ["Uws11", "other"]
 
 import asyncio
 import uuid
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest_asyncio
 from aiohttp import web
 
 _NAMES = 'xmlns="http://www.ivoa.net/xml/UWS/v1.0" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1"'
@@ -133,3 +135,11 @@ async def until(true: Any, timeout: float = 20.0) -> None:
     async with asyncio.timeout(timeout):
         while not true():
             await asyncio.sleep(0.01)
+
+
+@pytest_asyncio.fixture
+async def other() -> AsyncIterator[Uws11]:
+    """A stand-in for another UWS server."""
+    server = await Uws11().start()
+    yield server
+    await server.stop()
