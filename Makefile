@@ -4,12 +4,14 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+# How many processes run tests side by side; modules of tests are spread over them.
+WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo test lint format services clean
+.PHONY: help venv demo test test-loaded lint format services clean
 
 help:  ## Show this.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## */make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */make \1\t/' | expand -t 18
 
 venv: $(VENV)/.ready  ## Make .venv with everything that is needed, byte-compiled.
 
@@ -22,7 +24,10 @@ demo: venv  ## Watch an observing script command real pipelines over SAL.
 	@$(BIN)/python demo/observe.py
 
 test: venv  ## Run all tests; with REQUIRE_SERVICES=1 none may be left out.
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-loaded: venv  ## Run all tests while another process keeps one core busy.
+	@$(BIN)/python -c 'while True: pass' & busy=$$!; trap "kill $$busy" EXIT; $(MAKE) test
 
 lint: venv  ## Check style and types.
 	$(BIN)/ruff check .

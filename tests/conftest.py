@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all tests share: a Butler with DemoCam data, a bus of one's own, services."""
+"""What all tests share: a Butler with DemoCam data, a private SAL partition, services.
+
+Several worker processes may run tests side by side (pytest-xdist). What is
+costly to make and only read is made once for all of them.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,6 +25,19 @@ SERVICES = {"redis-server": "redis", "postgres": "postgresql"}
 """Programs of system services that tests use, with their Debian packages."""
 
 missing_services: set[str] = set()
+
+SLOW_FIRST = ("backends/local", "sal", "engine", "http", "client", "backends/uws", "demo", "middleware")
+"""Rooms by how long their modules take: with the longest first, workers end at about the same time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the modules that take longest first."""
+
+    def rank(item: pytest.Item) -> int:
+        room = item.path.parent.relative_to(ROOT / "tests").as_posix()
+        return SLOW_FIRST.index(room) if room in SLOW_FIRST else len(SLOW_FIRST)
+
+    items.sort(key=rank)
 
 
 def find_service(program: str) -> str:
@@ -38,6 +59,26 @@ def find_service(program: str) -> str:
     return found
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the missing services of the workers, if there are any."""
+    if config.pluginmanager.hasplugin("dsession"):
+        config.pluginmanager.register(_WorkersServices())
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the main process which services a worker missed."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["missing_services"] = sorted(missing_services)
+
+
+class _WorkersServices:
+    """A plugin of the main process of pytest-xdist, which alone writes the summary."""
+
+    @pytest.hookimpl
+    def pytest_testnodedown(self, node: Any) -> None:
+        missing_services.update(getattr(node, "workeroutput", {}).get("missing_services", ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the services that were missing at the end, where it is read."""
     for program in sorted(missing_services):
@@ -45,9 +86,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _environment() -> None:
-    os.environ["DEMOCAM_DIR"] = str(ROOT / "demo")
-    os.environ["DM_CONFIG_OCPS_DIR"] = str(ROOT / "config")
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    # pytest's own folders stay where they are looked for.
+    tmp_path_factory.getbasetemp()
+    with tempfile.TemporaryDirectory(prefix="ocps-tests-") as folder, pytest.MonkeyPatch.context() as patch:
+        # PostgreSQL runs as another user, and has its sockets there.
+        os.chmod(folder, 0o755)
+        patch.setattr(tempfile, "tempdir", folder)
+        patch.setenv("TMPDIR", folder)
+        patch.setenv("XDG_STATE_HOME", f"{folder}/state")
+        patch.setenv("DEMOCAM_DIR", str(ROOT / "demo"))
+        patch.setenv("DM_CONFIG_OCPS_DIR", str(ROOT / "config"))
+        yield
 
 
 @pytest.fixture
@@ -62,16 +112,22 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def pristine_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Butler with DemoCam raws; not to be written to."""
-    path = tmp_path_factory.mktemp("pristine") / "repo"
-    subprocess.run([sys.executable, "-m", "democam.make_repo", str(path)], check=True)
+def pristine_repo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A Butler with DemoCam raws, one for all workers; not to be written to."""
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        # The one above is that of all workers.
+        folder = folder.parent
+    path = folder / "pristine"
+    with FileLock(folder / "pristine.lock"):
+        command = [sys.executable, "-m", "democam.make_repo", str(path), "--exist-ok"]
+        subprocess.run(command, check=True)
     return path
 
 
 @pytest.fixture(scope="session")
 def repo(pristine_repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Butler with DemoCam raws that all tests may write to."""
+    """A Butler with DemoCam raws that all tests of a worker may write to."""
     path = tmp_path_factory.mktemp("shared") / "repo"
     shutil.copytree(pristine_repo, path)
     return path
