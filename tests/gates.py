@@ -42,8 +42,8 @@ def gated_definition(name: str = "gated") -> dict[str, Any]:
         "name": name,
         "kind": "command",
         "argv": ["sh", "-c", script, "{gate}", "{code}"],
-        "parameters": [
-            {"name": "gate", "type": "string", "description": "The file to wait for"},
-            {"name": "code", "type": "integer", "default": 0, "description": "Its exit code"},
-        ],
+        "parameters": {
+            "gate": {"description": "The file to wait for"},
+            "code": {"type": "int", "default": 0, "description": "Its exit code"},
+        },
     }

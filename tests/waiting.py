@@ -7,13 +7,16 @@ something took.
 
 from __future__ import annotations
 
-__all__ = ["TIMEOUT", "until", "until_blocking"]
+__all__ = ["TIMEOUT", "until", "until_blocking", "until_job"]
 
 import asyncio
 import inspect
 import time
 from collections.abc import Callable
 from typing import Any
+
+from lsst.dm.OCPS.jobs.manager import JobManager
+from lsst.dm.OCPS.jobs.model import Job
 
 TIMEOUT = 120.0
 """How long (s) a test waits before it calls something a hang."""
@@ -60,3 +63,21 @@ def until_blocking(condition: Callable[[], Any], timeout: float = TIMEOUT) -> An
             raise TimeoutError(f"not within {timeout:.0f} s")
         time.sleep(INTERVAL)
     return value
+
+
+async def until_job(
+    manager: JobManager, job_id: str, condition: Callable[[Job], Any], timeout: float = TIMEOUT
+) -> Job:
+    """Wait until a job's record meets a condition; return the record.
+
+    The condition must be one that lasts: of changes that follow each other
+    closely only the last is seen.
+    """
+    async with (
+        asyncio.timeout(timeout),
+        manager.subscribe(lambda job: job.id == job_id) as changes,
+    ):
+        job = await manager.get(job_id)
+        while not condition(job):
+            job = await anext(aiter(changes))
+    return job

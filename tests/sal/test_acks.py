@@ -5,24 +5,30 @@ from __future__ import annotations
 
 import json
 
+import yaml
 from lsst.dm.OCPS.jobs.model import Progress
 from lsst.dm.OCPS.sal import csc as csc_module
 from lsst.dm.OCPS.sal.csc import OcpsCsc
 from lsst.dm.OCPS.testing import Script
 from lsst.ts import salobj
 
+from tests.gates import Gate, gated_definition
+from tests.waiting import TIMEOUT, until
+
 
 async def test_progress_comes_with_renewed_acknowledgements(bus, monkeypatch):
     monkeypatch.setattr(csc_module, "ACK_INTERVAL", 0.4)
     async with (
-        OcpsCsc(1, simulation_mode=1, simulation_duration=2) as csc,
+        OcpsCsc(1, simulation_mode=1, simulation_duration=3600) as csc,
         Script.connect() as script,
     ):
         await script.set_state(salobj.State.ENABLED)
         execution = await script.execute("true.yaml")
         await csc.service.manager.report(execution.job_id, Progress(3, 1, 9), None)
-        assert (await execution.done()).ack == salobj.SalRetCode.CMD_COMPLETE
-        renewed = execution.acks[2:-1]
+        await until(lambda: '"done"' in execution.acks[-1].result)
+        await script.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
+        assert (await execution.done()).ack == salobj.SalRetCode.CMD_ABORTED
+        renewed = [ack for ack in execution.acks[2:-1] if '"done"' in ack.result]
         assert renewed
         for ack in renewed:
             assert ack.ack == salobj.SalRetCode.CMD_INPROGRESS
@@ -42,28 +48,28 @@ def test_an_acknowledgement_holds_longer_than_it_takes_to_the_next():
 
 
 async def test_a_job_keeps_its_configuration_when_another_is_started(bus, pristine_repo, tmp_path):
-    import yaml
-
+    (tmp_path / "definitions.yaml").write_text(yaml.safe_dump({"definitions": [gated_definition()]}))
+    gate = Gate(tmp_path / "gate")
     for name, workers in (("one", 1), ("two", 2)):
         instance = {
             "sal_index": 1,
             "butler": str(pristine_repo),
             "work_dir": str(tmp_path / "work"),
-            "definitions": ["sleep"],
+            "definitions": ["sleep", str(tmp_path / "definitions.yaml")],
             "max_workers": workers,
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"instances": [instance]}))
     async with OcpsCsc(1, config_dir=str(tmp_path)) as csc, Script.connect() as script:
         await script.set_state(salobj.State.ENABLED, "one.yaml")
-        running = await script.execute("job:sleep", config="duration=6 text=one")
+        running = await script.execute("job:gated", config=f"gate={gate.path}")
         waiting = await script.execute("job:sleep", config="duration=0 text=waits")
         await script.set_state(salobj.State.STANDBY)
         await script.set_state(salobj.State.ENABLED, "two.yaml")
         other = await script.execute("job:sleep", config="duration=0 text=two")
-        results = {name: await job.result() for name, job in (("two", other), ("one", running))}
-        results["waits"] = await waiting.result()
-        assert [result["exit_code"] for result in results.values()] == [0, 0, 0]
+        assert (await other.result())["exit_code"] == 0
+        gate.open()
+        one, waited = await running.result(), await waiting.result()
+        assert [one["exit_code"], waited["exit_code"]] == [0, 0]
         # With one worker, as when it was accepted, it had to wait for the first.
-        assert results["waits"]["startTime"] >= results["one"]["endTime"]
-        assert results["two"]["endTime"] <= results["one"]["endTime"]
+        assert waited["startTime"] >= one["endTime"]
         assert len(csc.service.manager.lanes) == 2

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
+import os
 import subprocess
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from lsst.ts import salobj
+
+from tests.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -114,20 +116,17 @@ async def test_why_it_failed_is_said_in_words(local, fields, words):
 
 async def test_abort_job_kills_what_runs_and_keeps_its_log(local):
     execution = await local.execute(
-        f"{PIPELINES}/slow.yaml", data_query=BIAS, config=f"{REGISTER} -c slow:duration=60"
+        f"{PIPELINES}/slow.yaml", data_query=BIAS, config=f"{REGISTER} -c slow:duration=3600"
     )
     log = local.work / "jobs" / execution.job_id / "output" / "ocps.log"
-    while not (log.exists() and "Preparing execution" in log.read_text()):
-        await asyncio.sleep(0.05)
+    await until(lambda: log.exists() and "Preparing execution" in log.read_text())
     group = json.loads((log.parents[1] / "group.json").read_text())["pid"]
-    await local.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=10)
+    await local.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
     assert (await execution.done()).ack == Ack.CMD_ABORTED
     result = await execution.result()
     assert (result["exit_code"], result["phase"]) == (255, "aborted")
     assert log.exists()
     with pytest.raises(ProcessLookupError):
-        import os
-
         os.killpg(group, 0)
 
 

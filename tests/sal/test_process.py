@@ -13,12 +13,14 @@ import pytest
 from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 
+from tests.waiting import TIMEOUT
+
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
 @pytest.mark.parametrize("name", ["run_OCPS.py", "run_ocps.py", "run_ocps"])
@@ -47,13 +49,13 @@ def test_a_configuration_directory_that_is_not_there_is_refused_in_one_line(bus)
 async def test_no_index_means_latiss_and_state_can_be_given(bus):
     async with CscProcess("--simulate", "--state", "enabled"), Script.connect(index=1) as script:
         while await script.wait_for_csc() != salobj.State.ENABLED:
-            await script.remote.evt_summaryState.next(flush=False, timeout=30)
+            await script.remote.evt_summaryState.next(flush=False, timeout=TIMEOUT)
 
 
 @pytest.mark.parametrize("way", ["SIGTERM", "exitControl"])
 async def test_ending_answers_open_commands(bus, way):
     async with (
-        CscProcess("2", "--simulate", "--simulation-duration", "600") as csc,
+        CscProcess("2", "--simulate", "--simulation-duration", "3600") as csc,
         Script.connect(index=2) as script,
     ):
         await script.set_state(salobj.State.ENABLED)
@@ -63,25 +65,24 @@ async def test_ending_answers_open_commands(bus, way):
             csc.process.send_signal(signal.SIGTERM)
         else:
             await script.set_state(salobj.State.STANDBY)
-            await script.remote.cmd_exitControl.start(timeout=10)
+            await script.remote.cmd_exitControl.start(timeout=TIMEOUT)
         for execution in executions:
-            final = await execution.done(timeout=20)
+            final = await execution.done()
             assert final.ack == salobj.SalRetCode.CMD_FAILED
             assert "going offline" in final.result
             assert f"job {execution.job_id} continues" in final.result
         assert csc.process is not None
-        assert await asyncio.wait_for(csc.process.wait(), 20) == 0
+        assert await asyncio.wait_for(csc.process.wait(), TIMEOUT) == 0
 
 
 async def test_heartbeat_goes_on_while_jobs_run(bus):
     async with (
-        CscProcess("1", "--simulate", "--simulation-duration", "2") as _,
+        CscProcess("1", "--simulate", "--simulation-duration", "3600") as _,
         Script.connect(index=1) as script,
     ):
         await script.set_state(salobj.State.ENABLED)
         executions = [await script.execute("true.yaml") for _ in range(10)]
         script.remote.evt_heartbeat.flush()
         for _ in range(2):
-            await script.remote.evt_heartbeat.next(flush=False, timeout=3)
-        for execution in executions:
-            await execution.done()
+            await script.remote.evt_heartbeat.next(flush=False, timeout=TIMEOUT)
+        assert all(execution.acks[-1].ack == salobj.SalRetCode.CMD_INPROGRESS for execution in executions)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 
 import pytest
 import pytest_asyncio
@@ -17,14 +16,10 @@ from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
 from tests.conftest import find_service
+from tests.ports import free_port
+from tests.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -37,11 +32,13 @@ async def server(tmp_path_factory):
         program, *arguments, "--dir", str(folder), stdout=asyncio.subprocess.DEVNULL
     )
     client = redis.asyncio.Redis(port=port, password=password)
-    while True:
+
+    async def answers() -> bool:
         with contextlib.suppress(redis.exceptions.ConnectionError):
-            if await client.ping():
-                break
-        await asyncio.sleep(0.02)
+            return bool(await client.ping())
+        return False
+
+    await until(answers)
     yield process, port, client
     await client.aclose()
     if process.returncode is None:
@@ -65,7 +62,7 @@ async def push(script: Script, config: str) -> str:
     command = script.remote.cmd_execute
     try:
         return (
-            await command.set_start(pipeline="", version="", config=config, data_query="", timeout=5)
+            await command.set_start(pipeline="", version="", config=config, data_query="", timeout=TIMEOUT)
         ).result
     except salobj.AckError as error:
         return error.ackcmd.result
@@ -90,7 +87,7 @@ async def test_what_is_no_json_object_is_refused(rapid, config):
 
 async def test_abort_job_knows_no_job(rapid):
     with pytest.raises(salobj.AckError) as caught:
-        await rapid.remote.cmd_abort_job.set_start(job_id="a", timeout=5)
+        await rapid.remote.cmd_abort_job.set_start(job_id="a", timeout=TIMEOUT)
     assert "No such job" in caught.value.ackcmd.result
 
 

@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
+import yaml
 from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 
+from tests.gates import Gate, gated_definition
 from tests.sal.conftest import write_config
+from tests.waiting import TIMEOUT, until
 
 
 async def test_results_of_jobs_that_outlive_the_csc_come_once(bus, pristine_repo, tmp_path):
+    (tmp_path / "definitions.yaml").write_text(yaml.safe_dump({"definitions": [gated_definition()]}))
+    while_down, later = Gate(tmp_path / "while-down"), Gate(tmp_path / "later")
     config = write_config(
         tmp_path / "config",
         butler=str(pristine_repo),
         work_dir=str(tmp_path / "work"),
-        definitions=["sleep"],
+        definitions=["sleep", str(tmp_path / "definitions.yaml")],
         max_workers=4,
     )
     async with Script.connect(wait=False) as script:
@@ -27,27 +31,29 @@ async def test_results_of_jobs_that_outlive_the_csc_come_once(bus, pristine_repo
         before = await script.execute("job:sleep", config="duration=0 text=before")
         await before.done()
         # One ends while OCPS is down, one fails then, one runs on after.
-        down = await script.execute("job:sleep", config="duration=0.5 text=down")
-        failing = await script.execute("job:sleep", config="duration=0.5 fail=true")
-        after = await script.execute("job:sleep", config="duration=8 text=after")
-        while not (tmp_path / "work" / "jobs" / after.job_id / "group.json").exists():
-            await asyncio.sleep(0.02)
+        down = await script.execute("job:gated", config=f"gate={while_down.path}")
+        failing = await script.execute("job:gated", config=f"gate={while_down.path} code=1")
+        after = await script.execute("job:gated", config=f"gate={later.path}")
+        jobs = tmp_path / "work" / "jobs"
+        for execution in (down, failing, after):
+            await until((jobs / execution.job_id / "group.json").exists)
         await csc.kill()
+        while_down.open()
         for execution in (down, failing):
-            status = tmp_path / "work" / "jobs" / execution.job_id / "status.json"
-            while not status.exists():
-                await asyncio.sleep(0.05)
+            await until((jobs / execution.job_id / "status.json").exists)
         assert len(script.results) == 1
         script.remote.evt_summaryState.flush()
         async with CscProcess("1", "--configdir", str(config), log=tmp_path / "csc.log"):
-            await script.remote.evt_summaryState.next(flush=False, timeout=60)
+            await script.remote.evt_summaryState.next(flush=False, timeout=TIMEOUT)
             await script.set_state(salobj.State.DISABLED, "test")
             # Nothing goes out before the CSC is ENABLED.
             assert len(script.results) == 1
             await script.set_state(salobj.State.ENABLED)
             codes = {}
             for execution in (down, failing, after):
-                data = await script.result(execution.job_id, 30)
+                if execution is after:
+                    later.open()
+                data = await script.result(execution.job_id)
                 codes[execution.job_id] = data.exit_code
                 assert json.loads(data.result)["jobId"] == execution.job_id
             assert list(codes.values()) == [0, 1, 0]

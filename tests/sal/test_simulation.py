@@ -7,7 +7,11 @@ import asyncio
 import json
 
 import pytest
+from lsst.dm.OCPS.sal.csc import OcpsCsc
+from lsst.dm.OCPS.testing import Script
 from lsst.ts import salobj
+
+from tests.waiting import TIMEOUT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -60,10 +64,10 @@ async def test_the_result_comes_once_and_before_the_final_acknowledgement(simula
     execution = await simulated.execute("true.yaml")
     await execution.done()
     # The event was written before the acknowledgement, so it has been read or is about to be.
-    await execution.result(timeout=2)
+    await execution.result()
     other = await simulated.execute("true.yaml")
     await other.done()
-    await other.result(timeout=2)
+    await other.result()
     assert [event.job_id for event in simulated.results].count(execution.job_id) == 1
 
 
@@ -79,7 +83,7 @@ async def test_equal_results_are_both_written(simulated):
     executions = [await simulated.execute("true.yaml") for _ in range(3)]
     for execution in executions:
         await execution.done()
-        await execution.result(timeout=5)
+        await execution.result()
 
 
 async def test_other_parameters_are_ignored(simulated):
@@ -101,10 +105,10 @@ async def test_a_refusal_can_be_read_by_a_script_that_does_not_wait(simulated):
     command = simulated.remote.cmd_execute
     for _ in range(15):
         command.set(pipeline="other.yaml")
-        ack = await command.start(timeout=5, wait_done=False)
+        ack = await command.start(timeout=TIMEOUT, wait_done=False)
         with pytest.raises(salobj.AckError):
             while True:
-                ack = await command.next_ackcmd(ack, timeout=5, wait_done=False)
+                ack = await command.next_ackcmd(ack, timeout=TIMEOUT, wait_done=False)
 
 
 async def test_three_at_once_end_each_with_its_own_result(simulated):
@@ -119,18 +123,20 @@ async def test_three_at_once_end_each_with_its_own_result(simulated):
         assert result["result"] is execution.job_id.startswith("true")
 
 
-async def test_abort_job_ends_a_running_job(simulated):
-    execution = await simulated.execute("true.yaml")
-    await simulated.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=5)
-    assert (await execution.done()).ack == Ack.CMD_ABORTED
-    result = await execution.result()
-    assert (result["exit_code"], result["phase"]) == (255, "aborted")
+async def test_abort_job_ends_a_running_job(bus):
+    async with OcpsCsc(2, simulation_mode=1, simulation_duration=3600), Script.connect(2) as script:
+        await script.set_state(salobj.State.ENABLED)
+        execution = await script.execute("true.yaml")
+        await script.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
+        assert (await execution.done()).ack == Ack.CMD_ABORTED
+        result = await execution.result()
+        assert (result["exit_code"], result["phase"]) == (255, "aborted")
 
 
 @pytest.mark.parametrize("job_id", ["", "nobody", "../../etc/passwd", "x" * 300])
 async def test_abort_of_an_unknown_job_is_refused(simulated, job_id):
     with pytest.raises(salobj.AckError) as caught:
-        await simulated.remote.cmd_abort_job.set_start(job_id=job_id, timeout=5)
+        await simulated.remote.cmd_abort_job.set_start(job_id=job_id, timeout=TIMEOUT)
     assert "No such job" in caught.value.ackcmd.result
 
 
@@ -138,7 +144,7 @@ async def test_abort_of_a_job_that_has_ended_is_refused(simulated):
     execution = await simulated.execute("true.yaml")
     await execution.done()
     with pytest.raises(salobj.AckError) as caught:
-        await simulated.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=5)
+        await simulated.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
     assert "already completed" in caught.value.ackcmd.result
 
 
@@ -147,7 +153,7 @@ async def test_commands_are_refused_unless_enabled(simulated):
     try:
         for command in (simulated.remote.cmd_execute, simulated.remote.cmd_abort_job):
             with pytest.raises(salobj.AckError) as caught:
-                await command.start(timeout=5)
+                await command.start(timeout=TIMEOUT)
             assert caught.value.ackcmd.ack == Ack.CMD_FAILED
     finally:
         await simulated.set_state(salobj.State.ENABLED)
@@ -165,8 +171,8 @@ async def test_a_job_goes_on_when_enabled_is_left_and_its_result_comes(simulated
 
 
 async def test_simulation_mode_and_version_are_published(simulated):
-    mode = await simulated.remote.evt_simulationMode.aget(timeout=5)
-    versions = await simulated.remote.evt_softwareVersions.aget(timeout=5)
+    mode = await simulated.remote.evt_simulationMode.aget(timeout=TIMEOUT)
+    versions = await simulated.remote.evt_softwareVersions.aget(timeout=TIMEOUT)
     assert mode.mode == 1
     assert versions.cscVersion not in ("", "?")
 
@@ -177,7 +183,7 @@ async def test_fault_comes_with_its_code_and_the_csc_recovers(simulated):
     assert final.ack == Ack.CMD_FAILED
     assert (await execution.result())["exit_code"] == 1
     simulated.remote.evt_errorCode.flush()
-    error = await simulated.remote.evt_errorCode.aget(timeout=5)
+    error = await simulated.remote.evt_errorCode.aget(timeout=TIMEOUT)
     assert error.errorCode == 2
     assert await simulated.wait_for_csc() == salobj.State.FAULT
     await simulated.set_state(salobj.State.STANDBY)

@@ -12,6 +12,8 @@ import yaml
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
+from tests.waiting import TIMEOUT
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -57,7 +59,7 @@ async def unconfigured(pristine_repo: Path, tmp_path_factory):
 
 async def start_refusal(script: Script, settings: str) -> str:
     with pytest.raises(salobj.AckError) as caught:
-        await script.remote.cmd_start.set_start(settingsToApply=settings, timeout=60)
+        await script.remote.cmd_start.set_start(settingsToApply=settings, timeout=TIMEOUT)
     text = caught.value.ackcmd.result
     assert "\n" not in text
     assert "Traceback" not in text
@@ -92,7 +94,7 @@ async def test_a_butler_that_has_gone_is_noticed_at_enable(unconfigured):
     await unconfigured.set_state(salobj.State.DISABLED, "vanishing.yaml")
     shutil.rmtree(unconfigured.folder / "vanishing")
     with pytest.raises(salobj.AckError) as caught:
-        await unconfigured.remote.cmd_enable.start(timeout=60)
+        await unconfigured.remote.cmd_enable.start(timeout=TIMEOUT)
     assert "vanishing" in caught.value.ackcmd.result
     assert await unconfigured.wait_for_csc() == salobj.State.DISABLED
     await unconfigured.set_state(salobj.State.STANDBY)
