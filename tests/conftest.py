@@ -7,6 +7,7 @@ costly to make and only read is made once for all of them.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -112,14 +112,15 @@ def bus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def pristine_repo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def pristine_repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Butler with DemoCam raws, one for all workers; not to be written to."""
     folder = tmp_path_factory.getbasetemp()
-    if worker_id != "master":
+    if "PYTEST_XDIST_WORKER" in os.environ:
         # The one above is that of all workers.
         folder = folder.parent
     path = folder / "pristine"
-    with FileLock(folder / "pristine.lock"):
+    with open(folder / "pristine.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         command = [sys.executable, "-m", "democam.make_repo", str(path), "--exist-ok"]
         subprocess.run(command, check=True)
     return path

@@ -68,16 +68,12 @@ def until_blocking(condition: Callable[[], Any], timeout: float = TIMEOUT) -> An
 async def until_job(
     manager: JobManager, job_id: str, condition: Callable[[Job], Any], timeout: float = TIMEOUT
 ) -> Job:
-    """Wait until a job's record meets a condition; return the record.
+    """Wait until a job's record meets a condition, if only for a moment; return such a record."""
 
-    The condition must be one that lasts: of changes that follow each other
-    closely only the last is seen.
-    """
-    async with (
-        asyncio.timeout(timeout),
-        manager.subscribe(lambda job: job.id == job_id) as changes,
-    ):
+    def wanted(job: Job) -> bool:
+        # Asked at each change, while the reader sees the last of those that follow each other closely.
+        return job.id == job_id and bool(condition(job))
+
+    async with asyncio.timeout(timeout), manager.subscribe(wanted) as changes:
         job = await manager.get(job_id)
-        while not condition(job):
-            job = await anext(aiter(changes))
-    return job
+        return job if condition(job) else await anext(aiter(changes))
