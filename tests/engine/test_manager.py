@@ -19,13 +19,15 @@ from lsst.dm.OCPS.jobs.errors import (
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, Progress, now
 from lsst.dm.OCPS.jobs.store import JobQuery
 
+from tests.waiting import TIMEOUT, until, until_job
+
 Phase = ExecutionPhase
 
 
 async def end(bench, job: Job, phase: ExecutionPhase = Phase.COMPLETED) -> Job:
     """Let the backend say that a job has ended; return it then."""
     bench.backend.say(job.id, phase)
-    return await bench.manager.wait_end(job.id, 5)
+    return await bench.manager.wait_end(job.id, TIMEOUT)
 
 
 # The queue
@@ -145,7 +147,7 @@ async def test_a_backend_that_cannot_start_a_job_ends_it_with_the_reason(bench, 
         raise OSError("no more processes")
 
     monkeypatch.setattr(bench.backend, "submit", fail)
-    job = await manager.wait_end((await manager.submit(ask())).id, 5)
+    job = await manager.wait_end((await manager.submit(ask())).id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert job.error.message == "could not be started: no more processes"
 
@@ -159,7 +161,7 @@ async def test_a_job_waits_for_its_prerequisites_and_says_so(bench, ask):
     job = await manager.submit(ask(prerequisites=(first.id, second.id)))
     assert (job.phase, job.message) == (Phase.QUEUED, f"waiting for {first.id}, {second.id}")
     await end(bench, first)
-    job = await manager._ledger.wait(job.id, 5, lambda job: job.message == f"waiting for {second.id}")
+    job = await until_job(manager, job.id, lambda job: job.message == f"waiting for {second.id}")
     await end(bench, second, Phase.ERROR)
     await bench.given(3)
     assert bench.backend.given[2] == job.id
@@ -173,11 +175,11 @@ async def test_policy_completed_ends_a_job_whose_prerequisite_failed(bench, ask,
     job = await manager.submit(ask(prerequisites=(first.id,)))
     await bench.settle()
     await end(bench, first, how)
-    job = await manager.wait_end(job.id, 5)
+    job = await manager.wait_end(job.id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert job.error.message == f"prerequisite {first.id} ended as {how}"
     late = await manager.submit(ask(prerequisites=(first.id,)))
-    assert (await manager.wait_end(late.id, 5)).phase == Phase.ERROR
+    assert (await manager.wait_end(late.id, TIMEOUT)).phase == Phase.ERROR
     assert bench.backend.given == [first.id]
 
 
@@ -261,7 +263,7 @@ async def test_aborted_is_set_when_the_backend_confirms(bench, ask):
     job = await manager.submit(ask())
     await bench.settle()
     aborting = asyncio.create_task(manager.abort(job.id, "because"))
-    await manager._ledger.wait(job.id, 5, lambda job: bool(job.abort_reason))
+    await until_job(manager, job.id, lambda job: bool(job.abort_reason))
     assert (await manager.get(job.id)).phase == Phase.QUEUED
     bench.backend.say(job.id, Phase.ABORTED)
     job = await aborting
@@ -283,7 +285,7 @@ async def test_completion_that_wins_the_race_stands(bench, ask):
     job = await manager.submit(ask())
     await bench.settle()
     aborting = asyncio.create_task(manager.abort(job.id))
-    await manager._ledger.wait(job.id, 5, lambda job: bool(job.abort_reason))
+    await until_job(manager, job.id, lambda job: bool(job.abort_reason))
     bench.backend.say(job.id, Phase.COMPLETED, exit_code=0)
     with pytest.raises(TransitionError, match="already completed"):
         await aborting
@@ -327,7 +329,7 @@ async def test_a_deadline_stops_a_job_as_error_with_the_reason(bench, ask):
     job = await manager.submit(ask(execution_duration=1))
     await bench.settle()
     bench.backend.say(job.id, Phase.EXECUTING)
-    job = await manager.wait_end(job.id, 5)
+    job = await manager.wait_end(job.id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert job.error.message == "ran longer than its executionDuration of 1 s and was stopped"
     assert bench.backend.cancelled == [job.id]
@@ -335,10 +337,11 @@ async def test_a_deadline_stops_a_job_as_error_with_the_reason(bench, ask):
 
 async def test_the_deadline_counts_from_the_start_not_from_the_queue(bench, ask):
     manager = await bench.open()
-    job = await manager.submit(ask(execution_duration=1))
+    queued, running = [await manager.submit(ask(execution_duration=1)) for _ in range(2)]
     await bench.settle()
-    job = await manager.wait_end(job.id, 1.3)
-    assert job.phase == Phase.QUEUED
+    bench.backend.say(running.id, Phase.EXECUTING)
+    assert (await manager.wait_end(running.id, TIMEOUT)).phase == Phase.ERROR
+    assert (await manager.get(queued.id)).phase == Phase.QUEUED
 
 
 async def test_a_job_that_nothing_is_heard_of_fails_after_the_grace(bench, ask):
@@ -346,20 +349,22 @@ async def test_a_job_that_nothing_is_heard_of_fails_after_the_grace(bench, ask):
     job = await manager.submit(ask())
     await bench.settle()
     bench.backend.say(job.id, Phase.UNKNOWN, message="connection refused")
-    job = await manager.wait_end(job.id, 5)
+    job = await manager.wait_end(job.id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert job.error.message == "nothing was heard of it for 0.1 s: connection refused"
 
 
 async def test_a_job_that_is_heard_of_again_goes_on(bench, ask):
-    manager = await bench.open(unknown_grace=0.3)
-    job = await manager.submit(ask())
+    manager = await bench.open(unknown_grace=2)
+    job, other = [await manager.submit(ask()) for _ in range(2)]
     await bench.settle()
     bench.backend.say(job.id, Phase.UNKNOWN)
-    await manager.wait(job.id, 5, [Phase.QUEUED])
     bench.backend.say(job.id, Phase.EXECUTING)
-    job = await manager.wait_end(job.id, 0.6)
-    assert job.phase == Phase.EXECUTING
+    await until_job(manager, job.id, lambda job: job.phase == Phase.EXECUTING)
+    # The end of one that stays unknown shows that the grace of the first is over.
+    bench.backend.say(other.id, Phase.UNKNOWN)
+    assert (await manager.wait_end(other.id, TIMEOUT)).phase == Phase.ERROR
+    assert (await manager.get(job.id)).phase == Phase.EXECUTING
 
 
 async def test_a_job_given_up_while_it_was_being_started_is_stopped_when_it_has_been(bench, ask, monkeypatch):
@@ -373,7 +378,7 @@ async def test_a_job_given_up_while_it_was_being_started_is_stopped_when_it_has_
     monkeypatch.setattr(bench.backend, "submit", slow)
     job = await manager.submit(ask())
     # Given to the backend, which is slow to take it.
-    await manager._ledger.wait(job.id, 5, lambda job: job.dispatched)
+    await until_job(manager, job.id, lambda job: job.dispatched)
     assert (await manager.abort(job.id)).phase == Phase.ABORTED
     go_on.set()
     await bench.settle()
@@ -427,10 +432,10 @@ async def test_wait_returns_at_the_change_and_not_before(bench, ask):
     job = await manager.submit(ask())
     await bench.settle()
     assert (await manager.wait(job.id, 0.05)).phase == Phase.QUEUED
-    waiting = asyncio.create_task(manager.wait(job.id, 5))
+    waiting = asyncio.create_task(manager.wait(job.id, TIMEOUT))
     await asyncio.sleep(0)
     bench.backend.say(job.id, Phase.QUEUED, progress=Progress(1, 0, 2))
-    await manager._ledger.wait(job.id, 5, lambda job: job.progress.done == 1)
+    await until_job(manager, job.id, lambda job: job.progress.done == 1)
     assert not waiting.done()
     bench.backend.say(job.id, Phase.EXECUTING)
     assert (await waiting).phase == Phase.EXECUTING
@@ -473,14 +478,9 @@ async def test_files_go_at_the_destruction_time_and_the_record_stays(bench, ask)
     await bench.settle()
     manager.workspaces.of(job.id).make()
     await end(bench, job, Phase.ERROR)
-    async with manager.subscribe(lambda found: found.phase == Phase.ARCHIVED) as changes:
-        if (await manager.get(job.id)).phase != Phase.ARCHIVED:
-            async for _ in changes:
-                break
-    found = await manager.get(job.id)
+    found = await until_job(manager, job.id, lambda job: job.phase == Phase.ARCHIVED)
     assert (found.phase, found.final_phase) == (Phase.ARCHIVED, Phase.ERROR)
-    await manager._archivist.sweep()
-    assert not manager.workspaces.of(job.id).root.exists()
+    await until(lambda: not manager.workspaces.of(job.id).root.exists())
 
 
 async def test_no_more_ended_jobs_are_kept_than_configured(bench, ask):
@@ -489,8 +489,16 @@ async def test_no_more_ended_jobs_are_kept_than_configured(bench, ask):
         job = await manager.submit(ask())
         await bench.settle()
         await end(bench, job)
-    await manager._archivist.sweep()
-    assert len(await manager.find(JobQuery())) == 2
+    manager = await bench.reopen(keep_jobs=2)
+
+    async def kept() -> int:
+        return len(await manager.find(JobQuery()))
+
+    async def no_more_than_two() -> bool:
+        return await kept() <= 2
+
+    await until(no_more_than_two)
+    assert await kept() == 2
 
 
 async def test_deleting_a_running_job_stops_it_and_forgets_it(bench, ask):
@@ -545,10 +553,10 @@ async def test_after_a_restart_a_job_that_was_to_stop_is_stopped(bench, ask):
     job = await manager.submit(ask())
     await bench.settle()
     aborting = asyncio.create_task(manager.abort(job.id, "because"))
-    await manager._ledger.wait(job.id, 5, lambda job: bool(job.abort_reason))
+    await until_job(manager, job.id, lambda job: bool(job.abort_reason))
     aborting.cancel()
     manager = await bench.reopen()
-    job = await manager.wait_end(job.id, 5)
+    job = await manager.wait_end(job.id, TIMEOUT)
     assert (job.phase, job.message) == (Phase.ABORTED, "because")
 
 
@@ -557,9 +565,9 @@ async def test_after_a_restart_a_deadline_still_holds(bench, ask):
     job = await manager.submit(ask(execution_duration=1))
     await bench.settle()
     bench.backend.say(job.id, Phase.EXECUTING)
-    await manager.wait(job.id, 5, [Phase.QUEUED])
+    await manager.wait(job.id, TIMEOUT, [Phase.QUEUED])
     manager = await bench.reopen()
-    job = await manager.wait_end(job.id, 5)
+    job = await manager.wait_end(job.id, TIMEOUT)
     assert "executionDuration of 1 s" in job.error.message
 
 

@@ -18,10 +18,12 @@ import yaml
 from lsst.dm.OCPS.config import InstanceConfig
 from lsst.dm.OCPS.factory import end_jobs, make_manager
 from lsst.dm.OCPS.jobs.errors import StoreError
-from lsst.dm.OCPS.jobs.model import ExecutionPhase, JobRequest
+from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 
-from tests.engine.pool import gone, open_pool, request
+from tests.backends.local.shell_pool import gone, open_pool, request
+from tests.gates import Gate, gated_definition
+from tests.waiting import TIMEOUT, until, until_job
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
@@ -33,7 +35,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.engine.pool", str(folder), str(JOBS)],
+            [sys.executable, "-m", "tests.backends.local.shell_pool", str(folder), str(JOBS)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -62,7 +64,7 @@ class Run:
         self.opened.set()
 
     def end(self) -> int:
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=TIMEOUT)
         self._reader.join()
         return code
 
@@ -75,7 +77,7 @@ async def test_every_accepted_job_ends_with_its_true_exit_code(tmp_path):
         run = Run(tmp_path)
         # Every third one is killed while it starts or takes up what is there.
         if random.random() < 2 / 3:
-            assert run.opened.wait(60)
+            assert run.opened.wait(TIMEOUT)
             delay = random.uniform(0, 0.5)
         else:
             delay = random.uniform(0.3, 1.5)
@@ -103,10 +105,14 @@ async def test_every_accepted_job_ends_with_its_true_exit_code(tmp_path):
         assert (tmp_path / "runs" / job_id).read_text() == "run\n"
 
 
+def executing(job: Job) -> bool:
+    return job.phase == ExecutionPhase.EXECUTING
+
+
 async def test_a_running_job_is_found_and_can_be_stopped(tmp_path):
     manager = await open_pool(tmp_path / "work")
-    job = await manager.submit(request("echo started; sleep 60"))
-    await manager._ledger.wait(job.id, 10, lambda job: job.phase == ExecutionPhase.EXECUTING)
+    job = await manager.submit(request("echo started; sleep 3600"))
+    await until_job(manager, job.id, executing)
     await manager.close()
     manager = await open_pool(tmp_path / "work")
     assert (await manager.get(job.id)).phase == ExecutionPhase.EXECUTING
@@ -118,17 +124,14 @@ async def test_a_running_job_is_found_and_can_be_stopped(tmp_path):
 
 async def test_a_job_whose_supervisor_is_killed_ends_as_error_of_unknown_exit_code(tmp_path):
     manager = await open_pool(tmp_path / "work")
-    job = await manager.submit(request("(sleep 60 & echo $! > child; wait)"))
+    job = await manager.submit(request("(sleep 3600 & echo $! > child; wait)"))
     workspace = manager.workspaces.of(job.id)
-    await manager._ledger.wait(job.id, 10, lambda job: job.phase == ExecutionPhase.EXECUTING)
+    await until_job(manager, job.id, executing)
     child = workspace.output / "child"
-    while not (child.exists() and child.read_text().strip()):
-        await asyncio.sleep(0.01)
+    await until(lambda: child.exists() and child.read_text().strip())
     os.kill(workspace.read_json("supervisor.json")["pid"], signal.SIGKILL)
-    job = await manager.wait_end(job.id, 10)
-    async with asyncio.timeout(5):
-        while not gone(int(child.read_text())):
-            await asyncio.sleep(0.01)
+    job = await manager.wait_end(job.id, TIMEOUT)
+    await until(lambda: gone(int(child.read_text())))
     assert job.phase == ExecutionPhase.ERROR
     assert job.exit_code is None
     assert "exit code unknown" in job.error.message
@@ -138,57 +141,58 @@ async def test_a_job_whose_supervisor_is_killed_ends_as_error_of_unknown_exit_co
 async def test_a_job_given_twice_runs_once(tmp_path):
     """After a crash in the middle of a submission the engine submits again."""
     manager = await open_pool(tmp_path / "work")
-    job = await manager.submit(request(f"echo run >> {tmp_path}/runs; sleep 0.3"))
-    await manager._ledger.wait(job.id, 10, lambda job: job.phase == ExecutionPhase.EXECUTING)
+    gate = Gate(tmp_path / "gate")
+    job = await manager.submit(request(f"echo run >> {tmp_path}/runs; {gate.script}"))
+    await until_job(manager, job.id, executing)
     await manager.lane.backend.submit(await manager.get(job.id))
-    job = await manager.wait_end(job.id, 10)
+    gate.open()
+    job = await manager.wait_end(job.id, TIMEOUT)
     assert job.phase == ExecutionPhase.COMPLETED
     assert (tmp_path / "runs").read_text() == "run\n"
     await manager.close()
 
 
 def write_definitions(path: Path) -> None:
-    nap = {"name": "nap", "kind": "command", "argv": ["sleep", "0.2"]}
-    path.write_text(yaml.safe_dump({"definitions": [nap]}))
+    path.write_text(yaml.safe_dump({"definitions": [gated_definition()]}))
 
 
 async def test_files_go_at_the_destruction_time_in_an_engine_as_it_is_run(tmp_path):
-    write_definitions(tmp_path / "nap.yaml")
+    write_definitions(tmp_path / "gated.yaml")
     config = InstanceConfig(
-        sal_index=1, work_dir=str(tmp_path / "work"), definitions=(str(tmp_path / "nap.yaml"),), retention=1
+        sal_index=1, work_dir=str(tmp_path / "work"), definitions=(str(tmp_path / "gated.yaml"),), retention=1
     )
     manager = await make_manager(config, logging.getLogger("engine"))
-    job = await manager.submit(JobRequest("nap"))
-    async with manager.subscribe(lambda found: found.phase == ExecutionPhase.ARCHIVED) as changes:
-        async with asyncio.timeout(10):
-            async for _ in changes:
-                break
-    while manager.workspaces.of(job.id).root.exists():
-        await asyncio.sleep(0.01)
+    gate = Gate(tmp_path / "gate")
+    gate.open()
+    job = await manager.submit(JobRequest("gated", {"gate": str(gate.path)}))
+    await until_job(manager, job.id, lambda job: job.phase == ExecutionPhase.ARCHIVED)
+    await until(lambda: not manager.workspaces.of(job.id).root.exists())
     assert (await manager.get(job.id)).final_phase == ExecutionPhase.COMPLETED
     await manager.close()
 
 
 async def test_a_former_configuration_that_is_gone_ends_its_jobs_and_nothing_else(tmp_path):
-    write_definitions(tmp_path / "nap.yaml")
+    write_definitions(tmp_path / "gated.yaml")
     former = InstanceConfig(
         sal_index=1,
         work_dir=str(tmp_path / "work"),
-        definitions=(str(tmp_path / "nap.yaml"),),
+        definitions=(str(tmp_path / "gated.yaml"),),
         max_workers=1,
     )
     manager = await make_manager(former, logging.getLogger("engine"))
-    jobs = [await manager.submit(JobRequest("nap")) for _ in range(3)]
+    gate = Gate(tmp_path / "gate")
+    jobs = [await manager.submit(JobRequest("gated", {"gate": str(gate.path)})) for _ in range(3)]
     await manager.close()
-    (tmp_path / "nap.yaml").unlink()
+    (tmp_path / "gated.yaml").unlink()
     present = InstanceConfig(sal_index=1, work_dir=str(tmp_path / "work"), definitions=("sleep",))
     manager = await make_manager(present, logging.getLogger("engine"))
     for job in jobs:
-        ended = await manager.wait_end(job.id, 10)
+        ended = await manager.wait_end(job.id, TIMEOUT)
         assert ended.phase == ExecutionPhase.ERROR
         assert "its backend cannot be used any more" in ended.error.message
+    gate.open()
     job = await manager.submit(JobRequest("sleep", {"duration": "0"}))
-    assert (await manager.wait_end(job.id, 10)).phase == ExecutionPhase.COMPLETED
+    assert (await manager.wait_end(job.id, TIMEOUT)).phase == ExecutionPhase.COMPLETED
     await manager.close()
 
 
@@ -209,12 +213,18 @@ async def test_an_engine_that_cannot_be_opened_gives_the_work_directory_back(tmp
 @pytest.mark.parametrize(("on_exit", "phase"), [("wait", "COMPLETED"), ("abort", "ABORTED"), ("leave", None)])
 async def test_what_becomes_of_jobs_when_the_engine_ends(tmp_path, on_exit, phase):
     manager = await open_pool(tmp_path / "work")
-    job = await manager.submit(request("sleep 1"))
-    await manager._ledger.wait(job.id, 10, lambda job: job.phase == ExecutionPhase.EXECUTING)
+    gate = Gate(tmp_path / "gate")
+    job = await manager.submit(request(gate.script))
+    await until_job(manager, job.id, executing)
     # Jobs that nobody will ever run must hold nothing up.
     await manager.create(request("exit 0"))
-    async with asyncio.timeout(10):
-        await end_jobs(manager, on_exit)
+    async with asyncio.timeout(TIMEOUT):
+        ending = asyncio.create_task(end_jobs(manager, on_exit))
+        if on_exit == "wait":
+            assert not (await asyncio.wait([ending], timeout=0.2))[0]
+            gate.open()
+        await ending
     job = await manager.get(job.id)
     assert job.phase == (phase or "EXECUTING")
+    gate.open()
     await manager.close()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An engine on the local pool, for jobs that are small shell scripts.
 
-Also a program, to be killed: ``python -m tests.engine.pool FOLDER COUNT``
+Also a program, to be killed: ``python -m tests.backends.local.shell_pool FOLDER COUNT``
 accepts jobs until there are COUNT, printing the id and the exit code to come
 of each, and ends when all have ended.
 """
