@@ -19,7 +19,8 @@ from lsst.dm.OCPS.client import (
     UnknownError,
     UnreachableError,
 )
-from lsst.dm.OCPS.client.documents import DocumentError, parse_job, parse_list
+from lsst.dm.OCPS.client.errors import DocumentError
+from lsst.dm.OCPS.client.uws_xml import parse_job, parse_list
 
 from tests.http.conftest import Served
 from tests.proxy import Proxy

@@ -15,7 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..client.documents import RemoteJob, parse_json_job
+from ..client.documents import RemoteJob
+from ..client.rubin import parse_json_job
 
 PHASE_STYLES = {
     "EXECUTING": "cyan",

@@ -1,27 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is sent, and what is made of answers."""
+"""Forms with files, and jobs at another address."""
 
 from __future__ import annotations
 
-__all__ = ["as_text", "json_of", "moved", "multipart", "parsed"]
+__all__ = ["moved", "multipart"]
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from .documents import DocumentError, RemoteJob
-from .errors import ClientError, UnreachableError
-from .link import Answer
-
-
-def as_text(value: Any) -> str:
-    """Return the value of a parameter as it is sent."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+from .documents import RemoteJob
+from .errors import ClientError
 
 
 def multipart(
@@ -39,22 +31,6 @@ def multipart(
         form.add_field(name, f"param:{name}_file")
         form.add_field(f"{name}_file", file, filename=path.name)
     return form
-
-
-def parsed(parse: Any, answer: Answer) -> Any:
-    """Return what ``parse`` makes of an answer."""
-    try:
-        return parse(answer.body, answer.url)
-    except DocumentError as error:
-        raise UnreachableError(f"{answer.url}: {error}", sent=True) from None
-
-
-def json_of(answer: Answer) -> Any:
-    """Return an answer that is JSON."""
-    try:
-        return json.loads(answer.body)
-    except ValueError:
-        raise UnreachableError(f"{answer.url} answered with something else than JSON", sent=True) from None
 
 
 def moved(job: RemoteJob, url: str) -> RemoteJob:

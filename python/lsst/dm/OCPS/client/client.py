@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The client: jobs at any UWS 1.1 server, and a little more at our own."""
+"""The client: jobs at any UWS 1.1 server, and a little more at an OCPS."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ __all__ = ["Client"]
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import ExitStack, aclosing
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
-from .bodies import as_text, json_of, moved, multipart, parsed
-from .documents import RemoteJob, RemoteResult, parse_job, parse_json_job, parse_list
+from .bodies import moved, multipart
+from .documents import RemoteJob, RemoteResult
 from .errors import RefusedError, UnknownError, UnreachableError
 from .follow import AT_ONCE, Follower, PollFollower, Server, StreamFollower, discover
-from .link import Answer, Link
+from .job_lists import JobLists, form_of, time_text
+from .link import Link
 from .results import read_log, save_result
+from .rubin import RubinServer
 
 WAIT = 20
 """How long (s) a server is asked to wait for a change at a time; proxies cut what is longer."""
@@ -64,6 +66,7 @@ class Client:
         ca_file: str = "",
     ) -> None:
         self._link = Link(url, token=token, timeout=timeout, ca_file=ca_file)
+        self._lists = JobLists(self._link)
         self.url = self._link.url
         self.poll_interval = poll_interval
         self._server: Server | None = None
@@ -86,6 +89,9 @@ class Client:
             self._server = await discover(self._link)
         return self._server
 
+    def _rubin(self, server: Server) -> RubinServer:
+        return RubinServer(self._link, server.api, server.uws)
+
     # What there is
 
     async def definitions(self) -> list[dict[str, Any]]:
@@ -93,7 +99,7 @@ class Client:
         server = await self.server()
         if not server.ours:
             return []
-        return list(json_of(await self._link.get(f"{server.api}/definitions")))
+        return await self._rubin(server).definitions()
 
     async def availability(self) -> str:
         """Return why our own server takes no jobs now; empty if it does."""
@@ -132,25 +138,18 @@ class Client:
         server = await self.server()
         wanted = {phase.upper() for phase in phases}
         if server.ours and not definition:
-            answer = await self._link.get(f"{server.api}/job", {"last": last} if last and not wanted else {})
-            found = [parse_json_job(document, server.api, server.uws) for document in json_of(answer)]
+            found = await self._rubin(server).list(last=last if last and not wanted else 0)
             found = [job for job in found if not wanted or job.phase in wanted]
             # The newest first, as UWS has it with LAST.
             return found[: -last - 1 : -1] if last and wanted else found
         url = f"{server.uws}/{quote(definition)}" if definition else server.uws
-        query: list[str] = [f"PHASE={quote(phase)}" for phase in sorted(wanted)]
-        if last:
-            query.append(f"LAST={last}")
-        if after:
-            query.append(f"AFTER={after.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z")
-        found = parsed(parse_list, await self._link.get(f"{url}{'?' if query else ''}{'&'.join(query)}"))
-        return [self._rebased(job, server) for job in found]
+        listed = await self._lists.list(url, phases=wanted, last=last, after=after)
+        return [self._rebased(job, server) for job in listed]
 
     async def get(self, job: JobOrId) -> RemoteJob:
         """Return a job as it is now."""
         server = await self.server()
-        answer = await self._link.get(await self._address(job))
-        return self._rebased(parsed(parse_job, answer), server)
+        return self._rebased(await self._lists.get(await self._address(job)), server)
 
     async def _address(self, job: JobOrId) -> str:
         if isinstance(job, RemoteJob):
@@ -162,8 +161,7 @@ class Client:
             raise UnknownError(f"No such job: {job!r}")
         if not server.ours:
             return f"{server.uws}/{quote(job)}"
-        answer = await self._link.get(f"{server.api}/job/{quote(job)}")
-        return parse_json_job(json_of(answer), server.api, server.uws).url
+        return (await self._rubin(server).get(job)).url
 
     @staticmethod
     def _rebased(job: RemoteJob, server: Server) -> RemoteJob:
@@ -215,27 +213,21 @@ class Client:
         """
         server = await self.server()
         url = f"{server.uws}/{quote(definition)}" if definition else server.uws
-        fields = {name: as_text(value) for name, value in (parameters or {}).items()}
+        fields = form_of(parameters or {})
         if run_id:
             fields["RUNID"] = run_id
         if execution_duration is not None:
             fields["EXECUTIONDURATION"] = str(execution_duration)
         if destruction is not None:
-            fields["DESTRUCTION"] = f"{destruction.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+            fields["DESTRUCTION"] = time_text(destruction)
         with ExitStack() as opened:
 
             def form() -> Any:
                 return multipart(fields, files, opened) if files else fields
 
-            answer = await self._link.safely("POST", url, data=form)
-        job = await self._made(answer, server)
+            created = await self._lists.create(url, form, again=True)
+        job = self._rebased(created, server)
         return await self.run(job) if run else await self.get(job)
-
-    async def _made(self, answer: Answer, server: Server) -> RemoteJob:
-        if not answer.location:
-            return self._rebased(parsed(parse_job, answer), server)
-        job = RemoteJob(answer.location.rpartition("/")[2], answer.location, "PENDING")
-        return self._rebased(job, server)
 
     async def run(self, job: JobOrId) -> RemoteJob:
         """Run a job that is PENDING or HELD."""
@@ -255,7 +247,7 @@ class Client:
         for _ in range(2):
             try:
                 # An abortion is answered when nothing runs any more.
-                await self._link.send("POST", f"{url}/phase", data={"PHASE": phase}, timeout=60)
+                await self._lists.set_phase(url, phase, timeout=60)
                 return await self.get(url)
             except RefusedError:
                 # The first time it may have been heard, and only the answer been lost.
@@ -272,7 +264,7 @@ class Client:
 
     async def delete(self, job: JobOrId) -> None:
         """Remove a job with its results; it is stopped before."""
-        await self._link.safely("DELETE", await self._address(job), timeout=60)
+        await self._lists.delete(await self._address(job), timeout=60)
 
     # Waiting
 
@@ -299,9 +291,8 @@ class Client:
                     found = await self.get(found)
                     continue
                 begun = asyncio.get_running_loop().time()
-                query = {"WAIT": WAIT, "PHASE": found.phase}
-                answer = await self._link.get(found.url, query, timeout=WAIT + 30)
-                last, found = found, self._rebased(parsed(parse_job, answer), await self.server())
+                changed = await self._lists.wait(found.url, found.phase, WAIT, timeout=WAIT + 30)
+                last, found = found, self._rebased(changed, await self.server())
                 if found.phase == last.phase and asyncio.get_running_loop().time() - begun < WAIT / 2:
                     # A server of UWS 1.0, which does not wait.
                     await asyncio.sleep(self.poll_interval)
@@ -360,9 +351,9 @@ class Client:
         server = await self.server()
         follower: Follower
         if server.ours:
-            follower = StreamFollower(self._link, server)
+            follower = StreamFollower(self._rubin(server))
             return follower.changes(definitions)
-        follower = PollFollower(self._link, server.uws, self.poll_interval)
+        follower = PollFollower(self._lists, server.uws, self.poll_interval)
         # There the address is the list.
         return follower.changes(())
 

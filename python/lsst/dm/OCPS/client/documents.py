@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A server's documents, and what they say: UWS 1.1's XML, and our own JSON."""
+"""Jobs and results as a server shows them, whatever the format of its documents.
+
+`uws_xml` and `rubin` read documents into these classes. Everything that comes
+from a server is checked there: only `DocumentError` may leave a parser.
+"""
 
 from __future__ import annotations
 
 __all__ = [
     "TERMINAL",
-    "DocumentError",
     "Progress",
     "RemoteJob",
     "RemoteResult",
-    "parse_job",
-    "parse_json_job",
-    "parse_list",
+    "checked_id",
+    "checked_phase",
+    "checked_time",
+    "checked_url",
 ]
 
 import re
@@ -19,17 +23,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
-from xml.etree import ElementTree
+from urllib.parse import urljoin
+
+from .errors import DocumentError
+from .text import one_line
 
 TERMINAL = frozenset({"COMPLETED", "ERROR", "ABORTED", "ARCHIVED"})
 """Phases that a job does not leave any more."""
 
-_PROGRESS = re.compile(r"(\d+) of (\d+) quanta done(?:, (\d+) failed)?")
+MAX_MESSAGE = 10_000
+"""Longest message or reason that is kept (characters)."""
 
-
-class DocumentError(Exception):
-    """A document is not what it should be; the text says what was found."""
+# Safe in a path, a URL and a terminal.
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~@+:-]{0,252}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class RemoteJob:
     id, run_id, owner : `str`
         The server's name for it, the caller's, and whose it is.
     url : `str`
-        Where it is.
+        Its address.
     phase : `str`
         As UWS writes it: ``EXECUTING``.
     definition : `str`
@@ -91,6 +97,14 @@ class RemoteJob:
         What it is doing, in words.
     progress : `Progress`
         How far it is.
+    exit_code : `int` or `None`
+        Exit code of its process, if the server says.
+    info : `~collections.abc.Mapping`
+        What the server adds, as JSON types: metrics, tasks, last log lines.
+    ours : `bool`
+        Whether an OCPS has it.
+    whole : `bool`
+        Whether this is all that the server tells; an entry of a job list is not.
     """
 
     id: str
@@ -109,188 +123,78 @@ class RemoteJob:
     error: str = ""
     message: str = ""
     progress: Progress = Progress()
+    exit_code: int | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+    ours: bool = field(default=False, compare=False)
+    whole: bool = field(default=True, compare=False)
 
     @property
     def ended(self) -> bool:
-        """Whether it has come to its end."""
+        """Whether it has ended."""
         return self.phase in TERMINAL
 
 
-# XML
+# Checks that the parsers share
 
 
-def parse_list(text: bytes, url: str) -> list[RemoteJob]:
-    """Read a job list; its entries say little more than the phase.
-
-    Parameters
-    ----------
-    text : `bytes`
-        The document.
-    url : `str`
-        Where it came from.
+def checked_id(value: Any) -> str:
+    """Return a job id.
 
     Raises
     ------
     DocumentError
-        If it is none.
+        If it does not have the form of one; it may become a path.
     """
-    root = _parse(text, "jobs")
-    base = urlsplit(url)._replace(query="", fragment="").geturl().rstrip("/")
-    found = []
-    for entry in root:
-        job_id = entry.get("id", "")
-        if _name(entry) == "jobref" and job_id:
-            # Servers of UWS 1.0 give no address; then it is below the list.
-            href = _attribute(entry, "href") or f"{base}/{quote(job_id)}"
-            found.append(_job(entry, job_id, urljoin(f"{base}/", href)))
+    if not isinstance(value, str) or not _ID.fullmatch(value) or ".." in value:
+        raise DocumentError(f"it answered with a job document whose jobId is {_short(value)}")
+    return value
+
+
+def checked_phase(value: Any) -> str:
+    """Return a phase, in upper case; it may be one that UWS does not know.
+
+    Raises
+    ------
+    DocumentError
+        If it is not a word.
+    """
+    if not isinstance(value, str) or len(value) > 40 or not value.isprintable() or not value:
+        raise DocumentError(f"it answered with a job document whose phase is {_short(value)}")
+    return value.upper()
+
+
+def checked_time(value: Any) -> datetime | None:
+    """Return a time as UTC; `None` if the text is not one."""
+    try:
+        time = datetime.fromisoformat(value)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def checked_url(base: str, url: str) -> str:
+    """Return an absolute address.
+
+    Parameters
+    ----------
+    base : `str`
+        Address of the document, which a relative address refers to.
+    url : `str`
+        What the document says.
+
+    Raises
+    ------
+    DocumentError
+        If it is not a valid address.
+    """
+    try:
+        found = urljoin(base, url)
+    except ValueError:
+        found = ""
+    if not found or not found.isprintable() or len(found) > 4096:
+        raise DocumentError(f"it answered with a document in which {_short(url)} is not a valid address")
     return found
 
 
-def parse_job(text: bytes, url: str) -> RemoteJob:
-    """Read the document of a job; arguments and errors as for `parse_list`."""
-    root = _parse(text, "job")
-    job_id = _text(root, "jobId")
-    if not job_id:
-        raise DocumentError("it answered with a job document without jobId")
-    return _job(root, job_id, urlsplit(url)._replace(query="", fragment="").geturl().rstrip("/"))
-
-
-def _parse(text: bytes, name: str) -> ElementTree.Element:
-    if b"<!DOCTYPE" in text[:4096] or b"<!ENTITY" in text:
-        raise DocumentError("it answered with a page or an XML document with a DTD, not with UWS")
-    try:
-        root = ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError, LookupError):
-        raise DocumentError("it answered with something else than XML") from None
-    if _name(root) != name:
-        raise DocumentError(f"it answered with an XML document {_name(root)!r}, not {name!r}")
-    return root
-
-
-def _job(element: ElementTree.Element, job_id: str, url: str) -> RemoteJob:
-    message = _text(element, "jobInfo")
-    progress = _PROGRESS.search(message)
-    return RemoteJob(
-        id=job_id,
-        url=url,
-        phase=_text(element, "phase").upper() or "UNKNOWN",
-        definition=url.rpartition("/")[0].rpartition("/")[2],
-        run_id=_text(element, "runId"),
-        owner=_text(element, "ownerId"),
-        creation_time=_time(_text(element, "creationTime")),
-        start_time=_time(_text(element, "startTime")),
-        end_time=_time(_text(element, "endTime")),
-        destruction=_time(_text(element, "destruction")),
-        execution_duration=_number(_text(element, "executionDuration")),
-        parameters={entry.get("id", ""): entry.text or "" for entry in _children(element, "parameters")},
-        results=tuple(_result(entry, url) for entry in _children(element, "results")),
-        error=_text(_child(element, "errorSummary"), "message"),
-        message=message,
-        progress=Progress(int(progress[1]), int(progress[3] or 0), int(progress[2]))
-        if progress
-        else Progress(),
-    )
-
-
-def _result(entry: ElementTree.Element, url: str) -> RemoteResult:
-    size = entry.get("size", "")
-    result_id = entry.get("id", "")
-    href = _attribute(entry, "href") or f"{url}/results/{quote(result_id)}"
-    return RemoteResult(
-        result_id, urljoin(f"{url}/", href), int(size) if size.isdigit() else None, entry.get("mime-type", "")
-    )
-
-
-# Namespaces are looked over: servers differ in the year of UWS's, and some have none.
-def _name(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
-
-
-def _attribute(element: ElementTree.Element, name: str) -> str:
-    return next((value for key, value in element.items() if key.rpartition("}")[2] == name), "")
-
-
-def _child(element: ElementTree.Element, name: str) -> ElementTree.Element | None:
-    return next((child for child in element if _name(child) == name), None)
-
-
-def _children(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:
-    found = _child(element, name)
-    return [] if found is None else [child for child in found if child.get("id")]
-
-
-def _text(element: ElementTree.Element | None, name: str) -> str:
-    found = None if element is None else _child(element, name)
-    return "" if found is None else "".join(found.itertext()).strip()
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0
-
-
-# Our own JSON
-
-
-def parse_json_job(document: Any, api: str, uws: str) -> RemoteJob:
-    """Read a job's document of our own server, as the change stream brings it.
-
-    Parameters
-    ----------
-    document : `object`
-        From JSON.
-    api, uws : `str`
-        Where the server has the JSON dialect, and its job lists.
-
-    Raises
-    ------
-    DocumentError
-        If it is none.
-    """
-    try:
-        info = document["jobInfo"]
-        job_id, definition = document["jobId"], info["definition"]
-        results = [
-            RemoteResult(_result_name(item["uri"], job_id), f"{api}/job/result/{job_id}/{item['id']}")
-            for item in document["results"]
-        ]
-        # Results that go out over SAL say no uwsPhase: they are about an end.
-        phase = info.get("uwsPhase") or document["phase"].upper()
-        message = document["errorSummary"]["message"]
-        environment = document["parameters"]["environment"]
-        return RemoteJob(
-            id=job_id,
-            url=f"{uws}/{quote(definition)}/{job_id}",
-            phase=phase,
-            definition=definition,
-            run_id="" if document["runId"] == job_id else document["runId"],
-            owner=document["ownerId"],
-            creation_time=_time(document["creationTime"] or ""),
-            start_time=_time(document["startTime"] or ""),
-            end_time=_time(document["endTime"] or ""),
-            destruction=_time(document["destruction"] or ""),
-            parameters={item["name"]: item["value"] for item in environment},
-            results=tuple(results),
-            error=message if phase == "ERROR" else "",
-            message="" if phase == "ERROR" else message,
-            progress=Progress(**info["progress"]),
-        )
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise DocumentError(f"it answered with no job document of OCPS ({error!r})") from None
-
-
-def _result_name(uri: str, job_id: str) -> str:
-    """Return a result's path below its job's output directory."""
-    path = urlsplit(uri).path
-    _, found, name = path.partition(f"/{job_id}/output/")
-    return name if found else path.rpartition("/")[2]
+def _short(value: Any) -> str:
+    return one_line(repr(value[:100] if isinstance(value, str) else value), 60)

@@ -1,17 +1,29 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can go wrong at a server, sorted by what a caller can do about it."""
+"""Errors of requests to a server, sorted by what a caller can do about them."""
 
 from __future__ import annotations
 
-__all__ = ["ClientError", "RefusedError", "UnknownError", "UnreachableError"]
+__all__ = ["ClientError", "DocumentError", "RefusedError", "UnknownError", "UnreachableError"]
 
 
 class ClientError(Exception):
-    """Base of all; the text is for people and holds no secret."""
+    """Base class; the text is for people and holds no secret.
+
+    Parameters
+    ----------
+    reason : `str`
+        What happened.
+    status : `int`
+        HTTP status of the answer; 0 if there was none.
+    """
+
+    def __init__(self, reason: str, *, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class UnreachableError(ClientError):
-    """The server could not be asked, or gave no sensible answer; later it may.
+    """The server could not be asked, or its answer makes no sense; later it may.
 
     Parameters
     ----------
@@ -19,16 +31,25 @@ class UnreachableError(ClientError):
         What happened.
     sent : `bool`
         Whether the request may have been carried out all the same.
+    reached : `bool`
+        Whether something answered.
+    status : `int`
+        HTTP status of the answer; 0 if there was none.
     """
 
-    def __init__(self, reason: str, *, sent: bool = False) -> None:
-        super().__init__(reason)
+    def __init__(self, reason: str, *, sent: bool = False, reached: bool = False, status: int = 0) -> None:
+        super().__init__(reason, status=status)
         self.sent = sent
+        self.reached = reached
 
 
 class RefusedError(ClientError):
-    """The server understood and said no."""
+    """The server understood the request and refused it."""
 
 
 class UnknownError(RefusedError):
     """The server has no such job, list or result."""
+
+
+class DocumentError(Exception):
+    """A document from a server is not valid; the text says what was found."""

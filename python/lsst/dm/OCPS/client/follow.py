@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a client learns of changes: from our own server's stream, or by asking again and again."""
+"""How a client learns of changes: from the stream of an OCPS, or by polling."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ import asyncio
 import json
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
-from .documents import DocumentError, RemoteJob, parse_job, parse_json_job, parse_list
-from .errors import RefusedError, UnknownError, UnreachableError
+from .documents import RemoteJob
+from .errors import DocumentError, RefusedError, UnknownError, UnreachableError
+from .job_lists import JobLists
 from .link import Link
-from .sse import read_events
-
-SILENCE = 45.0
-"""How long (s) a stream may be still before it counts as cut; ours has a heartbeat every 15 s."""
+from .rubin import RubinServer
 
 LONGEST_PAUSE = 10.0
 """Longest pause (s) between two attempts to open a stream."""
@@ -31,14 +29,14 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server is.
+    """The addresses of a server.
 
     Parameters
     ----------
     uws : `str`
-        Our own server: where its job lists are. Another: its job list.
+        Where an OCPS has its job lists; the job list of another server.
     api : `str`
-        Where the JSON dialect of our own server is; empty for another.
+        Where an OCPS has the JSON dialect; empty for another server.
     """
 
     uws: str
@@ -46,14 +44,14 @@ class Server:
 
     @property
     def ours(self) -> bool:
-        """Whether it is one of our own."""
+        """Whether it is an OCPS."""
         return bool(self.api)
 
 
 async def discover(link: Link) -> Server:
     """Find out what a server is.
 
-    Our own is known by its OpenAPI document; everything else is taken for
+    An OCPS is known by its OpenAPI document; everything else is taken for
     the address of a UWS job list.
 
     Raises
@@ -73,53 +71,48 @@ async def discover(link: Link) -> Server:
 
 
 class Follower(Protocol):
-    """Gives changes of jobs as they come."""
+    """Yields changes of jobs as they come."""
 
     def changes(self, definitions: Sequence[str]) -> AsyncIterator[RemoteJob | None]:
-        """Give each job as it is after a change.
+        """Yield each job as it is after a change.
 
         `None` comes first, when the server has begun to show changes, and
-        again when something may have been missed: then is the time to look
-        for oneself.
+        again when something may have been missed: then the caller should
+        list the jobs itself.
         """
         ...
 
 
 class StreamFollower:
-    """Reads the change stream of our own server; goes on through cuts.
+    """Reads the change stream of an OCPS; resumes it after cuts.
 
     Parameters
     ----------
-    link : `Link`
-        To the server.
-    server : `Server`
-        What it is.
+    server : `RubinServer`
+        The server.
     """
 
-    def __init__(self, link: Link, server: Server) -> None:
-        self._link = link
+    def __init__(self, server: RubinServer) -> None:
         self._server = server
 
     async def changes(self, definitions: Sequence[str]) -> AsyncIterator[RemoteJob | None]:
-        """Give changes; see `Follower`."""
-        lists = "&".join(f"list={quote(name)}" for name in definitions)
-        url = f"{self._server.api}/events{'?' if lists else ''}{lists}"
+        """Yield changes; see `Follower`."""
         last, failures = "", 0
         while True:
-            headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
             try:
-                async with self._link.open("GET", url, headers=headers, silence=SILENCE) as response:
-                    yield None
-                    async for event in read_events(response.content.iter_any(), last):
+                opened = False
+                async with aclosing(self._server.events(definitions, last)) as events:  # type: ignore[type-var]
+                    async for event in events:
                         last, failures = event.id, 0
-                        if event.data and event.type == "message":
-                            yield parse_json_job(json.loads(event.data), self._server.api, self._server.uws)
-                        elif event.type == "deleted":
+                        if not opened or event.type == "deleted":
                             # Who shows jobs has to look which are left.
+                            opened = True
                             yield None
-            except (UnreachableError, DocumentError, ValueError):
+                        if event.data and event.type == "message":
+                            yield self._server.read_event(event)
+            except (UnreachableError, DocumentError):
                 failures += 1
-            # The first time at once: the server may have been started anew.
+            # The first time at once: the server may have been restarted.
             pause = min(LONGEST_PAUSE, 0.1 * 2 ** min(failures, 10))
             await asyncio.sleep(random.uniform(0.5, 1) * pause)
 
@@ -129,27 +122,27 @@ class PollFollower:
 
     Parameters
     ----------
-    link : `Link`
-        To the server.
+    lists : `JobLists`
+        The server.
     url : `str`
         The job list.
     interval : `float`
         How often to ask (s).
     """
 
-    def __init__(self, link: Link, url: str, interval: float) -> None:
-        self._link = link
+    def __init__(self, lists: JobLists, url: str, interval: float) -> None:
+        self._lists = lists
         self._url = url
         self._interval = interval
 
     async def changes(self, definitions: Sequence[str]) -> AsyncIterator[RemoteJob | None]:
-        """Give changes; see `Follower`."""
+        """Yield changes; see `Follower`."""
         urls = [f"{self._url}/{name}" if name else self._url for name in definitions or ("",)]
         seen: dict[str, str] = {}
         first = True
         while True:
-            with suppress(UnreachableError, DocumentError):
-                listed = [job for url in urls for job in await self._list(url)]
+            with suppress(UnreachableError):
+                listed = [job for url in urls for job in await self._lists.list(url)]
                 changed = [job for job in listed if seen.get(job.url) != job.phase]
                 gone = seen.keys() - {job.url for job in listed}
                 whole = [] if first else await self._whole(changed)
@@ -162,9 +155,6 @@ class PollFollower:
                     yield job
             await asyncio.sleep(self._interval)
 
-    async def _list(self, url: str) -> list[RemoteJob]:
-        return parse_list((await self._link.get(url)).body, url)
-
     async def _whole(self, jobs: list[RemoteJob]) -> list[RemoteJob]:
         """Return jobs with all that their own documents say."""
         room = asyncio.Semaphore(AT_ONCE)
@@ -172,7 +162,7 @@ class PollFollower:
         async def ask(job: RemoteJob) -> RemoteJob | None:
             async with room:
                 try:
-                    return parse_job((await self._link.get(job.url)).body, job.url)
+                    return await self._lists.get(job.url)
                 except UnknownError:
                     return None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""HTTP to a server: one request, one answer or one reason; what is safe is tried again."""
+"""HTTP to one server: limits, time-outs, redirects, credentials, and errors in words."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ __all__ = ["Answer", "Link"]
 import base64
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import aiohttp
 import tenacity
 from yarl import URL
 
 from .errors import ClientError, RefusedError, UnknownError, UnreachableError
+from .text import one_line
 
 ATTEMPTS = 4
 """How often, in all, a request is sent that does no harm when it is carried out twice."""
@@ -28,12 +30,19 @@ CONNECT_TIMEOUT = 10.0
 """How long a connection may take to be made (s)."""
 
 MAX_ANSWER = 64 * 1024**2
-"""The longest document that is read (bytes)."""
+"""The longest document that is read (bytes); a list of 10,000 jobs has about 20 MB."""
 
 CHUNK = 1 << 18
 MAX_REDIRECTS = 5
+
+OURS = "X-OCPS"
+"""Header by which an OCPS is known; proxies overwrite the header Server."""
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _TRY_AGAIN = (408, 425, 429)
+
+Redirect = Literal["follow", "return", "refuse"]
+"""What to do with a redirection: follow it, return it as the answer, or raise an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +53,15 @@ class Answer:
     body: bytes
     url: str
     location: str = ""
+    content_type: str = ""
+
+
+class _LostError(Exception):
+    """A connection broke after a request had gone out."""
 
 
 class Link:
-    """Requests to one server; credentials go to nobody else.
+    """Requests to one server; credentials go to no other.
 
     Parameters
     ----------
@@ -56,36 +70,52 @@ class Link:
         authentication.
     token : `str`
         Bearer token; empty for none.
+    token_file : `str`
+        File with the bearer token, read when the first connection is made.
     timeout : `float`
         How long an answer may take (s).
     ca_file : `str`
         File with certificates to trust instead of the system's.
+    attempts : `int`
+        How often, in all, to send a request that does no harm when it is
+        carried out twice.
+    follow : `bool`
+        Whether `get` follows redirections; else they are errors.
+    connections : `int`
+        Most connections at a time.
 
     Raises
     ------
     ClientError
-        If ``url`` is no address.
+        If ``url`` or ``token`` is not valid.
     """
 
-    def __init__(self, url: str, *, token: str = "", timeout: float = 30.0, ca_file: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str = "",
+        token_file: str = "",
+        timeout: float = 30.0,
+        ca_file: str = "",
+        attempts: int = ATTEMPTS,
+        follow: bool = True,
+        connections: int = 100,
+    ) -> None:
         base = _address(url)
         self._origin = base.origin()
         self.url = str(base.with_user(None)).rstrip("/")
         """The address, without name and password."""
-        self._auth = self._authorization(base, token)
+        self.ours = False
+        """Whether the last answer was that of an OCPS."""
+        self._auth = _bearer(token) if token else _basic(base)
+        self._token_file = token_file
         self._timeout = timeout
         self._ca_file = ca_file
+        self._attempts = attempts
+        self._follow = follow
+        self._connections = connections
         self._session: aiohttp.ClientSession | None = None
-
-    @staticmethod
-    def _authorization(base: URL, token: str) -> str:
-        if token:
-            if not token.isascii() or not token.isprintable():
-                raise ClientError("The token has characters that no token has")
-            return f"Bearer {token}"
-        if not base.user:
-            return ""
-        return "Basic " + base64.b64encode(f"{base.user}:{base.password or ''}".encode()).decode()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -94,20 +124,21 @@ class Link:
             self._session = None
 
     async def get(self, url: str, params: Mapping[str, Any] | None = None, **options: Any) -> Answer:
-        """Ask for a document, following redirections; tried again.
+        """Ask for a document; tried again when the answer was lost.
 
         Raises
         ------
         ClientError
             If it could not be had.
         """
-        return await self.safely("GET", url, params=params, follow=True, **options)
+        redirect: Redirect = "follow" if self._follow else "refuse"
+        return await self.safely("GET", url, params=params, redirect=redirect, **options)
 
     async def safely(self, method: str, url: str, **options: Any) -> Answer:
-        """Send a request again when it, or its answer, was lost; as `send`."""
+        """Send a request, again if it, or its answer, was lost; parameters as for `send`."""
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(UnreachableError),
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
+            stop=tenacity.stop_after_attempt(self._attempts),
             wait=tenacity.wait_exponential(FIRST_PAUSE) + tenacity.wait_random(0, FIRST_PAUSE),
             reraise=True,
         )
@@ -123,7 +154,8 @@ class Link:
         *,
         params: Mapping[str, Any] | None = None,
         data: Any = None,
-        follow: bool = False,
+        json: Any = None,
+        redirect: Redirect = "refuse",
         timeout: float | None = None,
     ) -> Answer:
         """Send a request once.
@@ -136,29 +168,36 @@ class Link:
             Query.
         data : `object`
             Form; a callable is called for it, as a form with files can be sent once only.
-        follow : `bool`
-            Whether to follow redirections.
+        json : `object`
+            Body, as JSON types.
+        redirect : `str`
+            What to do with a redirection.
         timeout : `float`
             How long the answer may take (s), instead of the configured time.
 
         Raises
         ------
         ClientError
-            If the answer is no success.
+            If the answer is not a success.
         """
-        address = URL(url)
+        address = self._valid(url)
         if params:
             address = address.update_query(params)
         for _ in range(MAX_REDIRECTS):
             form = data() if callable(data) else data
-            async with self.open(method, address, data=form, timeout=timeout) as response:
-                location = response.headers.get("Location", "") if response.status in _REDIRECTS else ""
-                target = str(address.join(URL(location))) if location else ""
-                if not (target and follow):
-                    body = await _read(response)
-                    return Answer(response.status, body, str(address), target)
-                address = URL(target)
-        raise UnreachableError(f"{self.url} redirects without an end")
+            async with self.open(method, address, data=form, json=json, timeout=timeout) as response:
+                target = self._target(response, address)
+                if not target or redirect == "return":
+                    body = await _read(response, self.url)
+                    location = str(target or "")
+                    return Answer(response.status, body, str(address), location, response.content_type)
+            if redirect == "refuse":
+                shown = target.with_query(None).with_fragment(None)
+                raise UnreachableError(
+                    f"{self.url} redirects to {shown}; give that address as url", reached=True
+                )
+            address = target
+        raise UnreachableError(f"{self.url} redirects without an end", reached=True)
 
     @asynccontextmanager
     async def open(
@@ -167,87 +206,124 @@ class Link:
         url: str | URL,
         *,
         data: Any = None,
+        json: Any = None,
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         silence: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and give its response, to be read while it comes.
+        """Send a request and yield its response, to be read while it comes.
 
         Parameters
         ----------
         method, url : `str`
             What to ask.
-        data : `object`
-            Form.
+        data, json : `object`
+            Body.
         headers : `~collections.abc.Mapping`
             More headers.
         timeout : `float`
             How long all may take (s), instead of the configured time.
         silence : `float`
-            For what has no end: how long nothing may come (s), instead.
+            For an answer without an end: how long (s) nothing may come.
 
         Raises
         ------
         ClientError
-            If the answer is no success, or the connection is lost.
+            If the answer is not a success, or the connection is lost.
         """
-        address = URL(url)
+        address = self._valid(url)
+        session = self._open_session()
         own = address.origin() == self._origin
         sent_headers = {**(headers or {}), **({"Authorization": self._auth} if own and self._auth else {})}
-        total = None if silence else timeout or self._timeout
-        limits = aiohttp.ClientTimeout(total=total, sock_read=silence, sock_connect=CONNECT_TIMEOUT)
+        whole = timeout or self._timeout
+        limits = aiohttp.ClientTimeout(
+            total=None if silence else whole, sock_read=silence, sock_connect=min(whole, CONNECT_TIMEOUT)
+        )
         try:
-            async with self._open_session().request(
-                method, address, data=data, headers=sent_headers, timeout=limits, allow_redirects=False
-            ) as response:
+            async with AsyncExitStack() as stack:
+                request = session.request(
+                    method,
+                    address,
+                    data=data,
+                    json=json,
+                    headers=sent_headers,
+                    timeout=limits,
+                    allow_redirects=False,
+                )
+                try:
+                    response = await stack.enter_async_context(request)
+                except aiohttp.ClientError:
+                    raise
+                except ValueError:
+                    # A host name that cannot be looked up, and what else only shows here.
+                    raise UnreachableError(f"{self.url}: an address is not valid") from None
+                self.ours = OURS in response.headers
                 if response.status >= 400:
                     raise await self._problem(response)
                 yield response
         except aiohttp.ConnectionTimeoutError:
             raise UnreachableError(f"{self.url} cannot be reached: the connection timed out") from None
         except TimeoutError:
-            raise UnreachableError(f"{self.url} did not answer in time", sent=True) from None
+            words = f"{self.url} did not answer within {silence or whole:g} s"
+            raise UnreachableError(words, sent=True) from None
         except aiohttp.ClientConnectorError as error:
-            reason = error.os_error.strerror or str(error.os_error)
-            raise UnreachableError(f"{self.url} cannot be reached: {reason}") from None
+            raise UnreachableError(f"{self.url} cannot be reached: {_words(error.os_error)}") from None
         except aiohttp.ClientSSLError as error:
-            raise UnreachableError(f"No secure connection to {self.url}: {error}") from None
-        except aiohttp.ClientError as error:
+            raise UnreachableError(f"{self.url}: no secure connection: {_words(error)}") from None
+        except (aiohttp.ClientError, _LostError) as error:
             # Not the error itself: some show the request's headers.
-            name = type(error).__name__
-            raise UnreachableError(f"The connection to {self.url} was lost ({name})", sent=True) from None
+            name = type(error.__cause__ or error).__name__
+            raise UnreachableError(f"{self.url}: the connection was lost ({name})", sent=True) from None
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            trusted: ssl.SSLContext | bool = True
-            if self._ca_file:
-                try:
-                    trusted = ssl.create_default_context(cafile=self._ca_file)
-                except OSError as error:
-                    raise ClientError(f"{self._ca_file}: {error.strerror or error}") from None
+            if self._token_file:
+                self._auth = _bearer(_read_token(self._token_file))
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=trusted),
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections, limit_per_host=self._connections, ssl=_trusted(self._ca_file)
+                ),
+                middlewares=(_once,),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=True,
             )
         return self._session
 
+    def _valid(self, url: str | URL) -> URL:
+        """Return an address that may be asked; a document or a redirection may bring any."""
+        try:
+            address = URL(url)
+        except ValueError:
+            address = URL()
+        if address.scheme not in ("http", "https") or not address.host:
+            shown = one_line(str(url).partition("?")[0], 100)
+            raise UnreachableError(f"{self.url}: {shown!r} is not an address that can be asked", reached=True)
+        return address
+
+    def _target(self, response: aiohttp.ClientResponse, address: URL) -> URL | None:
+        """Return where an answer redirects to."""
+        location = response.headers.get("Location", "") if response.status in _REDIRECTS else ""
+        if not location:
+            return None
+        try:
+            return self._valid(address.join(URL(location)))
+        except ValueError:
+            return self._valid(location)
+
     async def _problem(self, response: aiohttp.ClientResponse) -> ClientError:
         status = response.status
         text = (await response.content.read(2000)).decode(errors="replace")
-        page = response.content_type == "text/html"
-        said = "" if page else " ".join(text.split())[:500]
+        said = "" if text.lstrip().startswith("<") else one_line(text).strip('"')
+        words = f"{self.url} answered HTTP {status}" + (f": {said}" if said else "")
         if status == 401:
-            return RefusedError(
-                f"{self.url} does not accept these credentials" + (f": {said}" if said else "")
-            )
+            words = f"{self.url} does not accept these credentials" + (f": {said}" if said else "")
+            return RefusedError(words, status=status)
         if status in (404, 410):
-            return UnknownError(said or f"There is nothing at {response.url}")
-        words = said or f"{self.url} answered HTTP {status}"
+            return UnknownError(said or f"There is nothing at {response.url}", status=status)
         if status >= 500 or status in _TRY_AGAIN:
-            # Gateways answer so while the server behind them may be at work.
-            return UnreachableError(words, sent=status in (500, 502, 504))
-        return RefusedError(words)
+            # A gateway answers so while the server behind it may be at work.
+            return UnreachableError(words, sent=status not in _TRY_AGAIN, reached=True, status=status)
+        return RefusedError(said or words, status=status)
 
 
 def _address(url: str) -> URL:
@@ -261,11 +337,62 @@ def _address(url: str) -> URL:
     raise ClientError("Expected the address of a server, for example http://host:8080")
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+def _bearer(token: str) -> str:
+    if not token.isascii() or not token.isprintable():
+        raise ClientError("The token has characters that no token has")
+    return f"Bearer {token}"
+
+
+def _basic(base: URL) -> str:
+    if not base.user:
+        return ""
+    return "Basic " + base64.b64encode(f"{base.user}:{base.password or ''}".encode()).decode()
+
+
+def _read_token(name: str) -> str:
+    try:
+        token = Path(name).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreachableError(f"token_file {name}: {_words(error)}") from None
+    if not token or not token.isascii() or not token.isprintable():
+        raise UnreachableError(f"token_file {name}: it does not hold a token")
+    return token
+
+
+def _trusted(ca_file: str) -> ssl.SSLContext | bool:
+    if not ca_file:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise UnreachableError(f"ca_file {ca_file}: {_words(error)}") from None
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a request again by itself.
+
+    It does so for PUT when the connection breaks, taking it to be idempotent;
+    here it would create a second job.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _LostError from error
+
+
+async def _read(response: aiohttp.ClientResponse, url: str) -> bytes:
     parts, size = [], 0
     async for part in response.content.iter_any():
         parts.append(part)
         size += len(part)
         if size > MAX_ANSWER:
-            raise UnreachableError(f"An answer is longer than {MAX_ANSWER} bytes", sent=True)
+            raise UnreachableError(
+                f"{url}: its answer is longer than {MAX_ANSWER} bytes", sent=True, reached=True
+            )
     return b"".join(parts)
+
+
+def _words(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -11,6 +11,9 @@ from .documents import RemoteJob, RemoteResult
 from .errors import ClientError, RefusedError, UnknownError
 from .link import CHUNK, Link
 
+RANGE_NOT_SATISFIABLE = 416
+"""HTTP status: the log has no more than was read."""
+
 LOG = "ocps.log"
 """The result that is a job's log."""
 
@@ -36,7 +39,7 @@ async def save_result(link: Link, result: RemoteResult, folder: Path) -> Path:
 
 async def _final(link: Link, url: str) -> str:
     """Return where a result is in the end: our own server may send on to another."""
-    answer = await link.safely("HEAD", url)
+    answer = await link.safely("HEAD", url, redirect="return")
     return answer.location or url
 
 
@@ -51,6 +54,6 @@ async def read_log(link: Link, job: RemoteJob, start: int) -> bytes:
     except UnknownError:
         return b""
     except RefusedError as error:
-        if "416" in str(error):
+        if error.status == RANGE_NOT_SATISFIABLE:
             return b""
         raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Server-sent events, as a reader of them sees them (HTML standard, section 9.2)."""
+"""Reading of server-sent events (HTML standard, section 9.2)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ __all__ = ["ServerEvent", "read_events"]
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 
-MAX_EVENT = 16 * 1024**2
+from .errors import DocumentError
+
+MAX_EVENT = 8 * 1024**2
 """The longest event that is read (bytes)."""
+
+MAX_ID = 200
+"""The longest id of an event (characters); it is sent back as a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +24,12 @@ class ServerEvent:
     Parameters
     ----------
     id : `str`
-        The last id that the stream has given, to take it up after a cut.
+        The last id that the stream has given, to resume it after a cut.
     type : `str`
         What kind of event; ``message`` if it does not say.
     data : `str`
-        What it brings; empty if it only gave an id, or showed that the
-        server is still there.
+        Its content; empty if it only gave an id, or showed that the server
+        is still there.
     """
 
     id: str
@@ -33,9 +38,7 @@ class ServerEvent:
 
 
 async def read_events(parts: AsyncIterable[bytes], last_id: str = "") -> AsyncIterator[ServerEvent]:
-    """Read events, also those without data.
-
-    An event that was cut off in the middle is not given.
+    """Read events, also those without data; one that was cut off in the middle is dropped.
 
     Parameters
     ----------
@@ -46,26 +49,36 @@ async def read_events(parts: AsyncIterable[bytes], last_id: str = "") -> AsyncIt
 
     Raises
     ------
-    ValueError
-        If it is no such stream.
+    DocumentError
+        If it is not a stream of events, or one of them is too long.
     """
-    rest = b""
-    kind, data = "message", list[str]()
+    rest = bytearray()
+    kind, data, size = "message", list[str](), 0
     async for part in parts:
-        *lines, rest = (rest + part).split(b"\n")
-        if len(rest) > MAX_EVENT:
-            raise ValueError(f"an event is longer than {MAX_EVENT} bytes")
-        for raw in lines:
-            line = raw.removesuffix(b"\r").decode()
+        begin = 0
+        while (end := part.find(b"\n", begin)) >= 0:
+            rest += part[begin:end]
+            begin = end + 1
+            size += len(rest)
+            try:
+                line = rest.removesuffix(b"\r").decode()
+            except UnicodeDecodeError:
+                raise DocumentError("it sent events that are not UTF-8") from None
+            rest.clear()
+            if size > MAX_EVENT:
+                raise DocumentError(f"it sent an event longer than {MAX_EVENT} bytes")
             if not line:
                 yield ServerEvent(last_id, kind, "\n".join(data))
-                kind, data = "message", []
+                kind, data, size = "message", [], 0
                 continue
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if name == "data":
                 data.append(value)
-            elif name == "id":
+            elif name == "id" and value.isprintable() and value.isascii() and len(value) <= MAX_ID:
                 last_id = value
             elif name == "event":
                 kind = value
+        rest += part[begin:]
+        if size + len(rest) > MAX_EVENT:
+            raise DocumentError(f"it sent an event longer than {MAX_EVENT} bytes")

@@ -21,17 +21,17 @@ from collections.abc import Collection, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
+from ...client.errors import ClientError, UnknownError
 from ...config import UwsConfig
 from ...jobs.backend import Backend, BackendUpdate
 from ...jobs.errors import BackendError
-from ...jobs.model import ErrorSummary, ExecutionPhase, Job
-from .link import NotFoundError, ServerError
+from ...jobs.model import TERMINAL, ErrorSummary, ExecutionPhase, Job
 from .polling import HANDFUL, PollWatcher
-from .rubin import ServerJob, ending, server_info
 from .server import Dialect, UwsServer
 from .stream import StreamWatcher
 from .submission import ServerJobs, Tracked
 from .tracking import JobTable
+from .updates import ending, execution_phase, in_words, last_seen, server_info
 from .waiting import WaitWatcher
 
 CHECK_TIMEOUT = 5.0
@@ -72,7 +72,7 @@ class UwsBackend(Backend):
 
     @property
     def unreachable_since(self) -> datetime | None:
-        since = self._server.link.unreachable_since
+        since = self._server.unreachable_since
         return None if since is None else datetime.fromtimestamp(since, UTC)
 
     async def open(self) -> None:
@@ -90,11 +90,11 @@ class UwsBackend(Backend):
         timeout = min(CHECK_TIMEOUT, self.config.timeout)
         try:
             await self._server.list("executing", timeout=timeout)
-        except NotFoundError:
+        except UnknownError:
             url = self._server.url
             raise BackendError(f"url {url}: there is no UWS server (HTTP 404 for {url}/job)") from None
-        except ServerError as error:
-            raise BackendError(f"UWS server {self._server.url}: {error}") from None
+        except ClientError as error:
+            raise BackendError(in_words(self._server.url, error)) from None
         finally:
             if not self._open:
                 await self._server.close()
@@ -135,7 +135,7 @@ class UwsBackend(Backend):
         job_id = tracked.job.id
         try:
             created = await self._made.create(tracked, lambda error: self._show_trouble(tracked, error))
-        except ServerError as error:
+        except ClientError as error:
             self._table.untrack(tracked)
             reason = ErrorSummary(f"UWS server {self._server.url} refused the job: {error}")
             self.report(job_id, BackendUpdate(phase=Phase.ERROR, error=reason))
@@ -143,19 +143,21 @@ class UwsBackend(Backend):
         if created is None:
             return
         tracked.server_id = created.id
-        self.report(job_id, BackendUpdate(handle=created.id, info={"uws": self._info(created)}))
+        self.report(
+            job_id, BackendUpdate(handle=created.id, info={"uws": server_info(created, self._server.url)})
+        )
         if tracked.doubtful:
-            self._spawn(self._settle(tracked))
+            self._spawn(self._look_for_duplicates(tracked))
         if tracked.early and tracked.early.id == created.id:
             self._table.take(tracked, tracked.early)
-        elif not created.ended:
+        elif execution_phase(created) not in TERMINAL:
             self._table.take(tracked, created)
         elif self._server.dialect == Dialect.OURS:
             # No change is to come of it any more.
             self._spawn(self._poller.ask(tracked))
 
-    async def _settle(self, tracked: Tracked) -> None:
-        await self._made.settle(tracked)
+    async def _look_for_duplicates(self, tracked: Tracked) -> None:
+        await self._made.stop_duplicates(tracked)
         self._table.tell_duplicates(tracked)
 
     async def _stop(self, tracked: Tracked) -> None:
@@ -173,21 +175,18 @@ class UwsBackend(Backend):
         update = BackendUpdate(phase=Phase.ABORTED)
         if last:
             kept = ending(last, self._server.url)
-            info = {**(kept.info or {}), "lastDocument": dict(last.document)}
+            info = {**(kept.info or {}), "lastDocument": last_seen(last, self._server.url)}
             # Results that a deletion has taken along are not to be had any more.
-            results = kept.results if last.ended else None
+            results = kept.results if execution_phase(last) in TERMINAL else None
             update = dataclasses.replace(update, exit_code=kept.exit_code, results=results, info=info)
         self._table.tell_duplicates(tracked)
         self.report(tracked.job.id, update)
         if tracked.doubtful:
             # A creation that is still on its way must not run unseen.
-            await self._made.settle(tracked)
+            await self._made.stop_duplicates(tracked)
 
-    def _show_trouble(self, tracked: Tracked, error: Exception) -> None:
-        self._table.show(tracked, Phase.UNKNOWN, f"not submitted yet: UWS server {self._server.url}: {error}")
-
-    def _info(self, found: ServerJob) -> dict[str, Any]:
-        return server_info(found, self._server.url)
+    def _show_trouble(self, tracked: Tracked, error: ClientError) -> None:
+        self._table.show(tracked, Phase.UNKNOWN, f"not submitted yet: {in_words(self._server.url, error)}")
 
     async def _watch_forever(self) -> None:
         """Follow all jobs in the way that suits the server."""

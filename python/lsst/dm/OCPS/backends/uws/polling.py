@@ -16,17 +16,18 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from ...jobs.model import ExecutionPhase
-from .link import LinkError, NotFoundError, ServerError
-from .rubin import PHASES, ServerJob
+from ...client.documents import RemoteJob
+from ...client.errors import ClientError, UnknownError, UnreachableError
+from ...jobs.model import TERMINAL, ExecutionPhase
 from .server import Dialect, UwsServer
 from .submission import ServerJobs, Tracked, retrying
 from .tracking import JobTable
+from .updates import PHASES, execution_phase, in_words
 
 HANDFUL = 8
 """Up to so many jobs in one phase are asked for one by one."""
 
-ENDS = ("completed", "error")
+ENDS = ("COMPLETED", "ERROR")
 """Phases to list where many jobs have left the others; an aborted one is rare."""
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
@@ -77,12 +78,12 @@ class PollWatcher:
         while self._server.dialect in (Dialect.UNKNOWN, Dialect.RUBIN):
             await self._table.any.wait()
             begun = loop.time()
-            async for attempt in retrying(self._interval, on=ServerError):
+            async for attempt in retrying(self._interval, on=ClientError):
                 with attempt:
                     begun = loop.time()
                     try:
                         await self.look()
-                    except ServerError as error:
+                    except ClientError as error:
                         self._table.link_lost(error)
                         raise
             self._table.link_back()
@@ -95,7 +96,7 @@ class PollWatcher:
 
         Raises
         ------
-        ServerError
+        ClientError
             If nothing at all could be learnt.
         """
         wanted = {tracked.server_id: tracked for tracked in self._table.wanted()}
@@ -134,18 +135,18 @@ class PollWatcher:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
-            listed = await (self._server.rubin.newest(newest) if newest else self._server.list(phase))
-        except ServerError as error:
-            if isinstance(error, LinkError) and not error.reached:
+            listed = await (self._server.newest(newest) if newest else self._server.list(phase))
+        except ClientError as error:
+            if isinstance(error, UnreachableError) and not error.reached:
                 raise
             # Upstream's list fails as a whole if one job's folder cannot be read.
-            self._log.debug(f"UWS server {self._server.url}: list of jobs {phase}: {error}")
+            self._log.debug(f"list of jobs {phase}: {in_words(self._server.url, error)}")
             return
         self._slow = loop.time() - begun > self._interval / 2
         for found in listed:
             if tracked := wanted.get(found.id):
                 # Where the list has less than the final document, that is asked for by itself.
-                if found.whole or not found.ended:
+                if found.whole or execution_phase(found) not in TERMINAL:
                     del wanted[found.id]
                     self._take(tracked, found, begun)
             elif (other := self._table.jobs.get(found.run_id)) and other.server_id not in ("", found.id):
@@ -154,12 +155,12 @@ class PollWatcher:
     async def _ask_each(self, tracked: list[Tracked]) -> None:
         """Ask for jobs one by one, a few at a time."""
         waiting = iter(tracked)
-        outcomes: list[ServerError | None] = []
+        outcomes: list[ClientError | None] = []
 
         async def ask() -> None:
             for one in waiting:
                 # Once nothing answers any more, the others need not wait for it too.
-                if not any(isinstance(error, LinkError) and not error.reached for error in outcomes):
+                if not any(isinstance(error, UnreachableError) and not error.reached for error in outcomes):
                     outcomes.append(await self.ask(one))
 
         await asyncio.gather(*(ask() for _ in range(min(HANDFUL, len(tracked)))))
@@ -167,22 +168,21 @@ class PollWatcher:
         if errors and len(errors) == len(outcomes):
             raise errors[0]
 
-    async def ask(self, tracked: Tracked) -> ServerError | None:
+    async def ask(self, tracked: Tracked) -> ClientError | None:
         """Ask for one job; return what went wrong with the link."""
-        words = f"UWS server {self._server.url}"
         begun = asyncio.get_running_loop().time()
         try:
             found = await self._server.get(tracked.server_id)
-        except NotFoundError:
-            self._table.miss(tracked, f"{words} does not know it as {tracked.server_id} any more")
-        except ServerError as error:
-            self._table.show(tracked, ExecutionPhase.UNKNOWN, f"{words}: {error}")
+        except UnknownError:
+            self._table.forgotten(tracked)
+        except ClientError as error:
+            self._table.show(tracked, ExecutionPhase.UNKNOWN, in_words(self._server.url, error))
             return error
         else:
             self._take(tracked, found, begun)
         return None
 
-    def _take(self, tracked: Tracked, found: ServerJob, asked: float) -> None:
+    def _take(self, tracked: Tracked, found: RemoteJob, asked: float) -> None:
         # What a stream has said meanwhile is newer than the answer to a question from before.
         if tracked.heard <= asked:
             self._table.take(tracked, found)

@@ -1,24 +1,45 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A UWS server, whatever it speaks; that is found out by asking it what has to be asked anyway."""
+"""A UWS server in either dialect; which one shows by what it answers to requests that are needed anyway."""
 
 from __future__ import annotations
 
-__all__ = ["Dialect", "Requests", "UwsServer"]
+__all__ = ["Dialect", "UwsServer"]
 
+import asyncio
 import builtins
+import dataclasses
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from enum import StrEnum
-from typing import Protocol, TypeVar
+from typing import TypeVar
+from urllib.parse import quote
 
-from ...config import UwsConfig
+from ...client.documents import RemoteJob
+from ...client.errors import ClientError, RefusedError, UnreachableError
+from ...client.job_lists import JobLists
+from ...client.link import Link
+from ...client.rubin import RubinServer
+from ...client.sse import ServerEvent
+from ...config import ConfigError, UwsConfig
 from ...jobs.model import Job
-from .link import NotFoundError, RefusedError, ServerError, UwsLink
-from .rubin import ServerJob
-from .rubin_client import RubinClient
-from .xml_client import XmlClient
+from .creation import creation_body, creation_form
 
 T = TypeVar("T")
+
+MAX_WRITES = 16
+"""Submissions and deletions under way at a time.
+
+The server of today answers one request after the other; more would only wait
+there instead of here, and run into their time-out.
+"""
+
+MAX_READS = 8
+"""Questions about single jobs under way at a time."""
+
+MAX_LISTS = 3
+"""List requests and streams under way at a time: one to see changes, one that looks for a job, one more."""
 
 
 class Dialect(StrEnum):
@@ -30,28 +51,8 @@ class Dialect(StrEnum):
     XML = "a UWS 1.1 server: it is asked with WAIT, or for lists"
 
 
-class Requests(Protocol):
-    """What is asked of a server; each raises `ServerError`."""
-
-    async def create(self, job: Job) -> ServerJob:
-        """Create a job, and run it; return it as the server has it."""
-        ...
-
-    async def get(self, server_id: str) -> ServerJob:
-        """Return one job."""
-        ...
-
-    async def list(self, phase: str = "", timeout: float | None = None) -> builtins.list[ServerJob]:
-        """Return all jobs, or those of one phase; ``timeout`` (s) instead of the configured one."""
-        ...
-
-    async def delete(self, server_id: str) -> None:
-        """Stop a job for good."""
-        ...
-
-
 class UwsServer:
-    """The server; its methods are those of `Requests`.
+    """Requests about jobs to a server; each raises `ClientError`.
 
     Parameters
     ----------
@@ -61,65 +62,164 @@ class UwsServer:
     config : `UwsConfig`
         Time-out, token, certificates.
     log : `logging.Logger`
-        Told what the server speaks.
+        Gets what the server speaks.
+
+    Raises
+    ------
+    ConfigError
+        If ``url`` is not the address of a server.
     """
 
     def __init__(self, url: str, config: UwsConfig, log: logging.Logger) -> None:
-        self.link = UwsLink(url, config)
-        self.url = self.link.url
-        self.rubin = RubinClient(self.link)
-        self.xml = XmlClient(self.link)
+        try:
+            self._link = Link(
+                url,
+                token_file=config.token_file,
+                timeout=config.timeout,
+                ca_file=config.ca_file,
+                # Who asks tries again: for as long as it takes, and not after the job has ended.
+                attempts=1,
+                follow=False,
+                # Waiting happens at the semaphores, where no time-out runs.
+                connections=MAX_WRITES + MAX_READS + MAX_LISTS,
+            )
+        except ClientError:
+            raise ConfigError(
+                "url: expected the address of a UWS server, for example http://host:8080/api/v1"
+            ) from None
+        self.url = self._link.url
+        self.unreachable_since: float | None = None
+        """Unix time (s) of the first failure that no answer has followed yet, if there was one."""
         self.dialect = Dialect.UNKNOWN
+        self._rubin = RubinServer(self._link, self.url)
+        self._lists = JobLists(self._link)
+        self._writes = asyncio.Semaphore(MAX_WRITES)
+        self._reads = asyncio.Semaphore(MAX_READS)
         self._log = log
         self._streamless = False
 
-    async def create(self, job: Job) -> ServerJob:
-        """Create a job, and run it; return it as the server has it."""
-        return await self._ask(lambda requests: requests.create(job))
-
-    async def get(self, server_id: str) -> ServerJob:
-        """Return one job."""
-        return await self._ask(lambda requests: requests.get(server_id))
-
-    async def list(self, phase: str = "", timeout: float | None = None) -> builtins.list[ServerJob]:
-        """Return all jobs, or those of one phase; ``timeout`` (s) instead of the configured one."""
-        return await self._ask(lambda requests: requests.list(phase, timeout))
-
-    async def delete(self, server_id: str) -> None:
-        """Stop a job for good."""
-        await self._ask(lambda requests: requests.delete(server_id))
-
     async def close(self) -> None:
         """Close all connections."""
-        await self.link.close()
+        await self._link.close()
+
+    async def create(self, job: Job) -> RemoteJob:
+        """Create a job, and run it; return it as the server has it."""
+
+        async def create_in_list() -> RemoteJob:
+            created = await self._lists.create(self.url, creation_form(job), again=False)
+            return (
+                dataclasses.replace(created, run_id=job.id, phase="QUEUED") if not created.whole else created
+            )
+
+        async with self._writes:
+            return await self._ask(lambda: self._rubin.create(creation_body(job)), create_in_list)
+
+    async def get(self, server_id: str) -> RemoteJob:
+        """Return one job."""
+        async with self._reads:
+            return await self._ask(
+                lambda: self._rubin.get(server_id), lambda: self._lists.get(self._address(server_id))
+            )
+
+    async def list(self, phase: str = "", timeout: float | None = None) -> builtins.list[RemoteJob]:
+        """Return all jobs, or those of one phase; ``timeout`` (s) instead of the configured one."""
+        phases = (phase,) if phase else ()
+        return await self._ask(
+            lambda: self._rubin.list(phase=phase, timeout=timeout),
+            lambda: self._lists.list(self.url, phases=phases, timeout=timeout),
+        )
+
+    async def find(self, job: Job) -> tuple[builtins.list[RemoteJob], bool]:
+        """Return the server's jobs among which those with a job's id as run id are.
+
+        Returns
+        -------
+        found : `list` [`RemoteJob`]
+            The jobs.
+        all_jobs : `bool`
+            Whether it is the list of all jobs, because the server cannot
+            look for a run id.
+        """
+        found = await self._ask(lambda: self._rubin.list(run_id=job.id), lambda: self._lists.list(self.url))
+        return found, not self._link.ours
+
+    async def newest(self, count: int) -> builtins.list[RemoteJob]:
+        """Return the newest jobs of an OCPS, so many at most."""
+        return await self._marked(lambda: self._rubin.list(last=count))
+
+    async def wait(self, server_id: str, phase: str, seconds: int, timeout: float) -> RemoteJob:
+        """Return a job of a UWS 1.1 server when its phase changes; see `JobLists.wait`."""
+        url = self._address(server_id)
+        return await self._marked(lambda: self._lists.wait(url, phase, seconds, timeout))
+
+    async def delete(self, server_id: str) -> None:
+        """Stop a job for good; a UWS 1.1 server keeps what it wrote."""
+        async with self._writes:
+            await self._ask(
+                lambda: self._rubin.delete(server_id),
+                lambda: self._lists.set_phase(self._address(server_id), "ABORT"),
+            )
+
+    async def events(self, last: str) -> AsyncIterator[ServerEvent]:
+        """Yield the events of an OCPS's change stream; see `RubinServer.events`."""
+        async with aclosing(self._rubin.events(last=last)) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield event
+
+    def read_event(self, event: ServerEvent) -> RemoteJob:
+        """Return the job that an event shows; see `RubinServer.read_event`."""
+        return self._rubin.read_event(event)
+
+    def read_deletion(self, event: ServerEvent) -> str:
+        """Return the id of the job that was deleted; see `RubinServer.read_deletion`."""
+        return self._rubin.read_deletion(event)
 
     def lose_stream(self) -> None:
-        """Take note that there is no change stream: an older OCPS, or something else meanwhile."""
-        self._streamless = self.link.ours
-        self._decide(Dialect.RUBIN if self.link.ours else Dialect.UNKNOWN)
+        """Use no change stream: there is none at an older OCPS, or at whatever is there now."""
+        self._streamless = self._link.ours
+        self._decide(Dialect.RUBIN if self._link.ours else Dialect.UNKNOWN)
 
-    async def _ask(self, ask: Callable[[Requests], Awaitable[T]]) -> T:
+    def _address(self, server_id: str) -> str:
+        return f"{self.url}/{quote(server_id)}"
+
+    async def _ask(self, rubin: Callable[[], Awaitable[T]], xml: Callable[[], Awaitable[T]]) -> T:
+        """Send a request in the server's dialect, or find out which that is."""
         if self.dialect == Dialect.XML:
-            return await ask(self.xml)
+            return await self._marked(xml)
         try:
-            found = await ask(self.rubin)
-        except (RefusedError, NotFoundError):
+            found = await self._marked(rubin)
+        except RefusedError:
             # What it does not understand it has not done either. Others may have found out meanwhile.
             if self.dialect == Dialect.UNKNOWN and not await self._speaks_xml():
                 raise
             if self.dialect not in (Dialect.UNKNOWN, Dialect.XML):
                 raise
             self._decide(Dialect.XML)
-            return await ask(self.xml)
-        self._decide(Dialect.OURS if self.link.ours and not self._streamless else Dialect.RUBIN)
+            return await self._marked(xml)
+        self._decide(Dialect.OURS if self._link.ours and not self._streamless else Dialect.RUBIN)
         return found
 
     async def _speaks_xml(self) -> bool:
         try:
-            await self.xml.list()
-        except ServerError:
+            await self._marked(lambda: self._lists.list(self.url))
+        except ClientError:
             return False
         return True
+
+    async def _marked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Send a request, and remember since when the server has not answered."""
+        try:
+            found = await ask()
+        except UnreachableError:
+            # One failure or a hundred: the first is when it began.
+            if self.unreachable_since is None:
+                self.unreachable_since = time.time()
+            raise
+        except ClientError:
+            self.unreachable_since = None
+            raise
+        self.unreachable_since = None
+        return found
 
     def _decide(self, dialect: Dialect) -> None:
         if self.dialect != dialect:

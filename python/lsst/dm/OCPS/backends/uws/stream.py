@@ -6,18 +6,17 @@ from __future__ import annotations
 __all__ = ["StreamWatcher"]
 
 import asyncio
-import json
 import logging
 import random
 from contextlib import suppress
 
+from ...client.errors import ClientError, DocumentError, UnknownError
 from ...client.sse import ServerEvent
-from .link import NotFoundError, ServerError
 from .polling import PollWatcher
-from .rubin import MalformedError, ServerJob
 from .server import Dialect, UwsServer
 from .submission import retrying
 from .tracking import JobTable
+from .updates import in_words
 
 LONGEST_PAUSE = 10.0
 """Longest pause (s) between two attempts to open the stream."""
@@ -78,18 +77,18 @@ class StreamWatcher:
         while self._server.dialect == Dialect.OURS:
             begun = loop.time()
             try:
-                async for event in self._server.rubin.events(self._last):
+                async for event in self._server.events(self._last):
                     if not self._flows:
                         self._flows = True
                         self._look_now.set()
                     self._last = event.id
                     if event.data:
                         self._take(event)
-            except NotFoundError:
+            except UnknownError:
                 self._server.lose_stream()
                 return
-            except ServerError as error:
-                self._log.debug(f"UWS server {self._server.url}: change stream: {error}")
+            except ClientError as error:
+                self._log.debug(f"change stream: {in_words(self._server.url, error)}")
             # A stream that was cut is no lost link, as long as it can be opened again.
             if not self._flows:
                 self._look_now.set()
@@ -101,12 +100,11 @@ class StreamWatcher:
 
     def _take(self, event: ServerEvent) -> None:
         try:
-            document = json.loads(event.data)
             if event.type == "deleted":
-                self._miss(str(document.get("jobId")))
+                self._miss(self._server.read_deletion(event))
                 return
-            found = ServerJob.parse(document)
-        except (MalformedError, ValueError, AttributeError) as error:
+            found = self._server.read_event(event)
+        except DocumentError as error:
             # What cannot be read is asked for at the next look.
             self._log.warning(f"UWS server {self._server.url}: an event cannot be read: {error}")
             return
@@ -131,11 +129,11 @@ class StreamWatcher:
                 # Behind a proxy that lets no stream through, this is all there is.
                 await asyncio.wait_for(self._look_now.wait(), RECONCILE if self._flows else self._interval)
             self._look_now.clear()
-            async for attempt in retrying(self._interval, on=ServerError):
+            async for attempt in retrying(self._interval, on=ClientError):
                 with attempt:
                     try:
                         await self._poller.look()
-                    except ServerError as error:
+                    except ClientError as error:
                         self._table.link_lost(error)
                         raise
             self._table.link_back()

@@ -20,10 +20,11 @@ from typing import Any
 
 import tenacity
 
-from ...jobs.model import ExecutionPhase, Job, Progress
-from .link import LinkError, NotFoundError, ServerError
-from .rubin import ServerJob
-from .server import Requests
+from ...client.documents import Progress, RemoteJob
+from ...client.errors import ClientError, UnknownError, UnreachableError
+from ...jobs.model import TERMINAL, ExecutionPhase, Job
+from .server import Dialect, UwsServer
+from .updates import execution_phase
 
 LONGEST_PAUSE = 30.0
 """The longest pause (s) between two attempts."""
@@ -53,23 +54,23 @@ class Tracked:
         Not to be asked for before this time (s, of the event loop).
     heard : `float`
         When a change stream last showed it (s, of the event loop).
-    early : `ServerJob` or `None`
+    early : `RemoteJob` or `None`
         What a change stream has shown before the server's name was known.
-    progress : `Progress` or `None`
+    progress : `Progress`
         As last reported.
     """
 
     job: Job
     server_id: str = ""
-    phase: str = "executing"
+    phase: str = "EXECUTING"
     doubtful: bool = False
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     shown: tuple[ExecutionPhase, str] | None = None
     misses: int = 0
     due: float = 0.0
     heard: float = 0.0
-    early: ServerJob | None = None
-    progress: Progress | None = None
+    early: RemoteJob | None = None
+    progress: Progress = field(default_factory=Progress)
     submission: asyncio.Task[Any] | None = None
     duplicates: set[str] = field(default_factory=set)
 
@@ -83,50 +84,60 @@ def retrying(first: float, **options: Any) -> tenacity.AsyncRetrying:
     """Return a loop over attempts with growing pauses, beginning with ``first`` (s)."""
     longest = min(LONGEST_PAUSE, 10 * first)
     wait = tenacity.wait_exponential(multiplier=first, max=longest) + tenacity.wait_random(0, first / 4)
-    retry = tenacity.retry_if_exception_type(options.pop("on", LinkError))
+    retry = tenacity.retry_if_exception_type(options.pop("on", UnreachableError))
     return tenacity.AsyncRetrying(wait=wait, retry=retry, reraise=True, **options)
 
 
 class Finder:
-    """Finds jobs by run id; many who look at the same time share one list.
+    """Finds jobs by run id.
+
+    An OCPS is asked for the run id; of another server all jobs are listed,
+    and many who look at the same time share one list.
 
     Parameters
     ----------
-    client : `Requests`
+    server : `UwsServer`
         The server.
     """
 
-    def __init__(self, client: Requests) -> None:
-        self._client = client
+    def __init__(self, server: UwsServer) -> None:
+        self._server = server
         self._lock = asyncio.Lock()
         self._begun = -1.0
-        self._outcome: list[ServerJob] | ServerError = []
+        self._outcome: list[RemoteJob] | ClientError = []
 
-    async def find(self, run_id: str) -> list[ServerJob]:
-        """Return the server's jobs with a run id, oldest first.
+    async def find(self, job: Job) -> list[RemoteJob]:
+        """Return the server's jobs with a job's id as run id, oldest first.
 
-        The list is asked for after this call began.
+        The server is asked after this call began.
 
         Raises
         ------
-        ServerError
-            If the list could not be had.
+        ClientError
+            If it could not be asked.
         """
+        if self._server.dialect == Dialect.OURS:
+            return _with_run_id(job, (await self._server.find(job))[0])
         loop = asyncio.get_running_loop()
         asked = loop.time()
         async with self._lock:
             if self._begun < asked:
                 begun = loop.time()
                 try:
-                    self._outcome = await self._client.list()
-                except ServerError as error:
-                    self._outcome = error
-                self._begun = begun
+                    self._outcome, all_jobs = await self._server.find(job)
+                except ClientError as error:
+                    self._outcome, all_jobs = error, True
+                if all_jobs:
+                    self._begun = begun
             outcome = self._outcome
-        if isinstance(outcome, ServerError):
+        if isinstance(outcome, ClientError):
             raise outcome
-        found = [job for job in outcome if job.run_id == run_id]
-        return sorted(found, key=lambda job: str(job.document.get("creationTime")))
+        return _with_run_id(job, outcome)
+
+
+def _with_run_id(job: Job, listed: list[RemoteJob]) -> list[RemoteJob]:
+    found = [one for one in listed if one.run_id == job.id]
+    return sorted(found, key=lambda one: str(one.creation_time))
 
 
 class ServerJobs:
@@ -134,24 +145,24 @@ class ServerJobs:
 
     Parameters
     ----------
-    client : `Requests`
+    server : `UwsServer`
         The server.
     pause : `float`
         First pause between attempts (s).
-    settle : `float`
+    delay : `float`
         How long (s) after a doubtful creation a job of it may still appear.
     log : `logging.Logger`
-        Gets duplicates.
+        Gets what is unusual.
     """
 
-    def __init__(self, client: Requests, pause: float, settle: float, log: logging.Logger) -> None:
-        self._client = client
-        self._finder = Finder(client)
+    def __init__(self, server: UwsServer, pause: float, delay: float, log: logging.Logger) -> None:
+        self._server = server
+        self._finder = Finder(server)
         self._pause = pause
-        self._settle = settle
+        self._delay = delay
         self._log = log
 
-    async def create(self, tracked: Tracked, trouble: Callable[[Exception], None]) -> ServerJob | None:
+    async def create(self, tracked: Tracked, trouble: Callable[[ClientError], None]) -> RemoteJob | None:
         """Create a job at the server, or find the one that is there.
 
         Goes on through every failure of the link.
@@ -165,26 +176,26 @@ class ServerJobs:
 
         Returns
         -------
-        created : `ServerJob` or `None`
+        created : `RemoteJob` or `None`
             The job; `None` if it is to be stopped and was not created.
 
         Raises
         ------
-        ServerError
+        ClientError
             If the server refuses it.
         """
 
-        def note(state: tenacity.RetryCallState) -> None:
+        def tell(state: tenacity.RetryCallState) -> None:
             assert state.outcome is not None
             if error := state.outcome.exception():
                 trouble(error)  # type: ignore[arg-type]
 
         attempts = retrying(
             self._pause,
-            on=(LinkError, NotFoundError),
+            on=(UnreachableError, UnknownError),
             sleep=tracked.nap,
             stop=lambda _: tracked.stopping.is_set(),
-            after=note,
+            after=tell,
         )
         try:
             async for attempt in attempts:
@@ -192,36 +203,36 @@ class ServerJobs:
                     if tracked.stopping.is_set():
                         return None
                     return await self._create_once(tracked)
-        except (LinkError, NotFoundError):
+        except (UnreachableError, UnknownError):
             # Only when it shall stop.
             pass
         return None
 
-    async def _create_once(self, tracked: Tracked) -> ServerJob:
+    async def _create_once(self, tracked: Tracked) -> RemoteJob:
         if tracked.doubtful:
-            found = await self._finder.find(tracked.job.id)
+            found = await self._finder.find(tracked.job)
             if found:
                 await self.stop_others(tracked, found[0].id, found)
                 return found[0]
         try:
-            return await self._client.create(tracked.job)
-        except LinkError as error:
+            return await self._server.create(tracked.job)
+        except UnreachableError as error:
             tracked.doubtful = tracked.doubtful or error.sent
             raise
 
-    async def settle(self, tracked: Tracked) -> None:
-        """After a doubtful creation: look for a second job, at once and once more later."""
-        for delay in (0.0, self._settle):
+    async def stop_duplicates(self, tracked: Tracked) -> None:
+        """Look for a second job after a doubtful creation, at once and once more later, and stop it."""
+        for delay in (0.0, self._delay):
             await asyncio.sleep(delay)
-            async for attempt in retrying(self._pause, on=ServerError):
+            async for attempt in retrying(self._pause, on=ClientError):
                 with attempt:
-                    found = await self._finder.find(tracked.job.id)
+                    found = await self._finder.find(tracked.job)
                     await self.stop_others(tracked, tracked.server_id, found)
 
-    async def stop_others(self, tracked: Tracked, server_id: str, found: list[ServerJob]) -> None:
+    async def stop_others(self, tracked: Tracked, server_id: str, found: list[RemoteJob]) -> None:
         """Stop all jobs of a run id but the one that counts."""
         for other in found:
-            if other.id == server_id or other.ended:
+            if other.id == server_id or execution_phase(other) in TERMINAL:
                 continue
             if other.id not in tracked.duplicates:
                 tracked.duplicates.add(other.id)
@@ -229,50 +240,51 @@ class ServerJobs:
                     f"Job {tracked.job.id}: the server has a second one, {other.id}, beside "
                     f"{server_id or 'the one that was stopped'}; stopping it"
                 )
-            with suppress(NotFoundError):
-                await self._client.delete(other.id)
+            with suppress(UnknownError):
+                await self._server.delete(other.id)
 
-    async def stop_duplicate(self, tracked: Tracked, other: ServerJob) -> None:
-        """Stop a second job that was come across; once, however often that happens."""
+    async def stop_duplicate(self, tracked: Tracked, other: RemoteJob) -> None:
+        """Stop a duplicate job (idempotent)."""
         if other.id not in tracked.duplicates:
-            async for attempt in retrying(self._pause, on=ServerError):
+            async for attempt in retrying(self._pause, on=ClientError):
                 with attempt:
                     await self.stop_others(tracked, tracked.server_id, [other])
 
-    async def stop(self, tracked: Tracked) -> tuple[ServerJob | None, bool]:
+    async def stop(self, tracked: Tracked) -> tuple[RemoteJob | None, bool]:
         """Stop a job and wait until it is gone, however long the server is away.
 
         Returns
         -------
-        last : `ServerJob` or `None`
+        last : `RemoteJob` or `None`
             What the server has of it, or had last; `None` if it never had any.
         finished : `bool`
             Whether it had ended by itself before it could be stopped.
         """
-        last: ServerJob | None = None
+        last: RemoteJob | None = None
         deleted, failures = False, 0
         while True:
             try:
                 if not tracked.server_id:
-                    found = await self._finder.find(tracked.job.id) if tracked.doubtful else []
+                    found = await self._finder.find(tracked.job) if tracked.doubtful else []
                     if not found:
                         return last, False
                     tracked.server_id = found[0].id
                     await self.stop_others(tracked, tracked.server_id, found)
-                seen = await self._client.get(tracked.server_id)
-                if seen.ended:
-                    own_end = seen.execution_phase != ExecutionPhase.ABORTED
+                seen = await self._server.get(tracked.server_id)
+                phase = execution_phase(seen)
+                if phase in TERMINAL:
+                    own_end = phase != ExecutionPhase.ABORTED
                     # A job whose processes were killed is shown as failed.
-                    killed = deleted and seen.execution_phase == ExecutionPhase.ERROR
+                    killed = deleted and phase == ExecutionPhase.ERROR
                     return seen, own_end and not killed
                 last = seen
                 if not deleted:
-                    await self._client.delete(tracked.server_id)
+                    await self._server.delete(tracked.server_id)
                     deleted = True
                     continue
-            except NotFoundError:
+            except UnknownError:
                 return last, False
-            except ServerError as error:
+            except ClientError as error:
                 deleted, failures = False, failures + 1
                 if failures == 1:
                     self._log.warning(f"Job {tracked.job.id} could not be stopped yet: {error}")

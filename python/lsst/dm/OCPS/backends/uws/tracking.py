@@ -8,11 +8,13 @@ __all__ = ["JobTable"]
 import asyncio
 import logging
 
+from ...client.documents import Progress, RemoteJob
+from ...client.errors import ClientError
+from ...jobs import model
 from ...jobs.backend import BackendUpdate, Report
-from ...jobs.model import ExecutionPhase, Job, Progress
-from .link import ServerError
-from .rubin import ServerJob, ending
+from ...jobs.model import TERMINAL, ExecutionPhase, Job
 from .submission import Tracked
+from .updates import ending, execution_phase, in_words, remark
 
 LONGEST_MISS = 30.0
 """How long (s), at most, until a job that the server does not know is asked for again."""
@@ -70,7 +72,7 @@ class JobTable:
             if tracked.server_id and not tracked.stopping.is_set() and tracked.due <= time
         ]
 
-    def take(self, tracked: Tracked, found: ServerJob) -> None:
+    def take(self, tracked: Tracked, found: RemoteJob) -> None:
         """Report what the server's own document says of a job."""
         if self.jobs.get(tracked.job.id) is not tracked or tracked.stopping.is_set():
             # Stopped or given up while the answer was on its way.
@@ -79,25 +81,30 @@ class JobTable:
         tracked.phase = found.phase
         if found.run_id and found.run_id != tracked.job.id:
             self.miss(tracked, f"the server's job {found.id} has another run id, {found.run_id!r}")
-        elif found.ended:
+        elif execution_phase(found) in TERMINAL:
             self.tell_duplicates(tracked)
             self.untrack(tracked)
             self.report(tracked.job.id, ending(found, self.url))
         else:
             self._show_progress(tracked, found.progress)
-            self.show(tracked, found.execution_phase, found.remark)
+            self.show(tracked, execution_phase(found), remark(found))
 
     def miss(self, tracked: Tracked, reason: str) -> None:
-        """Note that the server does not know a job, and ask for it less often."""
+        """Report a job as unknown, for a reason, and ask for it less often."""
         pause = min(LONGEST_MISS, self._pause * 2**tracked.misses)
         tracked.misses += 1
         tracked.due = asyncio.get_running_loop().time() + pause
         self.show(tracked, Phase.UNKNOWN, reason)
 
-    def _show_progress(self, tracked: Tracked, progress: Progress | None) -> None:
-        if progress and progress != tracked.progress:
+    def forgotten(self, tracked: Tracked) -> None:
+        """Report that the server does not know a job any more."""
+        self.miss(tracked, f"UWS server {self.url} does not know it as {tracked.server_id} any more")
+
+    def _show_progress(self, tracked: Tracked, progress: Progress) -> None:
+        if progress != tracked.progress:
             tracked.progress = progress
-            self.report(tracked.job.id, BackendUpdate(progress=progress))
+            shown = model.Progress(progress.done, progress.failed, progress.total)
+            self.report(tracked.job.id, BackendUpdate(progress=shown))
 
     def show(self, tracked: Tracked, phase: ExecutionPhase, message: str) -> None:
         """Report phase and message, if they are new."""
@@ -111,9 +118,9 @@ class JobTable:
             info = {"duplicates": sorted(tracked.duplicates)}
             self.report(tracked.job.id, BackendUpdate(info=info))
 
-    def link_lost(self, error: ServerError) -> None:
+    def link_lost(self, error: ClientError) -> None:
         """Report that nothing is known of any job while the server does not answer."""
-        words = f"UWS server {self.url}: {error}"
+        words = in_words(self.url, error)
         if not self._link_words:
             self._log.warning(f"{words}; trying again")
         self._link_words = words

@@ -9,12 +9,13 @@ import asyncio
 import functools
 from contextlib import suppress
 
+from ...client.errors import ClientError, UnknownError
 from ...jobs.model import ExecutionPhase
-from .link import NotFoundError, ServerError
 from .polling import HANDFUL, PollWatcher, Spawn
 from .server import Dialect, UwsServer
 from .submission import Tracked, retrying
 from .tracking import JobTable
+from .updates import in_words
 
 WAIT = 20
 """How long (s) a server is asked to wait for a change at a time; proxies cut what is longer."""
@@ -55,7 +56,7 @@ class WaitWatcher:
         try:
             while self._server.dialect == Dialect.XML:
                 await self._table.any.wait()
-                async for attempt in retrying(self._interval, on=ServerError):
+                async for attempt in retrying(self._interval, on=ClientError):
                     with attempt:
                         await self._round()
                 await asyncio.sleep(self._interval)
@@ -68,7 +69,7 @@ class WaitWatcher:
         if len(wanted) > HANDFUL:
             try:
                 await self._poller.ask_all(wanted)
-            except ServerError as error:
+            except ClientError as error:
                 self._table.link_lost(error)
                 raise
             self._table.link_back()
@@ -85,16 +86,15 @@ class WaitWatcher:
     async def _wait_for(self, tracked: Tracked) -> None:
         """Follow one job, until it ends or there are too many to do so."""
         loop = asyncio.get_running_loop()
-        words = f"UWS server {self._server.url}"
         while tracked in self._table.wanted() and len(self._table.jobs) <= HANDFUL:
             begun, phase = loop.time(), tracked.phase
             try:
-                found = await self._server.xml.wait(tracked.server_id, phase, WAIT, WAIT + GRACE)
-            except NotFoundError:
-                self._table.miss(tracked, f"{words} does not know it as {tracked.server_id} any more")
+                found = await self._server.wait(tracked.server_id, phase, WAIT, WAIT + GRACE)
+            except UnknownError:
+                self._table.forgotten(tracked)
                 return
-            except ServerError as error:
-                self._table.show(tracked, ExecutionPhase.UNKNOWN, f"{words}: {error}")
+            except ClientError as error:
+                self._table.show(tracked, ExecutionPhase.UNKNOWN, in_words(self._server.url, error))
                 await asyncio.sleep(self._interval)
                 continue
             self._table.take(tracked, found)

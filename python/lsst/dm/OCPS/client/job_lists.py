@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The requests of UWS 1.1 to job lists, in XML."""
+
+from __future__ import annotations
+
+__all__ = ["JobLists"]
+
+import builtins
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from .documents import RemoteJob, checked_id
+from .errors import DocumentError, UnreachableError
+from .link import Answer, Link
+from .uws_xml import parse_job, parse_list
+
+T = TypeVar("T")
+
+
+class JobLists:
+    """Requests of UWS 1.1; each raises `ClientError`.
+
+    Parameters
+    ----------
+    link : `Link`
+        To the server.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def create(self, url: str, form: Any, *, again: bool) -> RemoteJob:
+        """Create a job; return it as far as it is known.
+
+        Parameters
+        ----------
+        url : `str`
+            The job list.
+        form : `object`
+            Parameters; see `Link.send`.
+        again : `bool`
+            Whether to send it again if the answer was lost.
+        """
+        send = self._link.safely if again else self._link.send
+        answer = await send("POST", url, data=form, redirect="return")
+        if not answer.location:
+            return self._understood(answer, parse_job)
+        job_url = answer.location.partition("?")[0].rstrip("/")
+        try:
+            job_id = checked_id(job_url.rpartition("/")[2])
+        except DocumentError as error:
+            raise UnreachableError(f"{answer.url}: {error}", sent=True, reached=True) from None
+        return RemoteJob(job_id, job_url, "PENDING", whole=False)
+
+    async def get(self, url: str) -> RemoteJob:
+        """Return a job."""
+        return self._understood(await self._link.get(url), parse_job)
+
+    async def wait(self, url: str, phase: str, seconds: int, timeout: float) -> RemoteJob:
+        """Return a job when it is not in ``phase`` any more, or after so many seconds.
+
+        Parameters
+        ----------
+        url : `str`
+            The job.
+        phase : `str`
+            The phase that is known.
+        seconds : `int`
+            How long the server shall wait (s).
+        timeout : `float`
+            How long its answer may take (s).
+        """
+        query = {"WAIT": seconds, "PHASE": phase}
+        return self._understood(await self._link.get(url, query, timeout=timeout), parse_job)
+
+    async def list(
+        self,
+        url: str,
+        *,
+        phases: Collection[str] = (),
+        last: int | None = None,
+        after: datetime | None = None,
+        timeout: float | None = None,
+    ) -> builtins.list[RemoteJob]:
+        """Return the jobs of a list, which say little more than the phase.
+
+        Parameters
+        ----------
+        url : `str`
+            The job list.
+        phases : `~collections.abc.Collection` [`str`]
+            Only jobs in one of these phases.
+        last : `int`
+            Only the newest so many, newest first.
+        after : `datetime.datetime`
+            Only jobs created after this time.
+        timeout : `float`
+            How long the answer may take (s), instead of the configured time.
+        """
+        query = [f"PHASE={quote(phase)}" for phase in sorted(phases)]
+        if last:
+            query.append(f"LAST={last}")
+        if after:
+            query.append(f"AFTER={time_text(after)}")
+        address = f"{url}{'?' if query else ''}{'&'.join(query)}"
+        return self._understood(await self._link.get(address, timeout=timeout), parse_list)
+
+    async def set_phase(self, url: str, phase: str, timeout: float | None = None) -> None:
+        """Tell a job to RUN, ABORT or HOLD; sent once."""
+        form = {"PHASE": phase}
+        await self._link.send("POST", f"{url}/phase", data=form, redirect="return", timeout=timeout)
+
+    async def delete(self, url: str, timeout: float) -> None:
+        """Stop a job and remove it with its results."""
+        await self._link.safely("DELETE", url, redirect="return", timeout=timeout)
+
+    def _understood(self, answer: Answer, parse: Callable[[bytes, str], T]) -> T:
+        try:
+            return parse(answer.body, answer.url)
+        except DocumentError as error:
+            raise UnreachableError(f"{answer.url}: {error}", sent=True, reached=True) from None
+
+
+def time_text(time: datetime) -> str:
+    """Return a time as UWS writes it, to the millisecond."""
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
+
+
+def form_of(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Return the values of parameters as they are sent."""
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in parameters.items()
+    }

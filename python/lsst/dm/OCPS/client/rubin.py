@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Rubin JSON dialect: its requests and documents, and the change stream of an OCPS."""
+
+from __future__ import annotations
+
+__all__ = ["RubinServer", "parse_json_job"]
+
+import builtins
+import json
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from .documents import (
+    MAX_MESSAGE,
+    Progress,
+    RemoteJob,
+    RemoteResult,
+    checked_id,
+    checked_phase,
+    checked_time,
+    checked_url,
+)
+from .errors import DocumentError, UnreachableError
+from .link import Link
+from .sse import ServerEvent, read_events
+from .text import one_line, printable
+
+T = TypeVar("T")
+
+SILENCE = 45.0
+"""How long (s) a stream may be still before it counts as cut; ours has a heartbeat every 15 s."""
+
+
+class RubinServer:
+    """Requests of the dialect; each raises `ClientError`.
+
+    Parameters
+    ----------
+    link : `Link`
+        To the server.
+    api : `str`
+        Base address of the dialect, up to and without ``/job``.
+    uws : `str`
+        Where an OCPS has its job lists; jobs are given addresses there.
+    """
+
+    def __init__(self, link: Link, api: str, uws: str = "") -> None:
+        self._link = link
+        self.api = api
+        self.uws = uws
+
+    async def create(self, body: Mapping[str, Any]) -> RemoteJob:
+        """Create and run a job; sent once."""
+        answer = await self._link.send("PUT", f"{self.api}/job", json=body)
+        return self._understood(answer, self._job)
+
+    async def get(self, job_id: str) -> RemoteJob:
+        """Return a job."""
+
+        def parse(document: Any) -> RemoteJob:
+            job = self._job(document)
+            if job.id != job_id:
+                raise DocumentError(f"asked for job {job_id}, it answered with job {job.id}")
+            return job
+
+        return self._understood(await self._link.get(f"{self.api}/job/{quote(job_id)}"), parse)
+
+    async def list(
+        self, *, phase: str = "", last: int = 0, run_id: str = "", timeout: float | None = None
+    ) -> builtins.list[RemoteJob]:
+        """Return jobs.
+
+        Parameters
+        ----------
+        phase : `str`
+            Only those in this phase.
+        last : `int`
+            Only the newest so many, at an OCPS; 0 for all.
+        run_id : `str`
+            Only those with this run id; servers other than an OCPS ignore it.
+        timeout : `float`
+            How long the answer may take (s), instead of the configured time.
+        """
+        query = {"phase": phase.lower(), "last": str(last) if last else "", "run_id": run_id}
+        given = {name: value for name, value in query.items() if value}
+        answer = await self._link.get(f"{self.api}/job", given, timeout=timeout)
+        return self._understood(answer, self._jobs)
+
+    async def delete(self, job_id: str) -> None:
+        """Stop a job for good, and remove it."""
+        await self._link.send("DELETE", f"{self.api}/job/{quote(job_id)}")
+
+    async def definitions(self) -> builtins.list[dict[str, Any]]:
+        """Return the job definitions of an OCPS."""
+        return self._understood(await self._link.get(f"{self.api}/definitions"), _definitions)
+
+    async def events(self, definitions: Sequence[str] = (), last: str = "") -> AsyncIterator[ServerEvent]:
+        """Yield the events of an OCPS's change stream after the event ``last``.
+
+        One without data comes first, when changes are being shown.
+        """
+        lists = "&".join(f"list={quote(name)}" for name in definitions)
+        url = f"{self.api}/events{'?' if lists else ''}{lists}"
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
+        async with self._link.open("GET", url, headers=headers, silence=SILENCE) as response:
+            if response.status >= 300:
+                raise UnreachableError(f"{url} redirects", reached=True, status=response.status)
+            try:
+                async with aclosing(read_events(response.content.iter_any(), last)) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        yield event
+            except DocumentError as error:
+                raise UnreachableError(f"{url}: {error}", reached=True) from None
+
+    def read_event(self, event: ServerEvent) -> RemoteJob:
+        """Return the job that an event of type ``message`` shows.
+
+        Raises
+        ------
+        DocumentError
+            If it does not show a job.
+        """
+        return self._job(_json(event.data))
+
+    def read_deletion(self, event: ServerEvent) -> str:
+        """Return the id of the job that an event of type ``deleted`` is about.
+
+        Raises
+        ------
+        DocumentError
+            If it does not say so.
+        """
+        return checked_id(_mapping(_json(event.data)).get("jobId"))
+
+    def _job(self, document: Any) -> RemoteJob:
+        return parse_json_job(document, self.api, self.uws)
+
+    def _jobs(self, document: Any) -> builtins.list[RemoteJob]:
+        if not isinstance(document, list):
+            raise DocumentError("it answered with no list of jobs")
+        return [self._job(item) for item in document]
+
+    def _understood(self, answer: Any, parse: Callable[[Any], T]) -> T:
+        try:
+            return parse(_json(answer.body, answer.content_type))
+        except DocumentError as error:
+            raise UnreachableError(f"{answer.url}: {error}", sent=True, reached=True) from None
+
+
+def _json(text: bytes | str, content_type: str = "something else") -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise DocumentError(f"it answered {one_line(content_type, 60)}, not JSON") from None
+
+
+def _definitions(document: Any) -> list[dict[str, Any]]:
+    if not isinstance(document, list) or not all(isinstance(item, dict) for item in document):
+        raise DocumentError("it answered with no list of definitions")
+    return document
+
+
+def parse_json_job(document: Any, api: str, uws: str) -> RemoteJob:
+    """Read the document of a job.
+
+    Parameters
+    ----------
+    document : `object`
+        From JSON.
+    api, uws : `str`
+        Where the server has the dialect, and an OCPS its job lists.
+
+    Raises
+    ------
+    DocumentError
+        If it is not a job's document.
+    """
+    if not isinstance(document, dict):
+        raise DocumentError("it answered with no job document")
+    job_id = checked_id(document.get("jobId"))
+    info = _mapping(document.get("jobInfo"))
+    # Only an OCPS says this; the phase beside it is what clients of today understand.
+    ours = isinstance(info.get("uwsPhase"), str)
+    phase = checked_phase(info["uwsPhase"] if ours else document.get("phase"))
+    definition = one_line(_string(info.get("definition")))
+    results = document.get("results") or []
+    if not isinstance(results, list):
+        raise DocumentError("it answered with a job document whose results are no list")
+    summary = document.get("errorSummary")
+    message = _string(summary.get("message") if isinstance(summary, dict) else summary)
+    message = printable(message.strip()[:MAX_MESSAGE])
+    run_id = one_line(_string(document.get("runId")))
+    return RemoteJob(
+        id=job_id,
+        url=f"{uws}/{quote(definition)}/{job_id}" if definition and uws else f"{api}/job/{job_id}",
+        phase=phase,
+        definition=definition,
+        run_id="" if run_id == job_id else run_id,
+        owner=one_line(_string(document.get("ownerId"))),
+        creation_time=checked_time(document.get("creationTime")),
+        start_time=checked_time(document.get("startTime")),
+        end_time=checked_time(document.get("endTime")),
+        destruction=checked_time(document.get("destruction")),
+        parameters=_parameters(_mapping(document.get("parameters")).get("environment")),
+        results=_results(results, f"{api}/job/result/{job_id}", job_id, ours=ours),
+        error=message if phase == "ERROR" else "",
+        message="" if phase == "ERROR" else message,
+        progress=_progress(info.get("progress")),
+        exit_code=_integer(info.get("exitCode"), document.get("exitCode")),
+        info={
+            name: value for name, value in info.items() if name not in ("definition", "progress", "uwsPhase")
+        },
+        ours=ours,
+        whole="results" in document and "errorSummary" in document,
+    )
+
+
+def _results(items: Sequence[Any], base: str, job_id: str, *, ours: bool) -> tuple[RemoteResult, ...]:
+    """Return results with absolute addresses.
+
+    What a server gives as ``uri`` may be a path on its own disk; the file
+    itself is had under the number.
+    """
+    found: dict[str, RemoteResult] = {}
+    for position, item in enumerate(items):
+        if not isinstance(item, dict) or not isinstance(item.get("uri"), str):
+            continue
+        uri, number = item["uri"], item.get("id")
+        try:
+            scheme, path = urlsplit(uri).scheme, urlsplit(uri).path
+        except ValueError:
+            raise DocumentError(
+                "it answered with a job document with a result whose uri is not valid"
+            ) from None
+        # An OCPS sends on what lies on a server behind it.
+        here = scheme in ("", "file") or (ours and scheme in ("http", "https"))
+        address = f"{base}/{number if type(number) is int else position}" if here else checked_url(base, uri)
+        name = one_line(_string(item.get("name")) or _result_name(path, job_id) or str(position))
+        if name in found:
+            name = f"{position}-{name}"
+        size = _integer(item.get("size"))
+        kind = one_line(_string(item.get("mimeType")), 100)
+        found[name] = RemoteResult(name, address, size if size is None or size >= 0 else None, kind)
+    return tuple(found.values())
+
+
+def _result_name(path: str, job_id: str) -> str:
+    """Return the part of a path that tells results of one job apart."""
+    parts = path.split("/")
+    # The folder of a job is …/<id>/out on servers of today, …/<id>/output on ours.
+    for folder in ("out", "output"):
+        _, found, name = path.partition(f"/{job_id}/{folder}/")
+        if found:
+            return name
+        if folder in parts[:-1]:
+            parts = parts[len(parts) - parts[::-1].index(folder) :]
+            return "/".join(parts)
+    return parts[-1]
+
+
+def _parameters(items: Any) -> dict[str, str]:
+    found = {}
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and isinstance(item.get("name"), str):
+            found[item["name"]] = _string(item.get("value"))
+    return found
+
+
+def _progress(value: Any) -> Progress:
+    numbers = [_mapping(value).get(name) for name in ("done", "failed", "total")]
+    whole = [number for number in numbers if type(number) is int and 0 <= number < 2**31]
+    return Progress(*whole) if len(whole) == len(numbers) else Progress()
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _integer(*values: Any) -> int | None:
+    """Return the first of ``values`` that is a whole number, `None` if none is."""
+    return next((value for value in values if type(value) is int and abs(value) < 2**63), None)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading of UWS 1.1's XML documents."""
+
+from __future__ import annotations
+
+__all__ = ["parse_job", "parse_list"]
+
+import math
+import re
+from typing import Any
+from urllib.parse import quote, urlsplit
+from xml.etree import ElementTree
+
+from .documents import (
+    MAX_MESSAGE,
+    Progress,
+    RemoteJob,
+    RemoteResult,
+    checked_id,
+    checked_phase,
+    checked_time,
+    checked_url,
+)
+from .errors import DocumentError
+from .text import one_line, printable
+
+_PROGRESS = re.compile(r"(\d{1,9}) of (\d{1,9}) quanta done(?:, (\d{1,9}) failed)?", re.ASCII)
+
+
+def parse_list(text: bytes, url: str) -> list[RemoteJob]:
+    """Read a job list; its entries say little more than the phase.
+
+    Parameters
+    ----------
+    text : `bytes`
+        The document.
+    url : `str`
+        Where it came from.
+
+    Raises
+    ------
+    DocumentError
+        If it is not a job list.
+    """
+    root = _parse(text, "jobs")
+    base = _without_query(url)
+    found = []
+    for entry in root:
+        if _name(entry) == "jobref" and entry.get("id"):
+            job_id = checked_id(entry.get("id"))
+            # Servers of UWS 1.0 give no address; then it is below the list.
+            href = _attribute(entry, "href") or f"{base}/{quote(job_id)}"
+            found.append(_job(entry, job_id, checked_url(f"{base}/", href), whole=False))
+    return found
+
+
+def parse_job(text: bytes, url: str) -> RemoteJob:
+    """Read the document of a job; parameters and errors as for `parse_list`."""
+    root = _parse(text, "job")
+    job_id = _text(root, "jobId")
+    if not job_id:
+        raise DocumentError("it answered with a job document without jobId")
+    return _job(root, checked_id(job_id), _without_query(url), whole=True)
+
+
+def _without_query(url: str) -> str:
+    return urlsplit(url)._replace(query="", fragment="").geturl().rstrip("/")
+
+
+def _parse(text: bytes, name: str) -> ElementTree.Element:
+    if b"<!DOCTYPE" in text[:4096] or b"<!ENTITY" in text:
+        raise DocumentError("it answered with a page or an XML document with a DTD, not with UWS")
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, LookupError):
+        raise DocumentError("it answered with something else than XML") from None
+    if _name(root) != name:
+        raise DocumentError(f"it answered with an XML document {one_line(_name(root), 40)!r}, not {name!r}")
+    return root
+
+
+def _job(element: ElementTree.Element, job_id: str, url: str, *, whole: bool) -> RemoteJob:
+    message = printable(_text(element, "jobInfo"))[:MAX_MESSAGE]
+    progress = _PROGRESS.search(message)
+    error = _text(_child(element, "errorSummary"), "message")
+    return RemoteJob(
+        id=job_id,
+        url=url,
+        phase=checked_phase(_text(element, "phase") or "UNKNOWN"),
+        definition=one_line(url.rpartition("/")[0].rpartition("/")[2]),
+        run_id=one_line(_text(element, "runId")),
+        owner=one_line(_text(element, "ownerId")),
+        creation_time=checked_time(_text(element, "creationTime")),
+        start_time=checked_time(_text(element, "startTime")),
+        end_time=checked_time(_text(element, "endTime")),
+        destruction=checked_time(_text(element, "destruction")),
+        execution_duration=_duration(_text(element, "executionDuration")),
+        parameters={entry.get("id", ""): entry.text or "" for entry in _children(element, "parameters")},
+        results=tuple(_result(entry, url) for entry in _children(element, "results")),
+        error=printable(error)[:MAX_MESSAGE],
+        message=message,
+        progress=Progress(int(progress[1]), int(progress[3] or 0), int(progress[2]))
+        if progress
+        else Progress(),
+        whole=whole,
+    )
+
+
+def _result(entry: ElementTree.Element, url: str) -> RemoteResult:
+    size = entry.get("size", "")
+    result_id = entry.get("id", "")
+    href = _attribute(entry, "href") or f"{url}/results/{quote(result_id)}"
+    length = int(size) if re.fullmatch("[0-9]{1,18}", size) else None
+    return RemoteResult(
+        one_line(result_id), checked_url(f"{url}/", href), length, one_line(entry.get("mime-type", ""), 100)
+    )
+
+
+# Namespaces are ignored: servers differ in the year of UWS's, and some have none.
+def _name(element: Any) -> str:
+    # A comment or an instruction has a function for a tag.
+    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+
+
+def _attribute(element: ElementTree.Element, name: str) -> str:
+    return next((value for key, value in element.items() if key.rpartition("}")[2] == name), "")
+
+
+def _child(element: ElementTree.Element, name: str) -> ElementTree.Element | None:
+    return next((child for child in element if _name(child) == name), None)
+
+
+def _children(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:
+    found = _child(element, name)
+    return [] if found is None else [child for child in found if child.get("id")]
+
+
+def _text(element: ElementTree.Element | None, name: str) -> str:
+    found = None if element is None else _child(element, name)
+    return "" if found is None else "".join(found.itertext()).strip()
+
+
+def _duration(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        return 0
+    return found if math.isfinite(found) and found > 0 else 0
