@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest_asyncio
 from aiohttp import web
@@ -128,13 +127,6 @@ class Uws11:
 
 def _xml(text: str) -> web.Response:
     return web.Response(text=text, content_type="application/xml")
-
-
-async def until(true: Any, timeout: float = 20.0) -> None:
-    """Wait until something in this process is true."""
-    async with asyncio.timeout(timeout):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 @pytest_asyncio.fixture

@@ -15,8 +15,10 @@ from lsst.dm.OCPS.client import Client
 from tests.http.conftest import Served, served, start
 from tests.proxy import Proxy
 from tests.uws11 import other
+from tests.waiting import TIMEOUT
 
 __all__ = ["other", "served", "start"]
+
 
 OCPS = str(Path(sys.executable).parent / "ocps")
 
@@ -36,9 +38,12 @@ async def proxy(served: Served) -> AsyncIterator[Proxy]:
     await proxy.stop()
 
 
+_NOT_KEPT = ("OCPS", "XDG", "COLUMNS", "LINES")
+
+
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Return the environment of a user who has nothing configured."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OCPS", "XDG"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_KEPT)}
     return {**kept, "HOME": str(home), "XDG_CONFIG_HOME": str(home / "config"), **more}
 
 
@@ -52,7 +57,7 @@ async def ocps(home: Path, *arguments: str, **variables: str) -> tuple[int, str,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), TIMEOUT)
     assert process.returncode is not None
     assert "Traceback" not in err.decode(), err.decode()
     return process.returncode, out.decode(), err.decode()

@@ -14,7 +14,8 @@ from lsst.dm.OCPS.http.secrets_file import hash_token
 
 from tests.client.conftest import OCPS, environment, ocps
 from tests.http.conftest import Served, Start
-from tests.uws11 import Uws11, until
+from tests.uws11 import Uws11
+from tests.waiting import TIMEOUT, until
 
 
 class User:
@@ -53,7 +54,7 @@ async def test_submit_waits_and_tells_the_outcome_by_its_exit_code(user: User) -
 
 
 async def test_submit_without_waiting_gives_the_id(user: User, served: Served) -> None:
-    job = await user.json("submit", "sleep", "duration=60", "--run-id", "mine", "--limit", "100")
+    job = await user.json("submit", "sleep", "duration=3600", "--run-id", "mine", "--limit", "100")
     found = await served.manager.get(job["id"])
     assert (found.run_id, found.execution_duration) == ("mine", 100)
 
@@ -65,7 +66,7 @@ async def test_wrong_command_lines_and_refusals(user: User) -> None:
         user("submit", "sleep", "duration=x"),
         user("show", "f" * 32),
         user("list", "--url", "http://127.0.0.1:1"),
-        user("submit", "sleep", "duration=60", "--wait", "--timeout", "0.1"),
+        user("submit", "sleep", "duration=3600", "--wait", "--timeout", "0.1"),
     )
     assert [code for code, _, _ in outcomes] == [2, 2, 4, 4, 3, 3]
     texts = [err for _, _, err in outcomes]
@@ -102,7 +103,7 @@ async def test_list_and_show(user: User, served: Served) -> None:
 
 
 async def test_hold_release_and_abort(user: User, served: Served) -> None:
-    job_id = (await served.create(duration="60")).rpartition("/")[2]
+    job_id = (await served.create(duration="3600")).rpartition("/")[2]
     for command, phase in (("hold", "HELD"), ("release", "QUEUED"), ("abort", "ABORTED")):
         code, out, err = await user(command, job_id)
         assert code == 0, err
@@ -136,7 +137,7 @@ async def test_results_are_saved(user: User, served: Served) -> None:
 
 
 async def test_log_is_followed_to_the_end(user: User, served: Served) -> None:
-    url = await served.create(run=True, duration="60")
+    url = await served.create(run=True, duration="3600")
     await served.executing(url)
     job_id = url.rpartition("/")[2]
     process = await asyncio.create_subprocess_exec(
@@ -148,12 +149,12 @@ async def test_log_is_followed_to_the_end(user: User, served: Served) -> None:
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout
-    line = await asyncio.wait_for(process.stdout.readline(), 30)
-    assert line == b"sleeping for 60 s\n"
+    line = await asyncio.wait_for(process.stdout.readline(), TIMEOUT)
+    assert line == b"sleeping for 3600 s\n"
     await served.manager.abort(job_id)
-    assert await asyncio.wait_for(process.wait(), 30) == 5
+    assert await asyncio.wait_for(process.wait(), TIMEOUT) == 5
     code, out, _ = await user("log", job_id)
-    assert (code, out) == (0, "sleeping for 60 s\n")
+    assert (code, out) == (0, "sleeping for 3600 s\n")
 
 
 async def test_definitions(user: User) -> None:
@@ -174,9 +175,9 @@ async def test_watch_in_a_pipe_writes_a_line_for_each_change(user: User, served:
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout
-    lines = [json.loads(await asyncio.wait_for(process.stdout.readline(), 30))]
+    lines = [json.loads(await asyncio.wait_for(process.stdout.readline(), TIMEOUT))]
     await served.manager.run(job_id)
-    while line := await asyncio.wait_for(process.stdout.readline(), 30):
+    while line := await asyncio.wait_for(process.stdout.readline(), TIMEOUT):
         lines.append(json.loads(line))
     assert await process.wait() == 0
     assert (lines[0]["phase"], lines[-1]["phase"]) == ("PENDING", "COMPLETED")

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from tests.client.conftest import OCPS, environment
 from tests.http.conftest import Served
+from tests.waiting import TIMEOUT
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -56,7 +57,7 @@ class Terminal:
         """Wait until something is on the screen, or has been."""
         true = wanted if callable(wanted) else lambda text: wanted in text
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(TIMEOUT):
                 while not true(self.text):
                     self._news.clear()
                     await self._news.wait()
@@ -64,14 +65,14 @@ class Terminal:
             raise AssertionError(self.text[-3000:]) from None
 
     async def end(self) -> int:
-        code = await asyncio.wait_for(self.process.wait(), 30)
+        code = await asyncio.wait_for(self.process.wait(), TIMEOUT)
         asyncio.get_running_loop().remove_reader(self._master)
         os.close(self._master)
         return code
 
 
 async def test_watch_shows_a_live_table_with_bars(served: Served, tmp_path: Path) -> None:
-    url = await served.create(run=True, duration="60")
+    url = await served.create(run=True, duration="3600")
     await served.executing(url)
     job_id = url.rpartition("/")[2]
     variables = environment(tmp_path, OCPS_URL=served.root)

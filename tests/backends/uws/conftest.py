@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from lsst.dm.OCPS.config import InstanceConfig, UwsConfig
 from lsst.dm.OCPS.factory import make_manager
@@ -16,11 +17,18 @@ from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 
 from tests.backends.uws.standin import Fault, StandIn
 from tests.uws11 import other
+from tests.waiting import TIMEOUT, until_job
 
 __all__ = ["other"]
 
 POLL = 0.05
 """Poll interval of the tests (s)."""
+
+LINK_TIMEOUT = 60.0
+"""How long (s) an answer may take where the stand-in is to answer."""
+
+SHORT = UwsConfig(timeout=0.5)
+"""The link's configuration where the stand-in is not to answer."""
 
 
 class Engine:
@@ -38,17 +46,16 @@ class Engine:
         parameters.setdefault("pipeline", "$CP_PIPE_DIR/pipelines/bias.yaml")
         return await self.manager.submit(JobRequest("pipetask", parameters))
 
-    async def phase(self, job: Job, *phases: str, timeout: float = 20.0) -> Job:
-        """Wait until a job is in one of some phases."""
+    async def phase(self, job: Job, *phases: str) -> Job:
+        """Wait until a job is in one of some phases, if only for a moment; fail if it has ended otherwise."""
         wanted = {ExecutionPhase(phase.upper()) for phase in phases}
-        # The ledger sees every change, `JobManager.wait` only the first.
-        found = await self.manager._ledger.wait(job.id, timeout, lambda job: job.phase in wanted)
+        found = await until_job(self.manager, job.id, lambda job: job.phase in wanted or job.terminal)
         assert found.phase in wanted, f"{found.phase}: {found.message} {found.error}"
         return found
 
-    async def end(self, job: Job, timeout: float = 20.0) -> Job:
+    async def end(self, job: Job) -> Job:
         """Wait for a job's end."""
-        found = await self.manager.wait_end(job.id, timeout)
+        found = await self.manager.wait_end(job.id, TIMEOUT)
         assert found.terminal, f"{found.phase}: {found.message}"
         return found
 
@@ -70,7 +77,7 @@ def configuration(standin: StandIn, work_dir: Path, **changes: Any) -> InstanceC
         "input_collection": "LATISS/defaults",
         "output_glob": "*_metricvalue",
         "work_dir": str(work_dir),
-        "uws": UwsConfig(timeout=0.5),
+        "uws": UwsConfig(timeout=LINK_TIMEOUT),
     }
     return InstanceConfig(**(values | changes))
 
@@ -106,6 +113,8 @@ async def make_engine(standin: StandIn, tmp_path: Path) -> AsyncIterator[MakeEng
 
 
 @pytest_asyncio.fixture
-async def engine(make_engine: MakeEngine) -> Engine:
-    """An engine with the uws backend."""
-    return await make_engine()
+async def engine(make_engine: MakeEngine, request: pytest.FixtureRequest) -> Engine:
+    """An engine with the uws backend; in tests whose ``kind`` is a hang it soon gives up a request."""
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    hangs = "hang" in str(parameters.get("kind", ""))
+    return await make_engine(**({"uws": SHORT} if hangs else {}))

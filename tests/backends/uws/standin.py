@@ -172,7 +172,7 @@ class StandIn:
             for name, value in changes.items():
                 setattr(job, name, value)
 
-    async def until(self, true: Callable[[], Any], timeout: float = 20.0) -> Any:
+    async def until(self, true: Callable[[], Any], timeout: float = 120.0) -> Any:
         """Wait until something is true, looking after every request; return it."""
         async with asyncio.timeout(timeout):
             while not (value := true()):

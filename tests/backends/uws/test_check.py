@@ -16,7 +16,7 @@ from lsst.dm.OCPS.factory import check_config, make_manager
 from lsst.dm.OCPS.jobs.errors import BackendError
 from lsst.dm.OCPS.jobs.model import ExecutionPhase
 
-from tests.backends.uws.conftest import Engine, MakeEngine, configuration
+from tests.backends.uws.conftest import LINK_TIMEOUT, SHORT, Engine, MakeEngine, configuration
 from tests.backends.uws.standin import Fault, StandIn
 
 TOKEN = "gt-not-to-be-seen.anywhere"
@@ -65,8 +65,9 @@ async def test_unusable_server_is_refused_with_the_reason(
     standin: StandIn, tmp_path: Path, kind: str, reason: str
 ) -> None:
     standin.faults.append(Fault(kind, times=-1))
+    changes = {"uws": SHORT} if kind == "hang" else {}
     with pytest.raises(BackendError, match=reason):
-        await check_config(configuration(standin, tmp_path), LOG)
+        await check_config(configuration(standin, tmp_path, **changes), LOG)
 
 
 async def test_absent_server_is_refused(standin: StandIn, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ async def test_token_is_in_no_log_and_no_job(
     guarded: StandIn, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    uws = UwsConfig(token_file=str(tmp_path / "token"), timeout=0.5)
+    uws = UwsConfig(token_file=str(tmp_path / "token"), timeout=LINK_TIMEOUT)
     manager = await make_manager(configuration(guarded, tmp_path / "work", uws=uws), LOG)
     engine = Engine(manager, guarded)
     try:

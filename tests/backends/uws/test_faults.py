@@ -8,12 +8,11 @@ import logging
 import re
 
 import pytest
-from lsst.dm.OCPS.config import UwsConfig
 from lsst.dm.OCPS.jobs.errors import TransitionError
 from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
 
-from tests.backends.uws.conftest import Engine, MakeEngine
+from tests.backends.uws.conftest import SHORT, Engine, MakeEngine
 from tests.backends.uws.standin import AFTER, StandIn
 
 COMPLETED = ExecutionPhase.COMPLETED
@@ -120,24 +119,27 @@ async def test_server_restarts_while_jobs_are_in_flight(engine: Engine, standin:
 
 
 async def test_forgotten_job_is_unknown_then_failed(make_engine: MakeEngine, standin: StandIn) -> None:
-    engine = await make_engine(unknown_grace=1.0)
-    first, second = await engine.submit(), await engine.submit()
-    for job in (first, second):
-        await engine.phase(job, "executing")
-    forgotten = standin.jobs.pop(standin.of(first.id)[0].id)
-    back = standin.jobs.pop(standin.of(second.id)[0].id)
-    first = await engine.phase(first, "unknown")
-    await engine.phase(second, "unknown")
-    assert "does not know" in first.message
-    assert forgotten.id in first.message
-    # One comes back in time.
+    engine = await make_engine(unknown_grace=0.5)
+    job = await engine.submit()
+    await engine.phase(job, "executing")
+    forgotten = standin.jobs.pop(standin.of(job.id)[0].id)
+    job = await engine.phase(job, "unknown")
+    assert "does not know" in job.message
+    assert forgotten.id in job.message
+    job = await engine.end(job)
+    assert job.phase == ExecutionPhase.ERROR
+    assert job.error is not None
+    assert job.error.transient
+    assert "does not know" in job.error.message
+
+
+async def test_forgotten_job_that_is_known_again_goes_on(engine: Engine, standin: StandIn) -> None:
+    job = await engine.submit()
+    await engine.phase(job, "executing")
+    back = standin.jobs.pop(standin.of(job.id)[0].id)
+    await engine.phase(job, "unknown")
     standin.jobs[back.id] = back
-    await finish(engine, standin, second)
-    first = await engine.end(first)
-    assert first.phase == ExecutionPhase.ERROR
-    assert first.error is not None
-    assert first.error.transient
-    assert "does not know" in first.error.message
+    await finish(engine, standin, job)
 
 
 async def test_another_jobs_document_is_not_believed(engine: Engine, standin: StandIn) -> None:
@@ -283,7 +285,10 @@ async def test_abort_while_the_submission_is_under_way(engine: Engine, standin: 
     assert not standin.of(job.id)
 
 
-async def test_abort_after_a_doubtful_submission_looks_for_the_job(engine: Engine, standin: StandIn) -> None:
+async def test_abort_after_a_doubtful_submission_looks_for_the_job(
+    make_engine: MakeEngine, standin: StandIn
+) -> None:
+    engine = await make_engine(uws=SHORT)
     engine.fault("hang after", "PUT")
     job = await engine.submit()
     await standin.until(lambda: standin.of(job.id))
@@ -334,7 +339,7 @@ async def test_deadline_stops_the_job_at_the_server(make_engine: MakeEngine, sta
 
 
 async def test_slow_server_loses_nothing(make_engine: MakeEngine, standin: StandIn) -> None:
-    engine = await make_engine(uws=UwsConfig(timeout=5))
+    engine = await make_engine()
     standin.delay, standin.duration = 0.3, 0.5
     jobs = [await engine.submit() for _ in range(12)]
     for job in jobs:

@@ -14,6 +14,7 @@ from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
 
 from tests.backends.uws.conftest import Engine, MakeEngine, configuration
 from tests.backends.uws.standin import Fault, StandIn
+from tests.waiting import TIMEOUT
 
 PROGRAM = Path(__file__).with_name("engine_process.py")
 
@@ -30,7 +31,7 @@ class EngineProcess:
     async def read(self, enough: Callable[[list[str]], bool]) -> list[str]:
         """Read what it prints until that is enough."""
         assert self.process.stdout is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(TIMEOUT):
             while not enough(self.lines):
                 line = (await self.process.stdout.readline()).decode().strip()
                 assert line, "the engine ended"
@@ -105,7 +106,7 @@ async def test_submission_cut_off_by_a_kill_is_made_good_once(
 async def test_abort_that_was_cut_off_is_carried_out(
     standin: StandIn, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
-    engine = await make_engine(abort_grace=30)
+    engine = await make_engine(abort_grace=600)
     job = await engine.submit()
     await engine.phase(job, "executing")
     fault = Fault("500", "DELETE", times=-1)
@@ -114,7 +115,7 @@ async def test_abort_that_was_cut_off_is_carried_out(
     await standin.asked("DELETE")
     aborting.cancel()
     # Closed, not finished: as far as the store knows, that is a crash.
-    engine = await make_engine(abort_grace=30)
+    engine = await make_engine(abort_grace=600)
     fault.times = 0
     job = await engine.end(job)
     assert (job.phase, job.message) == (ExecutionPhase.ABORTED, "enough")

@@ -14,6 +14,7 @@ salobj = pytest.importorskip("lsst.ts.salobj", reason="ts-salobj is not installe
 from lsst.dm.OCPS.testing import CscProcess, Script  # noqa: E402
 
 from tests.backends.uws.standin import StandIn  # noqa: E402
+from tests.waiting import TIMEOUT  # noqa: E402
 
 V4 = """
 instances:
@@ -72,7 +73,7 @@ async def test_job_and_abort_with_the_files_of_today(script: Script, standin: St
     execution = await script.execute("$CP_PIPE_DIR/pipelines/flat.yaml")
     await standin.until(lambda: standin.of(execution.job_id))
     script.remote.cmd_abort_job.set(job_id=execution.job_id)
-    await script.remote.cmd_abort_job.start(timeout=10)
+    await script.remote.cmd_abort_job.start(timeout=TIMEOUT)
     result = await execution.result()
     assert (result["exit_code"], result["phase"]) == (255, "aborted")
     assert (await execution.done()).ack == salobj.SalRetCode.CMD_ABORTED
@@ -93,9 +94,9 @@ async def test_server_decides_what_states_can_be_reached(script: Script, standin
     await script.set_state(salobj.State.ENABLED, "watched")
     script.remote.evt_errorCode.flush()
     await standin.stop()
-    code = await script.remote.evt_errorCode.next(flush=False, timeout=20)
+    code = await script.remote.evt_errorCode.next(flush=False, timeout=TIMEOUT)
     assert code.errorCode == 1
     assert "unreachable" in code.errorReport
     states = script.remote.evt_summaryState
-    while (await states.next(flush=False, timeout=20)).summaryState != salobj.State.FAULT:
+    while (await states.next(flush=False, timeout=TIMEOUT)).summaryState != salobj.State.FAULT:
         pass

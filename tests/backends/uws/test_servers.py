@@ -25,7 +25,8 @@ from lsst.dm.OCPS.jobs.workspace import Workspaces
 
 from benchmarks.own_server import AnyPipeline, Pause
 from tests.proxy import Proxy
-from tests.uws11 import Uws11, until
+from tests.uws11 import Uws11
+from tests.waiting import until, until_job
 
 LOG = logging.getLogger("ocps.test")
 
@@ -76,7 +77,7 @@ async def engine(url: str, work_dir: Path, poll_interval: float = 0.05) -> JobMa
         url=url,
         poll_interval=poll_interval,
         work_dir=str(work_dir),
-        uws=UwsConfig(timeout=5),
+        uws=UwsConfig(timeout=60),
     )
     return await make_manager(config, LOG)
 
@@ -94,7 +95,7 @@ async def submit(manager: JobManager) -> Job:
 
 
 async def phase(manager: JobManager, job: Job, wanted: str) -> Job:
-    found = await manager._ledger.wait(job.id, 20, lambda job: job.phase == wanted)
+    found = await until_job(manager, job.id, lambda job: job.phase == wanted)
     assert found.phase == wanted, f"{found.phase}: {found.message}"
     return found
 
@@ -108,7 +109,7 @@ async def test_our_own_server_is_known_and_followed_by_its_stream(
     await phase(manager, job, "EXECUTING")
     assert "is an OCPS: one change stream shows all jobs" in caplog.text
     await remote.change(job, progress=Progress(1, 0, 3), message="second of three")
-    await manager._ledger.wait(job.id, 20, lambda job: job.message == "second of three")
+    await until_job(manager, job.id, lambda job: job.message == "second of three")
     job = await manager.get(job.id)
     assert job.progress == Progress(1, 0, 3)
     file = Result("a.png", f"file://{remote.manager.workspaces.work_dir}/jobs/x/output/a.png")
@@ -180,7 +181,7 @@ async def test_a_job_that_was_removed_there_is_unknown(
     await network.opened(1)
     await phase(manager, job, "EXECUTING")
     await remote.manager.destroy((await remote.of(job)).id)
-    found = await manager._ledger.wait(job.id, 20, lambda job: job.phase in ("UNKNOWN", "ABORTED"))
+    found = await until_job(manager, job.id, lambda job: job.phase in ("UNKNOWN", "ABORTED"))
     # It is aborted before it is removed; which of the two is seen first does not matter.
     assert found.phase in ("UNKNOWN", "ABORTED")
 
@@ -193,9 +194,7 @@ async def test_a_job_that_ends_before_its_creation_is_answered_is_seen(
     await phase(manager, first, "EXECUTING")
     network.delay = 0.5
     job = await submit(manager)
-    async with asyncio.timeout(20):
-        while not await remote.manager.find(JobQuery(run_id=job.id)):
-            await asyncio.sleep(0.01)
+    await until(lambda: remote.manager.find(JobQuery(run_id=job.id)))
     await remote.change(job, phase=ExecutionPhase.COMPLETED, exit_code=0)
     await phase(manager, job, "COMPLETED")
 
@@ -287,7 +286,7 @@ async def test_a_job_that_another_server_forgets_is_unknown(elsewhere: JobManage
         kept.changed.set()
     await until(lambda: other.counts["get"])
     await other.stop()
-    found = await elsewhere._ledger.wait(job.id, 20, lambda job: job.phase == "UNKNOWN")
+    found = await until_job(elsewhere, job.id, lambda job: job.phase == "UNKNOWN")
     assert found.phase == "UNKNOWN"
 
 
