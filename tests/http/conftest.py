@@ -17,6 +17,8 @@ from lsst.dm.OCPS.factory import make_manager
 from lsst.dm.OCPS.http.server import HttpServer, start_server
 from lsst.dm.OCPS.jobs.manager import JobManager
 
+from tests.waiting import TIMEOUT, until_job
+
 DATA = Path(__file__).parent / "data"
 
 
@@ -27,6 +29,8 @@ class Served:
     manager: JobManager
     server: HttpServer
     client: aiohttp.ClientSession
+    waits: int = 0
+    """How many requests wait for the phase of a job to change."""
 
     @property
     def root(self) -> str:
@@ -51,14 +55,26 @@ class Served:
 
     async def ended(self, url: str) -> str:
         """Wait until a job has ended; return its phase."""
-        job = await self.manager.wait_end(url.rpartition("/")[2], 30)
+        job = await self.manager.wait_end(url.rpartition("/")[2], TIMEOUT)
         return str(job.phase)
 
     async def executing(self, url: str) -> None:
         """Wait until a job runs."""
-        async with asyncio.timeout(30):
-            while (await self.manager.get(url.rpartition("/")[2])).phase == "QUEUED":
-                await self.manager.wait(url.rpartition("/")[2], 30)
+        await until_job(self.manager, url.rpartition("/")[2], lambda job: job.phase != "QUEUED")
+
+
+def count_waits(served: Served) -> None:
+    """Count in ``waits`` who is waiting for a job."""
+    wait = served.manager.wait
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        served.waits += 1
+        try:
+            return await wait(*arguments, **options)
+        finally:
+            served.waits -= 1
+
+    served.manager.wait = counted  # type: ignore[method-assign]
 
 
 Start = Callable[..., Awaitable[Served]]
@@ -93,6 +109,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
         served = Served(manager, server, client)
         opened.append(served)
+        count_waits(served)
         return served
 
     yield make

@@ -3,19 +3,14 @@
 
 from __future__ import annotations
 
-import socket
-
 import aiohttp
 import pytest
 import yaml
 from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.ports import free_port
+from tests.waiting import TIMEOUT
 
 
 async def refusal(script: Script, **fields: str) -> str:
@@ -64,7 +59,7 @@ async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
         # A job of HTTP is no business of scripts; abort_job reaches it all the same.
         async with client.post(f"{url}/uws/sleep", data={"duration": "60", "PHASE": "RUN"}) as answer:
             job = str(answer.url)
-        await script.remote.cmd_abort_job.set_start(job_id=job.rpartition("/")[2], timeout=30)
+        await script.remote.cmd_abort_job.set_start(job_id=job.rpartition("/")[2], timeout=TIMEOUT)
         async with client.get(f"{job}/phase") as answer:
             assert await answer.text() == "ABORTED"
         assert job.rpartition("/")[2] not in {data.job_id for data in script.results}

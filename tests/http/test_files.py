@@ -7,6 +7,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.waiting import until
+
 
 def form(**fields) -> aiohttp.FormData:
     """Return a multipart form; bytes become files."""
@@ -120,13 +122,12 @@ async def test_what_a_job_wrote_cannot_run_as_a_page_of_ours(served):
 
 
 async def test_the_log_of_a_running_job_can_be_read(served):
-    job = await served.create(run=True, duration="60")
+    job = await served.create(run=True, duration="3600")
     await served.executing(job)
     path = served.manager.workspaces.of(job.rpartition("/")[2]).log
-    while not path.exists() or not path.read_bytes():
-        await served.manager._ledger.changes.next(job.rpartition("/")[2], 0.02)
+    await until(lambda: path.exists() and path.read_bytes())
     status, body, _ = await served.ask("GET", f"{job}/results/ocps.log")
-    assert (status, body) == (200, "sleeping for 60 s\n")
+    assert (status, body) == (200, "sleeping for 3600 s\n")
 
 
 async def test_a_link_that_leads_out_is_no_result_also_when_it_is_made_later(served):

@@ -9,6 +9,8 @@ from unittest.mock import ANY
 import pytest
 from lsst.dm.OCPS.jobs.errors import StoreError
 
+from tests.waiting import TIMEOUT, until
+
 
 async def raw(served, request: bytes, half: bool = False) -> bytes:
     """Send bytes as they are; return all that is answered."""
@@ -17,7 +19,7 @@ async def raw(served, request: bytes, half: bool = False) -> bytes:
         writer.write(request)
         if not half:
             writer.write_eof()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(TIMEOUT):
             return await reader.read()
     finally:
         writer.close()
@@ -158,7 +160,7 @@ async def test_entities_of_xml_are_never_expanded(served):
 async def test_slow_clients_hold_nobody_up(served, monkeypatch):
     from lsst.dm.OCPS.http import forms
 
-    monkeypatch.setattr(forms, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(forms, "READ_TIMEOUT", 2)
     head = b"POST /uws/sleep HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
     slow = [asyncio.create_task(raw(served, head + FORM_LINE + b"\r\ntext=", half=True)) for _ in range(50)]
     idle = [asyncio.create_task(raw(served, b"GET /uws", half=True)) for _ in range(50)]
@@ -182,7 +184,7 @@ async def test_a_client_that_goes_away_while_it_makes_a_job_leaves_a_job_that_ru
         writer.close()
     await works(served)
     for job in served.manager.live():
-        assert (await served.manager.wait_end(job.id, 30)).phase == "COMPLETED"
+        assert (await served.manager.wait_end(job.id, TIMEOUT)).phase == "COMPLETED"
 
 
 async def test_a_failure_of_ours_tells_a_stranger_nothing(served, monkeypatch):
@@ -221,9 +223,8 @@ async def test_a_list_that_cannot_be_read_to_its_end_is_refused_or_cut_off(serve
 async def test_the_server_ends_in_a_moment_although_clients_wait(start):
     served = await start()
     job = await served.create()
-    waiting = asyncio.create_task(served.ask("GET", f"{job}?WAIT=60"))
-    while not served.manager._ledger.changes._waiters:
-        await asyncio.sleep(0.01)
-    async with asyncio.timeout(10):
+    waiting = asyncio.create_task(served.ask("GET", f"{job}?WAIT=3600"))
+    await until(lambda: served.waits == 1)
+    async with asyncio.timeout(TIMEOUT):
         await served.server.close()
     await asyncio.gather(waiting, return_exceptions=True)

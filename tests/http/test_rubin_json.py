@@ -8,6 +8,8 @@ import subprocess
 
 import pytest
 
+from tests.ports import free_port
+
 API = "/api/v1"
 
 
@@ -42,7 +44,7 @@ async def test_a_job_has_all_members_of_the_dialect(served):
 
 async def test_jobs_are_listed_by_the_phase_that_is_shown(served):
     done = await run(served)
-    job = await served.create(run=True, duration="60")
+    job = await served.create(run=True, duration="3600")
     await served.executing(job)
     held = (await served.create()).rpartition("/")[2]
     await served.manager.hold(held)
@@ -105,7 +107,7 @@ async def test_what_the_csc_sends_for_a_pipeline_is_taken_for_that_pipeline(star
     pipeline = tmp_path / "a.yaml"
     pipeline.write_text("description: nothing\n")
     served = await start(butler="/nowhere", max_workers=1)
-    await served.create(run=True, duration="60")
+    await served.create(run=True, duration="3600")
     body = COMMAND | {
         "url": "https://github.com/lsst-dm/uws_scripts",
         "commit_ref": "main",
@@ -265,17 +267,12 @@ async def test_a_job_reports_its_progress_with_its_own_token(start, tmp_path):
         "import json,os,urllib.request as u;"
         "r=u.Request(os.environ['JOB_EVENT_URL'],json.dumps({'message':'half','progress':{'done':1,'total':2}})"
         ".encode(),{'Authorization':'Bearer '+os.environ['JOB_EVENT_TOKEN']});u.urlopen(r);"
-        "import time;time.sleep(60)"
+        "import time;time.sleep(3600)"
     )
     entry = {"name": "report", "kind": "command", "argv": ["{python}", "-I", "-c", "{program}"]}
     entry["parameters"] = {"program": {}}
     report.write_text(json.dumps({"definitions": [entry]}))
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    served = await start(definitions=[str(report)], http={"port": port})
+    served = await start(definitions=[str(report)], http={"port": free_port()})
     async with served.manager.subscribe(lambda job: job.progress.total == 2) as changes:
         job = await served.create("report", run=True, program=program)
         assert (await anext(aiter(changes))).message == "half"
@@ -284,7 +281,7 @@ async def test_a_job_reports_its_progress_with_its_own_token(start, tmp_path):
 
 
 async def test_strangers_and_other_jobs_cannot_report(served):
-    job = await served.create(run=True, duration="60")
+    job = await served.create(run=True, duration="3600")
     await served.executing(job)
     job_id = job.rpartition("/")[2]
     from lsst.dm.OCPS.jobs.events import EventKey

@@ -17,6 +17,8 @@ from lxml import etree
 from pyvo.dal.tap import AsyncTAPJob
 from pyvo.io.uws import parse_job, parse_job_list
 
+from tests.waiting import TIMEOUT
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,19 +31,19 @@ async def test_pyvo_follows_runs_waits_for_fetches_and_deletes_a_job(served):
         assert job.job_id == job_url.rpartition("/")[2]
         job.execution_duration = 60
         assert job.execution_duration.value == 60
-        job.run().wait(timeout=30)
+        job.run().wait(timeout=TIMEOUT)
         assert job.phase == "COMPLETED"
         job.raise_if_error()
         uris = [result.href for result in job.results]
-        assert any(requests.get(uri, timeout=10).text == "for pyvo" for uri in uris)
+        assert any(requests.get(uri, timeout=TIMEOUT).text == "for pyvo" for uri in uris)
         job.delete()
-        assert requests.get(job_url, timeout=10).status_code == 404
+        assert requests.get(job_url, timeout=TIMEOUT).status_code == 404
 
     await asyncio.to_thread(use)
 
 
 async def test_pyvo_aborts_a_job_and_sees_errors(served):
-    running = await served.create(run=True, duration="60")
+    running = await served.create(run=True, duration="3600")
     failed = await served.create(run=True, duration="0", fail="true")
     await served.ended(failed)
 
@@ -89,7 +91,7 @@ async def test_schemathesis_finds_nothing_that_the_openapi_document_does_not_say
 async def first_line(process: asyncio.subprocess.Process, pattern: str) -> str:
     assert process.stderr
     seen = ""
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(TIMEOUT):
         while line := (await process.stderr.readline()).decode():
             seen += line
             if found := re.search(pattern, line):
@@ -112,20 +114,20 @@ async def test_the_demo_serves_democam_with_a_butler_of_its_own(tmp_path):
         url = await first_line(process, r"Serving UWS at (\S+)")
 
         def use() -> None:
-            made = requests.post(f"{url}/bias", data={"PHASE": "RUN"}, timeout=10)
+            made = requests.post(f"{url}/bias", data={"PHASE": "RUN"}, timeout=TIMEOUT)
             job = made.url
-            while requests.get(f"{job}/phase?WAIT=60", timeout=90).text in ("QUEUED", "EXECUTING"):
+            while requests.get(f"{job}/phase?WAIT=60", timeout=TIMEOUT).text in ("QUEUED", "EXECUTING"):
                 pass
-            root = etree.fromstring(requests.get(job, timeout=10).content)
+            root = etree.fromstring(requests.get(job, timeout=TIMEOUT).content)
             text = etree.tostring(root).decode()
-            assert "COMPLETED" in text, requests.get(f"{job}/results/ocps.log", timeout=10).text[-2000:]
+            assert "COMPLETED" in text, requests.get(f"{job}/results/ocps.log", timeout=TIMEOUT).text[-2000:]
             assert "biasMetrics" in text
             for name in ("pipetask", "focusSweep", "sleep"):
-                assert requests.get(f"{url}/{name}", timeout=10).status_code == 200
+                assert requests.get(f"{url}/{name}", timeout=TIMEOUT).status_code == 200
 
         await asyncio.to_thread(use)
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+        assert await asyncio.wait_for(process.wait(), TIMEOUT) == 0
     finally:
         if process.returncode is None:
             process.kill()
@@ -138,7 +140,7 @@ def run(*arguments: str, text: str = "", **environment: str) -> subprocess.Compl
         input=text,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT,
         env=os.environ | environment,
         check=False,
     )

@@ -35,7 +35,7 @@ async def document(served, url: str) -> etree._Element:
 async def test_documents_of_a_job_in_each_phase_are_valid(served):
     pending = await served.create(RUNID="r", text="x")
     held = await served.create("typed")
-    running = await served.create(run=True, duration="60")
+    running = await served.create(run=True, duration="3600")
     failed = await served.create(run=True, duration="0", fail="true")
     done = await served.create("write", run=True, text="x")
     aborted = await served.create()
