@@ -131,11 +131,29 @@ class Sample:
         return wire
 
     def from_wire(self) -> typing.Self:
-        """Turn arrays of bytes into lists, in place, and return self."""
+        """Turn arrays of bytes into lists, in place, and return self.
+
+        Raises
+        ------
+        ValueError
+            If a string is too long or contains a NUL, which `to_wire` and DDS would not let through.
+        """
         for field in self._special_fields:
+            value = getattr(self, field.name)
             if field.type_name == "octet":
-                setattr(self, field.name, list(getattr(self, field.name)))
+                setattr(self, field.name, list(value))
+            elif field.type_name == "string":
+                for text in [value] if field.length is None else value:
+                    _check_received(field, text)
         return self
+
+
+def _check_received(field: Field, text: str) -> None:
+    """Raise ValueError if a received string could not have been written by `Sample.to_wire`."""
+    if "\0" in text:
+        raise ValueError(f"{field.name} contains a NUL")
+    if field.bound is not None and len(text) > field.bound:
+        raise ValueError(f"{field.name} has {len(text)} characters; at most {field.bound} are allowed")
 
 
 def _convert(field: Field, value: typing.Any) -> typing.Any:

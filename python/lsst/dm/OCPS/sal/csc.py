@@ -26,6 +26,7 @@ from ..jobs.errors import JobError, UnknownJobError
 from ..jobs.model import ExecutionPhase, Job, now
 from . import compat as salobj_compat
 from .rapid_analysis import RapidAnalysis
+from .reading import ReadingGuard
 from .request import execute_request
 from .result import exit_code
 
@@ -100,6 +101,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         self.service = Service(self._write_result, self.log)
         self.config_validator = _Validator()
         salobj_compat.make_acks_atomic(self)
+        self.reading = ReadingGuard(self)
         self.cmd_execute.allow_multiple_callbacks = True
         self.cmd_abort_job.allow_multiple_callbacks = True
 
@@ -201,6 +203,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         if self._open_commands:
             await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
         await self.service.close()
+        self.reading.close()
         await super().close_tasks()
 
     # Commands
