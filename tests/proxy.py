@@ -33,12 +33,13 @@ class Proxy:
         self.delay = delay
         self.cut = cut
         self.counts: Counter[str] = Counter()
+        self.requests: list[str] = []
         self.streams = 0
         """How many streams have been opened."""
         self.away = False
         """Whether to refuse every request by cutting its connection."""
         self.lose_answers = 0
-        """How many answers to POST to lose."""
+        """How many answers to POST and PUT to lose."""
         self.routes: list[web.RouteDef] = []
         self._open: list[web.Request] = []
         self._news = asyncio.Event()
@@ -79,6 +80,7 @@ class Proxy:
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
         self.counts[request.method] += 1
+        self.requests.append(f"{request.method} {request.path_qs}")
         if self.away:
             _abort(request)
             return web.Response()
@@ -88,7 +90,7 @@ class Proxy:
         options: dict[str, Any] = {"headers": headers, "data": body or None, "allow_redirects": False}
         url = self.target + request.path_qs
         async with self._session.request(request.method, url, **options) as answer:
-            if request.method == "POST" and self.lose_answers:
+            if request.method in ("POST", "PUT") and self.lose_answers:
                 self.lose_answers -= 1
                 _abort(request)
                 return web.Response()

@@ -31,6 +31,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self.text = ""
+        self.raw = b""
         self._news = asyncio.Event()
 
     async def run(self, *command: str, env: dict[str, str]) -> Terminal:
@@ -50,6 +51,7 @@ class Terminal:
             part = b""
         if not part:
             asyncio.get_running_loop().remove_reader(self._master)
+        self.raw += part
         self.text += _ESCAPE.sub("", part.decode(errors="replace"))
         self._news.set()
 

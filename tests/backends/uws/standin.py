@@ -119,6 +119,8 @@ class StandIn:
         self.delay = delay
         self.token = token
         self.tls = tls
+        self.body = b""
+        """What to answer to GET instead of what is true, if anything."""
         self.jobs: dict[str, Kept] = {}
         self.faults: list[Fault] = []
         self.requests: list[str] = []
@@ -208,6 +210,8 @@ class StandIn:
         fault = next((fault for fault in self.faults if fault.applies(request)), None)
         if self.delay:
             await asyncio.sleep(self.delay)
+        if self.body and request.method == "GET":
+            return web.Response(body=self.body, content_type="application/json")
         if fault is None:
             response = await handler(request)
             self._news.set()

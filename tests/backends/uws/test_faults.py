@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
+from typing import Any
 
 import pytest
 from lsst.dm.OCPS.jobs.errors import TransitionError
@@ -139,6 +141,45 @@ async def test_forgotten_job_that_is_known_again_goes_on(engine: Engine, standin
     back = standin.jobs.pop(standin.of(job.id)[0].id)
     await engine.phase(job, "unknown")
     standin.jobs[back.id] = back
+    await finish(engine, standin, job)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"files": ["http://[", "a\x00b", "/x/../../etc/passwd", "\x1b[2J"]},
+        {"info": {"exitCode": "²", "metrics": [float("nan")], "logTail": "\ud800\x1b[2J"}},
+        {"info": {"progress": {"done": "x"}, "exitCode": 10**30}},
+        {"message": "\x1b[2Jtrouble"},
+    ],
+)
+async def test_job_ends_whatever_its_document_holds(
+    engine: Engine, standin: StandIn, changes: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="ocps.test")
+    job = await engine.submit()
+    await engine.phase(job, "executing")
+    standin.end(job.id, "error", **changes)
+    job = await engine.end(job)
+    assert job.phase == ExecutionPhase.ERROR
+    assert job.error is not None
+    assert "\x1b" not in caplog.text + job.error.message + json.dumps(dict(job.info), allow_nan=False)
+    assert all(result.id.isprintable() and result.uri.isprintable() for result in job.results)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b'{"jobId": "../x", "phase": "executing"}', b'{"jobId": "x", "phase": "a\\u001b"}'],
+)
+async def test_job_outlives_documents_that_make_no_sense(
+    engine: Engine, standin: StandIn, body: bytes
+) -> None:
+    job = await engine.submit()
+    await engine.phase(job, "executing")
+    standin.body = body
+    job = await engine.phase(job, "unknown")
+    assert job.message.isprintable()
+    standin.body = b""
     await finish(engine, standin, job)
 
 

@@ -199,6 +199,22 @@ async def test_a_job_that_ends_before_its_creation_is_answered_is_seen(
     await phase(manager, job, "COMPLETED")
 
 
+async def test_a_doubtful_submission_asks_for_its_run_id(
+    manager: JobManager, remote: Remote, network: Proxy
+) -> None:
+    first = await submit(manager)
+    await phase(manager, first, "EXECUTING")
+    network.requests.clear()
+    network.lose_answers = 1
+    job = await submit(manager)
+    await phase(manager, job, "EXECUTING")
+    await until(lambda: f"GET /api/v1/job?run_id={job.id}" in network.requests)
+    # Never for all jobs, of which there may be many.
+    assert "GET /api/v1/job" not in network.requests
+    assert sum(request.startswith("PUT") for request in network.requests) == 1
+    assert await remote.of(job)
+
+
 async def test_abortion(manager: JobManager, remote: Remote, network: Proxy) -> None:
     job = await submit(manager)
     await network.opened(1)

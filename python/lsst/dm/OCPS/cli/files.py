@@ -6,13 +6,16 @@ from __future__ import annotations
 __all__ = ["COMMANDS"]
 
 import asyncio
+import codecs
 import fnmatch
+import os
 import sys
 from itertools import zip_longest
 from pathlib import Path
 
 import click
 
+from ..client.text import printable
 from .completion import complete_job
 from .session import Session, command_options, exit_code, find_job
 
@@ -26,16 +29,22 @@ LOOK_INTERVAL = 0.5
 @command_options
 async def log(session: Session, job_id: str, follow: bool) -> int:
     """Print a job's log; with -f as it is written, and the exit code is that of its end."""
+    # In UTF-8, whose characters may be cut between two parts.
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     async with session.client() as client:
         job = await find_job(client, job_id)
         position = 0
         while True:
             # What was written before the end is there when the end is known.
             ended = job.ended
-            text = await client.read_log(job, position)
-            position += len(text)
-            sys.stdout.buffer.write(text)
-            sys.stdout.flush()
+            while text := await client.read_log(job, position):
+                position += len(text)
+                if sys.stdout.isatty():
+                    # A job must not be able to command the terminal.
+                    sys.stdout.write(printable(decoder.decode(text)))
+                else:
+                    sys.stdout.buffer.write(text)
+                sys.stdout.flush()
             if ended or not follow:
                 return exit_code(job) if follow else 0
             await asyncio.sleep(LOOK_INTERVAL)
@@ -47,9 +56,10 @@ async def log(session: Session, job_id: str, follow: bool) -> int:
 @click.argument("names", nargs=-1)
 @click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), help="Where to save them.")
 @click.option("--list", "only_list", is_flag=True, help="Only list them.")
+@click.option("--force", is_flag=True, help="Overwrite files that are there, without asking.")
 @command_options
 async def results(
-    session: Session, job_id: str, names: tuple[str, ...], output: Path | None, only_list: bool
+    session: Session, job_id: str, names: tuple[str, ...], output: Path | None, only_list: bool, force: bool
 ) -> int:
     """Save a job's results in a folder: all, or those whose NAMES (globs) are given."""
     async with session.client() as client:
@@ -60,7 +70,11 @@ async def results(
             if not names or any(fnmatch.fnmatchcase(result.id, name) for name in names)
         ]
         folder = output or Path(job.id)
-        saved = [] if only_list else [await client.download(result, folder) for result in wanted]
+        if not only_list and not force:
+            force = _may_overwrite([folder / result.id for result in wanted])
+        saved = (
+            [] if only_list else [await client.download(result, folder, overwrite=force) for result in wanted]
+        )
     paths = [str(path) for path in saved]
     if session.json:
         entries = zip_longest(wanted, paths)
@@ -72,6 +86,24 @@ async def results(
         print(f"ocps: job {job.id} is {job.phase} and has no such results", file=sys.stderr)
         return 1
     return 0
+
+
+def _may_overwrite(paths: list[Path]) -> bool:
+    """Ask whether files that are there may be overwritten; return `False` if there are none.
+
+    Raises
+    ------
+    click.ClickException
+        If not.
+    """
+    there = [str(path) for path in paths if os.path.lexists(path)]
+    if not there:
+        return False
+    names = printable(", ".join(there[:5])) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
+    if not sys.stdin.isatty():
+        raise click.ClickException(f"{names}: exists already; --force overwrites")
+    click.confirm(f"{names}: exists already; overwrite?", abort=True, err=True)
+    return True
 
 
 COMMANDS = (log, results)

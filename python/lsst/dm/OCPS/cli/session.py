@@ -28,6 +28,7 @@ import click
 from rich.console import Console
 
 from ..client import Client, ClientError, RemoteJob, UnknownError, UnreachableError
+from ..client.text import printable
 from .profiles import Profile, ProfileError, find_profile
 
 FAILED = 1
@@ -78,8 +79,8 @@ class Session:
         print(json.dumps(value), flush=True)
 
     def say(self, text: str) -> None:
-        """Write a line, as it is."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        """Write a text, without control characters that a server may have put into it."""
+        self.console.print(printable(text), markup=False, soft_wrap=True)
 
 
 def as_json(job: RemoteJob) -> dict[str, Any]:
@@ -150,5 +151,5 @@ async def _awaited(coroutine: Awaitable[int | None]) -> int | None:
 
 
 def _fail(reason: str, code: int) -> None:
-    print(f"ocps: {reason}", file=sys.stderr)
+    print(f"ocps: {printable(reason)}", file=sys.stderr)
     sys.exit(code)

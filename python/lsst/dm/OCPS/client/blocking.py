@@ -135,6 +135,6 @@ class BlockingClient:
         """Return what a job produced."""
         return self._call(self._client.results(job))
 
-    def download(self, result: RemoteResult, folder: Path) -> Path:
-        """Save a result below a folder; return where it is."""
-        return self._call(self._client.download(result, folder))
+    def download(self, result: RemoteResult, folder: Path, *, overwrite: bool = False) -> Path:
+        """Save a result in a folder, under its name; return where it is."""
+        return self._call(self._client.download(result, folder, overwrite=overwrite))

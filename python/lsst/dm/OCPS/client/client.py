@@ -363,16 +363,29 @@ class Client:
         """Return what a job produced."""
         return list((await self.get(job)).results)
 
-    async def download(self, result: RemoteResult, folder: Path) -> Path:
-        """Save a result below a folder; return where it is.
+    async def download(self, result: RemoteResult, folder: Path, *, overwrite: bool = False) -> Path:
+        """Save a result in a folder, under its name; return where it is.
+
+        Parameters
+        ----------
+        result : `RemoteResult`
+            Which one.
+        folder : `~pathlib.Path`
+            Where to save it; folders that are missing are made.
+        overwrite : `bool`
+            Whether to replace a file that is there.
 
         Raises
         ------
         ClientError
-            If it could not be had, or its name leads out of the folder.
+            If it could not be had, a file of that name exists, or the name
+            leads out of the folder or is that of a hidden file.
         """
-        return await save_result(self._link, result, folder)
+        return await save_result(self._link, result, folder, overwrite=overwrite)
 
     async def read_log(self, job: RemoteJob, start: int = 0) -> bytes:
-        """Return a job's log from byte ``start`` on, also while it runs; empty if there is no more."""
+        """Return a job's log from byte ``start`` on, also while it runs.
+
+        At most 16 MiB at a time; empty if there is no more.
+        """
         return await read_log(self._link, job, start)

@@ -12,10 +12,10 @@ __all__ = [
     "Progress",
     "RemoteJob",
     "RemoteResult",
+    "absolute_url",
     "checked_id",
     "checked_phase",
     "checked_time",
-    "checked_url",
 ]
 
 import re
@@ -33,6 +33,9 @@ TERMINAL = frozenset({"COMPLETED", "ERROR", "ABORTED", "ARCHIVED"})
 
 MAX_MESSAGE = 10_000
 """Longest message or reason that is kept (characters)."""
+
+MAX_URL = 4096
+"""Longest address that is taken from a document (characters)."""
 
 # Safe in a path, a URL and a terminal.
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~@+:-]{0,252}")
@@ -172,8 +175,8 @@ def checked_time(value: Any) -> datetime | None:
         return None
 
 
-def checked_url(base: str, url: str) -> str:
-    """Return an absolute address.
+def absolute_url(base: str, url: str) -> str:
+    """Return an absolute address; empty if the document's is not valid.
 
     Parameters
     ----------
@@ -181,19 +184,12 @@ def checked_url(base: str, url: str) -> str:
         Address of the document, which a relative address refers to.
     url : `str`
         What the document says.
-
-    Raises
-    ------
-    DocumentError
-        If it is not a valid address.
     """
     try:
         found = urljoin(base, url)
     except ValueError:
-        found = ""
-    if not found or not found.isprintable() or len(found) > 4096:
-        raise DocumentError(f"it answered with a document in which {_short(url)} is not a valid address")
-    return found
+        return ""
+    return found if found.isprintable() and len(found) <= MAX_URL else ""
 
 
 def _short(value: Any) -> str:

@@ -136,16 +136,19 @@ class Link:
 
     async def safely(self, method: str, url: str, **options: Any) -> Answer:
         """Send a request, again if it, or its answer, was lost; parameters as for `send`."""
-        attempts = tenacity.AsyncRetrying(
+        async for attempt in self.attempts():
+            with attempt:
+                return await self.send(method, url, **options)
+        raise AssertionError("not reached")
+
+    def attempts(self) -> tenacity.AsyncRetrying:
+        """Return the attempts at something that does no harm when it is done twice."""
+        return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(UnreachableError),
             stop=tenacity.stop_after_attempt(self._attempts),
             wait=tenacity.wait_exponential(FIRST_PAUSE) + tenacity.wait_random(0, FIRST_PAUSE),
             reraise=True,
         )
-        async for attempt in attempts:
-            with attempt:
-                return await self.send(method, url, **options)
-        raise AssertionError("not reached")
 
     async def send(
         self,
@@ -196,6 +199,24 @@ class Link:
                 raise UnreachableError(
                     f"{self.url} redirects to {shown}; give that address as url", reached=True
                 )
+            address = target
+        raise UnreachableError(f"{self.url} redirects without an end", reached=True)
+
+    @asynccontextmanager
+    async def fetch(
+        self, url: str, *, silence: float, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask once for a file, following redirections, and yield the response.
+
+        Parameters and errors are those of `open`.
+        """
+        address = self._valid(url)
+        for _ in range(MAX_REDIRECTS):
+            async with self.open("GET", address, headers=headers, silence=silence) as response:
+                target = self._target(response, address)
+                if not target:
+                    yield response
+                    return
             address = target
         raise UnreachableError(f"{self.url} redirects without an end", reached=True)
 

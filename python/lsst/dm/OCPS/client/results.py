@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Results and logs."""
+"""Results and logs of jobs."""
 
 from __future__ import annotations
 
 __all__ = ["LOG", "read_log", "save_result"]
 
+import os
+import secrets
 from pathlib import Path, PurePosixPath
 
 from .documents import RemoteJob, RemoteResult
@@ -17,40 +19,89 @@ RANGE_NOT_SATISFIABLE = 416
 LOG = "ocps.log"
 """The result that is a job's log."""
 
+MAX_LOG = 16 * 1024**2
+"""How much of a log is read at a time (bytes)."""
 
-async def save_result(link: Link, result: RemoteResult, folder: Path) -> Path:
+SILENCE = 60.0
+"""How long (s) a file may stop coming before it counts as lost."""
+
+
+async def save_result(link: Link, result: RemoteResult, folder: Path, *, overwrite: bool = False) -> Path:
     """Save a result; see `Client.download`."""
-    parts = PurePosixPath(result.id).parts
-    if not parts or PurePosixPath(result.id).is_absolute() or ".." in parts or "\\" in result.id:
-        raise ClientError(f"The result {result.id!r} has a name under which it cannot be saved")
-    path = folder.joinpath(*parts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
     try:
-        async with link.open("GET", await _final(link, result.url), silence=60) as response:
-            with partial.open("wb") as file:
-                async for part in response.content.iter_chunked(CHUNK):
-                    file.write(part)
-        partial.replace(path)
+        path = _path(result.id, folder)
+        partial = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.part")
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError
+        file = partial.open("xb")
+    except FileExistsError:
+        raise _exists(folder, result) from None
+    except (OSError, ValueError) as error:
+        raise _failed(folder, result, error) from None
+    try:
+        with file:
+            async for attempt in link.attempts():
+                with attempt:
+                    file.seek(0)
+                    file.truncate()
+                    async with link.fetch(result.url, silence=SILENCE) as response:
+                        async for part in response.content.iter_chunked(CHUNK):
+                            file.write(part)
+        if overwrite:
+            partial.replace(path)
+        else:
+            # Unlike a renaming, a link fails where there is a file by now.
+            path.hardlink_to(partial)
+    except FileExistsError:
+        raise _exists(folder, result) from None
+    except OSError as error:
+        raise _failed(folder, result, error) from None
     finally:
         partial.unlink(missing_ok=True)
     return path
 
 
-async def _final(link: Link, url: str) -> str:
-    """Return where a result is in the end: our own server may send on to another."""
-    answer = await link.safely("HEAD", url, redirect="return")
-    return answer.location or url
+def _path(name: str, folder: Path) -> Path:
+    """Return where a result is saved, and make its folder.
+
+    Names come from the server: none may lead out of the folder, become a
+    hidden file (of a shell, of ssh), or follow a link that lies there.
+    """
+    parts = PurePosixPath(name).parts
+    if not parts or "\\" in name or any(part.startswith((".", "/")) for part in parts):
+        raise ClientError(f"The result {name!r} has a name under which it cannot be saved")
+    path = folder.joinpath(*parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent.resolve() != folder.resolve().joinpath(*parts[:-1]):
+        raise ClientError(f"The result {name!r} cannot be saved: in {folder}, its folder is a link")
+    return path
+
+
+def _exists(folder: Path, result: RemoteResult) -> ClientError:
+    return ClientError(f"{folder / result.id} exists already")
+
+
+def _failed(folder: Path, result: RemoteResult, error: Exception) -> ClientError:
+    reason = getattr(error, "strerror", None) or error
+    return ClientError(f"The result {result.id!r} cannot be saved in {folder}: {reason}")
 
 
 async def read_log(link: Link, job: RemoteJob, start: int) -> bytes:
-    """Return a job's log from a byte on; see `Client.read_log`."""
+    """Return a part of a job's log; see `Client.read_log`."""
     names = [result.url for result in job.results if result.id.endswith(".log")]
     url = names[0] if names else f"{job.url}/results/{LOG}"
     try:
-        async with link.open("GET", url, headers={"Range": f"bytes={start}-"}) as response:
-            text = await response.read()
-            return text[start:] if response.status == 200 else text
+        headers = {"Range": f"bytes={start}-"}
+        async with link.fetch(url, headers=headers, silence=SILENCE) as response:
+            # A server that does not know ranges sends all of it.
+            skip = start if response.status == 200 else 0
+            text = bytearray()
+            async for part in response.content.iter_chunked(CHUNK):
+                text += part[skip:]
+                skip -= min(skip, len(part))
+                if len(text) >= MAX_LOG:
+                    break
+            return bytes(text)
     except UnknownError:
         return b""
     except RefusedError as error:

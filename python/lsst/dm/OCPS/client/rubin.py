@@ -7,6 +7,7 @@ __all__ = ["RubinServer", "parse_json_job"]
 
 import builtins
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -17,10 +18,10 @@ from .documents import (
     Progress,
     RemoteJob,
     RemoteResult,
+    absolute_url,
     checked_id,
     checked_phase,
     checked_time,
-    checked_url,
 )
 from .errors import DocumentError, UnreachableError
 from .link import Link
@@ -28,6 +29,11 @@ from .sse import ServerEvent, read_events
 from .text import one_line, printable
 
 T = TypeVar("T")
+
+_MEMBERS = ("definition", "progress", "uwsPhase")
+
+MAX_DEPTH = 20
+"""How deeply what is in jobInfo may be nested."""
 
 SILENCE = 45.0
 """How long (s) a stream may be still before it counts as cut; ours has a heartbeat every 15 s."""
@@ -209,9 +215,7 @@ def parse_json_job(document: Any, api: str, uws: str) -> RemoteJob:
         message="" if phase == "ERROR" else message,
         progress=_progress(info.get("progress")),
         exit_code=_integer(info.get("exitCode"), document.get("exitCode")),
-        info={
-            name: value for name, value in info.items() if name not in ("definition", "progress", "uwsPhase")
-        },
+        info=_tidy({name: value for name, value in info.items() if name not in _MEMBERS}),
         ours=ours,
         whole="results" in document and "errorSummary" in document,
     )
@@ -229,14 +233,14 @@ def _results(items: Sequence[Any], base: str, job_id: str, *, ours: bool) -> tup
             continue
         uri, number = item["uri"], item.get("id")
         try:
-            scheme, path = urlsplit(uri).scheme, urlsplit(uri).path
+            parts = urlsplit(uri)
+            scheme, path = parts.scheme, parts.path
         except ValueError:
-            raise DocumentError(
-                "it answered with a job document with a result whose uri is not valid"
-            ) from None
+            scheme, path = "", uri
         # An OCPS sends on what lies on a server behind it.
         here = scheme in ("", "file") or (ours and scheme in ("http", "https"))
-        address = f"{base}/{number if type(number) is int else position}" if here else checked_url(base, uri)
+        own = f"{base}/{number if type(number) is int else position}"
+        address = own if here else absolute_url(own, uri) or own
         name = one_line(_string(item.get("name")) or _result_name(path, job_id) or str(position))
         if name in found:
             name = f"{position}-{name}"
@@ -279,7 +283,23 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _string(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+    # JSON may hold half a character, which can be neither stored nor shown.
+    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
+
+
+def _tidy(value: Any, depth: int = 0) -> Any:
+    """Return what can be stored and sent on as JSON."""
+    if isinstance(value, str):
+        return printable(_string(value))
+    if isinstance(value, dict | list) and depth == MAX_DEPTH:
+        return None
+    if isinstance(value, dict):
+        return {_tidy(name): _tidy(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_tidy(item, depth + 1) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _integer(*values: Any) -> int | None:

@@ -16,10 +16,10 @@ from .documents import (
     Progress,
     RemoteJob,
     RemoteResult,
+    absolute_url,
     checked_id,
     checked_phase,
     checked_time,
-    checked_url,
 )
 from .errors import DocumentError
 from .text import one_line, printable
@@ -49,8 +49,8 @@ def parse_list(text: bytes, url: str) -> list[RemoteJob]:
         if _name(entry) == "jobref" and entry.get("id"):
             job_id = checked_id(entry.get("id"))
             # Servers of UWS 1.0 give no address; then it is below the list.
-            href = _attribute(entry, "href") or f"{base}/{quote(job_id)}"
-            found.append(_job(entry, job_id, checked_url(f"{base}/", href), whole=False))
+            href = absolute_url(f"{base}/", _attribute(entry, "href") or quote(job_id))
+            found.append(_job(entry, job_id, href or f"{base}/{quote(job_id)}", whole=False))
     return found
 
 
@@ -109,11 +109,10 @@ def _job(element: ElementTree.Element, job_id: str, url: str, *, whole: bool) ->
 def _result(entry: ElementTree.Element, url: str) -> RemoteResult:
     size = entry.get("size", "")
     result_id = entry.get("id", "")
-    href = _attribute(entry, "href") or f"{url}/results/{quote(result_id)}"
+    own = f"{url}/results/{quote(result_id)}"
+    href = absolute_url(f"{url}/", _attribute(entry, "href") or own) or own
     length = int(size) if re.fullmatch("[0-9]{1,18}", size) else None
-    return RemoteResult(
-        one_line(result_id), checked_url(f"{url}/", href), length, one_line(entry.get("mime-type", ""), 100)
-    )
+    return RemoteResult(one_line(result_id), href, length, one_line(entry.get("mime-type", ""), 100))
 
 
 # Namespaces are ignored: servers differ in the year of UWS's, and some have none.
