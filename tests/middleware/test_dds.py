@@ -2,9 +2,11 @@
 
 """The DDS layer by itself: OpenSplice's interface on Cyclone DDS."""
 
+import copy
 import importlib.metadata
 import os
 import pathlib
+import pickle
 import struct
 import subprocess
 import sys
@@ -83,6 +85,49 @@ def test_every_field_has_a_default(parsed_idl):
     assert data.get_vars()["double0"] == [0.0] * 5
     assert data.private_revCode == ""
     assert next(iter(data.get_vars())) == "TestID"
+
+
+def test_samples_can_be_printed_as_those_of_opensplice(parsed_idl, capsys):
+    """As calibration scripts do: ``ack.print_vars()``, ``f"{ack}"``."""
+    ack = make_class(parsed_idl, "ackcmd").topic_data_class(TestID=2, result="Done", timeout=1.5)
+    ack.print_vars()
+    printed = capsys.readouterr().out
+    assert printed == f"{ack}\n"
+    assert printed.startswith("TestID: 2, private_revCode: , private_sndStamp: 0.0, ")
+    assert "result: Done, " in printed
+    arrays = make_class(parsed_idl, "arrays").topic_data_class()
+    assert "int0: [0, 0, 0, 0, 0]" in str(arrays)
+    ack.result = "\x1b[2J\nforged line"
+    assert str(ack).isprintable()
+    assert "result: \\x1b[2J\\nforged line" in str(ack)
+    assert list(ack.get_vars()) == [word.split(": ")[0] for word in printed.split(", ")]
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda sample: pickle.loads(pickle.dumps(sample))]
+)
+def test_samples_can_be_copied_and_pickled(parsed_idl, duplicate):
+    sample = make_class(parsed_idl, "logevent_arrays").topic_data_class(int0=[1, 2, 3, 4, 5], TestID=3)
+    sample.of_a_script = "kept"
+    twin = duplicate(sample)
+    assert type(twin) is type(sample)
+    assert twin.get_vars() == sample.get_vars()
+    assert twin.of_a_script == "kept"
+    twin.TestID = 4
+    assert sample.TestID == 3
+
+
+def test_samples_are_equal_only_to_themselves_and_can_be_in_sets(parsed_idl):
+    data_class = make_class(parsed_idl, "scalars").topic_data_class
+    one, two = data_class(), data_class()
+    assert one == one
+    assert one != two
+    assert one != "text"
+    assert one in {one}
+    assert len({one, two}) == 2
+    # Comparing arrays of numpy would raise.
+    one.int0, two.int0 = np.arange(5), np.arange(5)
+    assert one not in [two]
 
 
 def test_unknown_field_is_refused(parsed_idl):

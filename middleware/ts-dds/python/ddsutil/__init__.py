@@ -100,18 +100,40 @@ def parse_idl_file(path: str | os.PathLike[str]) -> dict[str, tuple[Field, ...]]
 
 
 class Sample:
-    """Base of the topics' classes.
+    """Base class of all samples.
 
-    Cyclone is stricter about the values of fields than OpenSplice, on which salobj and its users rely.
-    `to_wire` and `from_wire` bridge the difference.
+    Samples behave as OpenSplice's do, because scripts rely on it: fields can be set to anything, two samples
+    are equal only if they are the same object (so a sample can be put into a set), and ``str`` lists the
+    fields. In addition they can be pickled.
+
+    Cyclone is stricter than OpenSplice about the values of fields; `to_wire` and `from_wire` convert them.
     """
 
+    _fields: typing.ClassVar[tuple[Field, ...]]
+    """All fields."""
+
     _special_fields: typing.ClassVar[tuple[Field, ...]]
-    """The fields that need care: arrays and strings."""
+    """The fields that need conversion: arrays and strings."""
 
     def get_vars(self) -> dict[str, typing.Any]:
         """Return the value of each field by its name."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore
+        return {field.name: getattr(self, field.name) for field in self._fields}
+
+    def print_vars(self) -> None:
+        """Print all fields with their values."""
+        print(self)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}: {_format(value)}" for name, value in self.get_vars().items())
+
+    def __copy__(self) -> typing.Self:
+        new = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        return new
+
+    def __reduce__(self) -> tuple[typing.Any, ...]:
+        name: str = self.__idl_typename__  # type: ignore[attr-defined]
+        return _make_empty, (name, self._fields), self.__dict__.copy()
 
     def to_wire(self) -> typing.Self:
         """Return a copy whose values are as Cyclone wants them.
@@ -146,6 +168,14 @@ class Sample:
                 for text in [value] if field.length is None else value:
                     _check_received(field, text)
         return self
+
+
+def _format(value: typing.Any) -> str:
+    """Return a value as `Sample.__str__` shows it; no control character is left in it."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_format, value))}]"
+    text = str(value)
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _check_received(field: Field, text: str) -> None:
@@ -209,14 +239,20 @@ def _make_data_class(name: str, fields: tuple[Field, ...]) -> type[Sample]:
             namespace[field.name] = default
             if field.is_key:
                 namespace["__idl_field_annotations__"][field.name] = {"key": True}
+        namespace["_fields"] = fields
         namespace["_special_fields"] = tuple(
             field for field in fields if field.length is not None or field.type_name == "string"
         )
 
     class_name = name.rpartition("::")[2]
-    # Cyclone takes the first base for one of IDL.
+    # Cyclone expects a base class of its own to be the first.
     bases = (cyclonedds.idl.IdlStruct, Sample)
-    return dataclasses.dataclass(types.new_class(class_name, bases, {"typename": name}, fill))
+    return dataclasses.dataclass(eq=False)(types.new_class(class_name, bases, {"typename": name}, fill))
+
+
+def _make_empty(name: str, fields: tuple[Field, ...]) -> Sample:
+    """Return a sample with no values, for `pickle` to fill in."""
+    return object.__new__(_make_data_class(name, fields))
 
 
 def make_dds_topic_class(parsed_idl: dict[str, tuple[Field, ...]], revname: str) -> TopicClass:
