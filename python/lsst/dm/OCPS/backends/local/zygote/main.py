@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The preloaded process of a Science Pipelines environment, from which jobs are forked.
 
-    python -P main.py SOCKET REPO
+    python -P main.py SOCKET REPO FAST
 
 Importing the Science Pipelines takes seconds. This process does it once, runs
 a throw-away pipeline so that everything else is warm too, and then forks the
@@ -16,6 +16,9 @@ SOCKET is the descriptor of one end of a socket pair. What comes in and goes
 out are JSON documents, one per packet: ``{"id": 1, "workspace": path}`` is
 answered by ``{"id": 1, "error": text or ""}``. When the other end is closed,
 this process ends; the supervisors of running jobs live on.
+
+FAST is 1 if shorter ways through the Butler may be used (see ``savings.py``
+and ``statements.py``), or 0.
 """
 
 from __future__ import annotations
@@ -67,10 +70,13 @@ class Zygote:
         To OCPS.
     repo : `str`
         The Butler whose jobs are to start quickly; may be empty.
+    fast : `bool`
+        Whether shorter ways through the Butler may be used.
     """
 
-    def __init__(self, connection: socket.socket, repo: str) -> None:
+    def __init__(self, connection: socket.socket, repo: str, fast: bool) -> None:
         self.connection = connection
+        self.fast = fast
         self.supervisor = load("supervisor", HERE.parent)
         self.steps = load("program")
         self.files = load("state")
@@ -87,24 +93,60 @@ class Zygote:
         """
         try:
             with self.files.clean_state() as first:
-                warmup = load("warmup")
+                self.warmup = load("warmup")
                 self.butlers = load("butlers").Butlers(self.repo)
                 self.packages = load("packages").InstalledPackages()
                 for name in self.packages.scan():
                     self.loaded.add(name)
-                warmup.run()
+                self.warmup.run()
             with self.files.clean_state() as second:
-                warmup.run()
+                rows = self.warmup.run()
         except ImportError:
             raise
         except Exception as error:
+            self.fast = False
             return f"{type(error).__name__}: {error}"
         # What is set no more the second time is set where a module is
         # imported, which is not going to happen in jobs.
         by_imports = {name: value for name, value in first.items() if name not in second}
         os.environ.update(by_imports)
         self.steps.ENVIRONMENT.update(by_imports)
-        return ""
+        return self._try_savings(rows) if self.fast else ""
+
+    def _try_savings(self, rows: Any) -> str:
+        """Use the shorter ways only if they lead to the same rows in a trial.
+
+        Parameters
+        ----------
+        rows : `dict`
+            What the Butler's own way has led to.
+
+        Returns
+        -------
+        problem : `str`
+            Why they are not used; empty if they are.
+        """
+        with self.files.clean_state():
+            self.savings = load("savings")
+            self.statements = load("statements")
+        problem = ""
+        if untested := self.savings.untested():
+            problem = f"not tested with {untested}"
+        elif not self._same_in_trial(rows):
+            problem = "the trial pipeline left other rows in the database"
+        self.fast = not problem
+        return f"jobs take the Butler's own way: {problem}" if problem else ""
+
+    def _same_in_trial(self, rows: Any) -> bool:
+        """Run the trial pipeline with the shorter ways in a forked process; compare the rows."""
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                self.savings.NewRuns().offer()
+                if self.warmup.run() == rows:
+                    os._exit(0)
+            os._exit(1)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     def serve(self) -> None:
         """Answer until the other end is closed."""
@@ -138,6 +180,8 @@ class Zygote:
         own = {name: value for name, value in os.environ.items() if name.startswith("JOB_")}
         os.environ.clear()
         os.environ.update(self.steps.ENVIRONMENT | own)
+        if self.fast:
+            self.savings.NewRuns().offer()
         self.steps.run_script(script, step["tool"][1:], self.packages.offer)
 
     def _check(self, request: dict[str, Any]) -> None:
@@ -159,6 +203,9 @@ class Zygote:
             if self.butlers.wanted:
                 with self.loaded.reading(), self.files.clean_state():
                     self.butlers.open()
+                if self.fast:
+                    with self.files.clean_state():
+                        self.butlers.compile_statements(self.statements, self.warmup)
                 self.settle()
             elif self.butlers.opened:
                 certain = self.butlers.same()
@@ -182,7 +229,7 @@ def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     # Not by the signal itself: what the warm-up has written is to be removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    zygote = Zygote(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
+    zygote = Zygote(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3] == "1")
     problem = zygote.warm_up()
     zygote.settle()
     # A job that comes while the Butlers are being opened waits for that,

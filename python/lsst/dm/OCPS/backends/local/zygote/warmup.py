@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A throw-away pipeline in a throw-away repository, run to have everything loaded.
+"""A throw-away pipeline, run to have everything loaded and tried out.
 
-Loaded by path by ``zygote.py``. Imports no more than a pipeline would that
+Loaded by path by ``main.py``. Imports no more than a pipeline would that
 does nothing: what is imported here is reported by each job among the packages
 that it used.
 """
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import sys
 import tempfile
 from pathlib import Path
@@ -25,6 +27,13 @@ tasks:
   warmup:
     class: {__name__}.WarmupTask
 """
+
+
+Rows = dict[str, list[str]]
+"""The rows of each table, as text."""
+
+# Logs and metadata tell times, so their sizes differ.
+_VARYING = ("ingest_date", "file_size", "checksum")
 
 
 class WarmupConnections(PipelineTaskConnections, dimensions=("instrument", "detector")):  # type: ignore[misc]
@@ -59,27 +68,40 @@ class WarmupTask(PipelineTask):  # type: ignore[misc]
         return Struct(after=before)
 
 
-def run() -> None:
-    """Run a pipeline and retrieve what it made, as jobs do."""
+def run() -> Rows:
+    """Run a pipeline in a new repository and retrieve what it made, as jobs do.
+
+    Returns
+    -------
+    rows : `Rows`
+        All that is in the repository's database afterwards.
+    """
     with tempfile.TemporaryDirectory(prefix="ocps-warmup-") as folder:
-        top = Path(folder)
-        repo, output = top / "repo", top / "output"
-        output.mkdir()
-        make_repo(repo)
-        (top / "pipeline.yaml").write_text(PIPELINE)
-        run = ["--butler-config", str(repo), "--input", "in", "--output", "out", "--output-run", "out/run"]
-        run += ["--pipeline", str(top / "pipeline.yaml"), "--data-query", "detector = 1"]
-        run += ["--summary", str(top / "summary.json"), "--register-dataset-types"]
-        carry_out(pipetask, "pipetask", "--long-log", "run", *run)
-        retrieve = [str(repo), str(output), "--collections", "out/run", "--transfer", "copy"]
-        retrieve += ["--no-preserve-path", "--dataset-type", "warmup*"]
-        carry_out(butler_cli, "butler", "retrieve-artifacts", *retrieve)
+        repo = Path(folder, "repo")
+        Butler.makeRepo(str(repo))
+        run_in(repo)
+        return read_rows(repo / "gen3.sqlite3")
 
 
-def make_repo(path: Path) -> None:
-    """Make a repository with an instrument that has two detectors."""
-    Butler.makeRepo(str(path))
-    with Butler.from_config(str(path), writeable=True) as butler:
+def run_in(repo: Path) -> None:
+    """Run the pipeline in a repository that has nothing but its tables."""
+    fill(repo)
+    output = repo.with_name(f"{repo.name}-output")
+    output.mkdir()
+    pipeline = output / "pipeline.yaml"
+    pipeline.write_text(PIPELINE)
+    run = ["--butler-config", str(repo), "--input", "in", "--output", "out", "--output-run", "out/run"]
+    run += ["--pipeline", str(pipeline), "--data-query", "detector = 1"]
+    run += ["--summary", str(output / "summary.json"), "--register-dataset-types"]
+    carry_out(pipetask, "pipetask", "--long-log", "run", *run)
+    retrieve = [str(repo), str(output), "--collections", "out/run", "--transfer", "copy"]
+    retrieve += ["--no-preserve-path", "--dataset-type", "warmup*"]
+    carry_out(butler_cli, "butler", "retrieve-artifacts", *retrieve)
+
+
+def fill(repo: Path) -> None:
+    """Add an instrument that has two detectors, and a dataset for each."""
+    with Butler.from_config(str(repo), writeable=True) as butler:
         registry = butler.registry
         registry.insertDimensionData("instrument", {"name": "Warmup", "class_name": "warmup.Warmup"})
         dataset_type = DatasetType(
@@ -92,6 +114,23 @@ def make_repo(path: Path) -> None:
                 "detector", {"instrument": "Warmup", "id": number, "full_name": str(number)}
             )
             butler.put({"n": number}, "warmupInput", run="in", instrument="Warmup", detector=number)
+
+
+def read_rows(database: Path) -> Rows:
+    """Return all rows of a repository's database, without what differs from run to run."""
+    rows: Rows = {}
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.row_factory = sqlite3.Row
+        names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        # Ids of datasets differ; which dataset one is of is told by its file's path.
+        paths = dict(connection.execute("SELECT dataset_id, path FROM file_datastore_records").fetchall())
+        for (name,) in names:
+            found = connection.execute(f'SELECT * FROM "{name}"').fetchall()
+            rows[name] = sorted(
+                str([(key, paths.get(row[key], row[key])) for key in row.keys() if key not in _VARYING])
+                for row in found
+            )
+    return rows
 
 
 def carry_out(command: Any, *argv: str) -> None:
