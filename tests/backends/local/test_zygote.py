@@ -231,6 +231,7 @@ async def test_an_environment_that_cannot_be_preloaded_still_runs_jobs(
     broken = tmp_path / "zygote.py"
     broken.write_text("raise RuntimeError('not today')")
     monkeypatch.setattr("lsst.dm.OCPS.backends.local.zygote.pool.ZYGOTE", broken)
+    monkeypatch.setattr("lsst.dm.OCPS.backends.local.zygote.pool.RETRY_AFTER", (600.0, 600.0))
     async with open_pool(tmp_path / "work", repo) as pool:
         with pytest.raises(BackendError):
             await pool.preloaded()
@@ -239,6 +240,20 @@ async def test_an_environment_that_cannot_be_preloaded_still_runs_jobs(
     said = [record.message for record in caplog.records if "preload" in record.message]
     assert len(said) == 1
     assert "not today" in said[0]
+
+
+async def test_a_preloaded_process_killed_while_it_loads_is_soon_started_again(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("lsst.dm.OCPS.backends.local.zygote.pool.RETRY_AFTER", (0.0, 600.0))
+    async with open_pool(tmp_path / "work", repo) as pool:
+        (zygote,) = pool.zygotes._zygotes.values()
+        await until(lambda: zygote.pid)
+        os.kill(zygote.pid, signal.SIGKILL)
+        await until(lambda: not pool.zygotes.pids())
+        assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
+        assert await pool.preloaded() != zygote.pid
+    assert "it is tried again after 0 s" in caplog.text
 
 
 async def test_ending_does_not_wait_for_what_is_being_preloaded(repo: Path, tmp_path: Path) -> None:

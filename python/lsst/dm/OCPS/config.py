@@ -61,6 +61,7 @@ class EnvironmentConfig(_Frozen):
     setup: str = ""
     variables: Mapping[str, str] = {}
     preload: bool = True
+    fast: bool = True
 
 
 class JobLimits(_Frozen):

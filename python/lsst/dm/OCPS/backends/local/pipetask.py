@@ -130,7 +130,13 @@ class PipetaskPlanner:
         if job is None and environment.config.setup and "*" in environment.version:
             return None
         butler = job.spec["butler"] if job else self.data.butler
-        return Preload(environment.version, tuple(environment.interpreter()), environment.variables(), butler)
+        return Preload(
+            environment.version,
+            tuple(environment.interpreter()),
+            environment.variables(),
+            butler,
+            environment.config.fast,
+        )
 
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return the plan (see `supervisor`) of a job."""

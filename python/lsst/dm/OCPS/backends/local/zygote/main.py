@@ -105,7 +105,7 @@ class Zygote:
             raise
         except Exception as error:
             self.fast = False
-            return f"{type(error).__name__}: {error}"
+            return f"its trial pipeline failed: {type(error).__name__}: {error}"
         # What is set no more the second time is set where a module is
         # imported, which is not going to happen in jobs.
         by_imports = {name: value for name, value in first.items() if name not in second}

@@ -28,8 +28,8 @@ START_TIMEOUT = 300.0
 ANSWER_TIMEOUT = 10.0
 """How long (s) a job may take to be forked; then it is started without."""
 
-RETRY_AFTER = 600.0
-"""How long (s) an environment that cannot be preloaded is left alone."""
+RETRY_AFTER = (2.0, 600.0)
+"""How long (s) to wait before an environment is preloaded again that could not be: at first, and at most."""
 
 MAX_ZYGOTES = 3
 """How many environments are kept preloaded; the one used longest ago goes first."""
@@ -51,16 +51,19 @@ class Preload:
         Environment variables, without those of a job.
     butler : `str`
         The repository.
+    fast : `bool`
+        Whether its jobs may take shorter ways through the Butler.
     """
 
     name: str
     python: tuple[str, ...]
     variables: Mapping[str, str]
     butler: str
+    fast: bool = True
 
     def key(self) -> str:
-        """Return what tells it from others; of all that matters at import, nothing may differ."""
-        text = json.dumps([self.python, sorted(self.variables.items()), self.butler])
+        """Return a digest of everything that an import can depend on, and of the way to use the Butler."""
+        text = json.dumps([self.python, sorted(self.variables.items()), self.butler, self.fast])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -113,6 +116,7 @@ class Zygote:
                     str(ZYGOTE),
                     str(theirs.fileno()),
                     self.preload.butler,
+                    str(int(self.preload.fast)),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=errors,
@@ -210,6 +214,22 @@ def _last_line(errors: IO[bytes]) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "")[:500]
 
 
+@dataclass
+class Failures:
+    """Attempts to preload an environment that have failed, one after the other."""
+
+    count: int = 0
+    again: float = 0.0
+
+    def add(self) -> float:
+        """Add one; return how long (s) to wait before the next attempt."""
+        first, longest = RETRY_AFTER
+        wait = min(first * 4.0**self.count, longest)
+        self.count += 1
+        self.again = asyncio.get_running_loop().time() + wait
+        return wait
+
+
 class ZygotePool:
     """The preloaded processes of one OCPS.
 
@@ -223,13 +243,13 @@ class ZygotePool:
         self.log = log or logging.getLogger(__name__)
         self._zygotes: OrderedDict[str, Zygote] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._failed: dict[str, float] = {}
+        self._failed: dict[str, Failures] = {}
 
     def prepare(self, preload: Preload) -> None:
         """Have a process ready for such jobs soon; returns at once."""
         key = preload.key()
         loop = asyncio.get_running_loop()
-        if key in self._zygotes or loop.time() < self._failed.get(key, 0.0):
+        if key in self._zygotes or (key in self._failed and loop.time() < self._failed[key].again):
             return
         zygote = self._zygotes[key] = Zygote(preload)
         self._spawn(self._keep(key, zygote))
@@ -306,13 +326,17 @@ class ZygotePool:
         name = zygote.preload.name
         try:
             await zygote.start()
+            self._failed.pop(key, None)
             self.log.info(f"Environment {name!r} is preloaded, after {zygote.seconds:g} s")
             if zygote.problem:
-                self.log.warning(f"Environment {name!r}: its trial pipeline failed: {zygote.problem}")
+                self.log.warning(f"Environment {name!r}: {zygote.problem}")
         except ZygoteError as error:
             if self._zygotes.get(key) is zygote:
-                self.log.warning(f"Environment {name!r} cannot be preloaded, jobs start slower: {error}")
-                self._failed[key] = asyncio.get_running_loop().time() + RETRY_AFTER
+                wait = self._failed.setdefault(key, Failures()).add()
+                self.log.warning(
+                    f"Environment {name!r} cannot be preloaded, jobs start slower;"
+                    f" it is tried again after {wait:g} s: {error}"
+                )
                 self._drop(key)
             else:
                 # It was given up before it was a process.

@@ -90,7 +90,11 @@ class NewRuns:
             self._records.pop((collections._db._engine, name), None)
             remove(collections, name)
 
-        manager.register, manager.find, manager.remove = register_and_remember, find_remembered, remove_and_forget
+        manager.register, manager.find, manager.remove = (
+            register_and_remember,
+            find_remembered,
+            remove_and_forget,
+        )
 
     def _insert_as_new(self) -> None:
         """Insert the rows of datasets as new ones first.

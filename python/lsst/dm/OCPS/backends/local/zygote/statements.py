@@ -25,7 +25,9 @@ _COPIED = ("butler_attributes", "dimension_graph_key", "dimension_graph_definiti
 
 
 @contextlib.contextmanager
-def empty_copy(butlers: Mapping[bool, DirectButler], folder: Path) -> Iterator[Callable[[DirectButler], None]]:
+def empty_copy(
+    butlers: Mapping[bool, DirectButler], folder: Path
+) -> Iterator[Callable[[DirectButler], None]]:
     """Make Butlers use an empty copy of their database.
 
     Parameters

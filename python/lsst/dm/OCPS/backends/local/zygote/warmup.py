@@ -125,9 +125,9 @@ def read_rows(database: Path) -> Rows:
         # Ids of datasets differ; which dataset one is of is told by its file's path.
         paths = dict(connection.execute("SELECT dataset_id, path FROM file_datastore_records").fetchall())
         for (name,) in names:
-            found = connection.execute(f'SELECT * FROM "{name}"').fetchall()
+            found = [dict(row) for row in connection.execute(f'SELECT * FROM "{name}"')]
             rows[name] = sorted(
-                str([(key, paths.get(row[key], row[key])) for key in row.keys() if key not in _VARYING])
+                str([(key, paths.get(value, value)) for key, value in row.items() if key not in _VARYING])
                 for row in found
             )
     return rows
