@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jsonschema
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from .config_schema import CONFIG_SCHEMA
 
@@ -244,7 +244,7 @@ def validate(document: Any) -> None:
     error = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(CONFIG_SCHEMA).iter_errors(document))
     if error:
         place = "/".join(str(part) for part in error.absolute_path) or "top level"
-        raise ConfigError(f"at {place}: {error.message}")
+        raise ConfigError(f"at {place}: {error.message[:1000]}")
 
 
 def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig:
@@ -262,7 +262,7 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     ConfigError
         If it is not valid, or has no entry for the index.
     """
-    validate(dict(document))
+    validate(dict(document) if isinstance(document, Mapping) else document)
     instances = document.get("instances")
     if instances is None:
         if "url" not in document:
@@ -280,4 +280,9 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     entry.setdefault("backend", "uws" if entry.get("url") else "local")
     if entry["backend"] == "uws" and not entry.get("url"):
         raise ConfigError(f"instance {sal_index}: backend uws needs a url")
-    return InstanceConfig(**entry)
+    try:
+        return InstanceConfig(**entry)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = "/".join(str(part) for part in wrong["loc"])
+        raise ConfigError(f"instance {sal_index}: at {place}: {wrong['msg']}") from None

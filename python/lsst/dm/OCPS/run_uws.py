@@ -17,13 +17,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .config import ConfigError, HttpConfig, InstanceConfig, SalIndex, load_instance
 from .factory import check_config, end_jobs, make_manager
 from .http.secrets_file import hash_password, hash_token
 from .http.server import start_server
 from .jobs.errors import JobError
+from .yaml_files import read_yaml
 
 DEMO = Path(__file__).resolve().parent / "config_package" / "OCPS" / "v4" / "demo.yaml"
 
@@ -50,10 +49,7 @@ def _load(arguments: argparse.Namespace) -> InstanceConfig:
     if arguments.demo:
         _prepare_demo(arguments)
     path: Path = DEMO if arguments.demo else arguments.config
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    document = read_yaml(path)
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping with the key instances")
     config = load_instance(document, arguments.index)

@@ -139,18 +139,17 @@ class Checks:
 async def _check_configuration(path: Path, index: int) -> str:
     """Try a configuration here, with nothing running; return what is wrong, empty if nothing is."""
     try:
-        import yaml
-
         from ..config import ConfigError, load_instance
         from ..factory import check_config
         from ..jobs.errors import JobError
+        from ..yaml_files import read_yaml
     except ImportError as error:
         return f"{error.name} is not installed; this needs dm-ocps[server]"
     import logging
 
     try:
-        await check_config(load_instance(yaml.safe_load(path.read_text()), index), logging.getLogger("ocps"))
-    except (OSError, yaml.YAMLError, ConfigError, JobError) as error:
+        await check_config(load_instance(read_yaml(path), index), logging.getLogger("ocps"))
+    except (ConfigError, JobError) as error:
         return str(error)
     return ""
 

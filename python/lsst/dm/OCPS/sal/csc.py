@@ -132,7 +132,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             await super().begin_start(data)
         except salobj.ExpectedError:
             raise
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             words = f"not YAML: {' '.join(str(error).split())}"
             raise salobj.ExpectedError(f"{salobj_compat.settings_of(data)}: {words}") from None
         except (AttributeError, TypeError):
