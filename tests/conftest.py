@@ -59,24 +59,16 @@ def find_service(program: str) -> str:
     return found
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Collect the missing services of the workers, if there are any."""
-    if config.pluginmanager.hasplugin("dsession"):
-        config.pluginmanager.register(_WorkersServices())
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the main process which services a worker missed."""
+    """Tell the main process of pytest-xdist which services this worker missed."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["missing_services"] = sorted(missing_services)
 
 
-class _WorkersServices:
-    """A plugin of the main process of pytest-xdist, which alone writes the summary."""
-
-    @pytest.hookimpl
-    def pytest_testnodedown(self, node: Any) -> None:
-        missing_services.update(getattr(node, "workeroutput", {}).get("missing_services", ()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collect the missing services of a worker in the main process, which alone writes the summary."""
+    missing_services.update(getattr(node, "workeroutput", {}).get("missing_services", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
