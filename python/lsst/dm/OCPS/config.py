@@ -23,6 +23,7 @@ __all__ = [
 import enum
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -141,14 +142,14 @@ class HttpConfig(_Frozen):
         names["protocol"] = "API_PROTOCOL"
         found = {field: environ[name] for field, name in names.items() if environ.get(name)}
         document = {**self.model_dump(mode="json"), **found}
-        if "port" in found and found["port"].isdigit():
+        if re.fullmatch("[0-9]{1,5}", found.get("port", "")):
             document["port"] = int(found["port"])
         errors = jsonschema.Draft7Validator(
             {**CONFIG_SCHEMA["definitions"]["http"], "definitions": CONFIG_SCHEMA["definitions"]}
         ).iter_errors(document)
         for error in errors:
             field = str(next(iter(error.absolute_path), ""))
-            raise ConfigError(f"{names.get(field, field)}: {error.message}")
+            raise ConfigError(f"{names.get(field, field)}: {error.message[:300]}")
         return HttpConfig(**document)
 
     def public_url(self) -> str:
