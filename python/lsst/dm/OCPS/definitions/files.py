@@ -20,6 +20,7 @@ from ..jobs.parameters import Parameter
 from ..yaml_files import read_yaml
 from .command import OWN_VALUES, CommandDefinition, Source
 from .pipeline import PipelineDefinition
+from .pipetask import PipetaskDefinition
 
 SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "schema" / "definitions.yaml").read_text())
 
@@ -32,27 +33,28 @@ RESERVED = frozenset(
 """Parameters that UWS itself has, in lower case."""
 
 
-def load_definitions(names: Iterable[str], general: JobDefinition) -> dict[str, JobDefinition]:
+def load_definitions(names: Iterable[str], general: PipetaskDefinition | None) -> dict[str, JobDefinition]:
     """Read job definitions.
 
     Parameters
     ----------
     names : `~collections.abc.Iterable` [`str`]
         Files, directories of ``*.yaml`` files, or names of shipped ones.
-    general : `JobDefinition`
-        The general pipeline job, of which pipelines are a case.
+    general : `PipetaskDefinition` or `None`
+        The general pipeline job, of which pipelines are a case; `None` where
+        no pipelines can run.
 
     Returns
     -------
     definitions : `dict` [`str`, `JobDefinition`]
-        By name, ``general`` among them.
+        By name, ``general`` among them if there is one.
 
     Raises
     ------
     ConfigError
         With all mistakes of a file at once.
     """
-    found: dict[str, JobDefinition] = {general.name: general}
+    found: dict[str, JobDefinition] = {general.name: general} if general else {}
     for path in _files(names):
         for definition in _load_file(path, general):
             if definition.name in found:
@@ -75,7 +77,7 @@ def _files(names: Iterable[str]) -> list[Path]:
     return files
 
 
-def _load_file(path: Path, general: JobDefinition) -> list[JobDefinition]:
+def _load_file(path: Path, general: PipetaskDefinition | None) -> list[JobDefinition]:
     document = read_yaml(path)
     if isinstance(document, dict) and "type" in document:
         return _job_types(path, document["type"])
@@ -114,7 +116,7 @@ def _mistakes(document: Any) -> list[str]:
     return mistakes
 
 
-def _make(entry: Mapping[str, Any], general: JobDefinition) -> JobDefinition:
+def _make(entry: Mapping[str, Any], general: PipetaskDefinition | None) -> JobDefinition:
     parameters = [_parameter(name, given or {}) for name, given in entry.get("parameters", {}).items()]
     common = {
         "description": entry.get("description", ""),
@@ -125,6 +127,8 @@ def _make(entry: Mapping[str, Any], general: JobDefinition) -> JobDefinition:
     }
     definition: CommandDefinition | PipelineDefinition
     if entry["kind"] == "pipeline":
+        if general is None:
+            raise ValueError("no pipelines can run, because the configuration names no butler")
         definition = PipelineDefinition(
             entry["name"],
             general,

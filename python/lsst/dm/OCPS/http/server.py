@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HttpServer", "start_server"]
+__all__ = ["HttpServer", "check_server", "start_server"]
 
 import errno
 import logging
@@ -12,11 +12,11 @@ import socket
 from aiohttp import web
 
 from ..config import ConfigError, HttpConfig
-from ..jobs.events import EventKey
 from ..jobs.manager import JobManager
 from .app import make_app
 from .auth import Authenticator, check_binding
 from .context import Service
+from .job_tokens import JobTokens
 
 SHUTDOWN_TIMEOUT = 1.0
 """How long (s) requests may take to be answered when the server ends; a WAIT would take minutes."""
@@ -47,6 +47,24 @@ class HttpServer:
         await self._runner.cleanup()
 
 
+def check_server(config: HttpConfig) -> None:
+    """Check whether the server could be started as configured; nothing listens yet.
+
+    Parameters
+    ----------
+    config : `HttpConfig`
+        As configured; environment variables take precedence.
+
+    Raises
+    ------
+    ConfigError
+        If it could not.
+    """
+    config = config.overridden()
+    check_binding(config)
+    Authenticator(config.auth)
+
+
 async def start_server(manager: JobManager, config: HttpConfig, log: logging.Logger) -> HttpServer:
     """Serve an engine over HTTP.
 
@@ -71,8 +89,8 @@ async def start_server(manager: JobManager, config: HttpConfig, log: logging.Log
     """
     config = config.overridden()
     check_binding(config)
-    events = EventKey.of(manager.workspaces.work_dir)
-    service = Service(manager, config, Authenticator(config.auth), events, log)
+    tokens = JobTokens.of(manager.workspaces.work_dir)
+    service = Service(manager, config, Authenticator(config.auth), tokens, log)
     runner = web.AppRunner(
         make_app(service),
         access_log=None,

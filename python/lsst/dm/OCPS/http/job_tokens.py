@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tokens with which jobs report their own progress over HTTP.
+
+A job that runs where OCPS sees neither its files nor its process gets the URL
+of its events, and a token that is valid for this job alone.
+"""
+
+from __future__ import annotations
+
+__all__ = ["JobTokens", "job_variables"]
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import HttpConfig
+
+KEY_NAME = "event.key"
+"""Name of the file in the work directory that holds the secret."""
+
+KEY_SIZE = 32
+"""Length of the secret (bytes)."""
+
+
+@dataclass(frozen=True)
+class JobTokens:
+    """Makes and checks the tokens of jobs.
+
+    Parameters
+    ----------
+    key : `bytes`
+        The secret from which they are made.
+    """
+
+    key: bytes
+
+    @classmethod
+    def of(cls, work_dir: Path) -> JobTokens:
+        """Return the tokens of a work directory; make their secret where there is none."""
+        path = work_dir / KEY_NAME
+        try:
+            key = path.read_bytes()
+        except FileNotFoundError:
+            key = b""
+        # One that a crash cut short could be guessed.
+        if len(key) < KEY_SIZE:
+            key = secrets.token_bytes(KEY_SIZE)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(key)
+            temporary.replace(path)
+        return cls(key)
+
+    def token(self, job_id: str) -> str:
+        """Return the token of a job."""
+        return hmac.new(self.key, job_id.encode(), hashlib.sha256).hexdigest()
+
+    def matches(self, job_id: str, token: str) -> bool:
+        """Return whether this is the token of a job."""
+        return hmac.compare_digest(self.token(job_id).encode(), token.encode())
+
+
+def job_variables(config: HttpConfig | None, work_dir: Path, job_id: str) -> dict[str, str]:
+    """Return the environment variables that let a job report its progress.
+
+    Parameters
+    ----------
+    config : `HttpConfig` or `None`
+        How OCPS serves jobs over HTTP, if it does.
+    work_dir : `pathlib.Path`
+        The work directory.
+    job_id : `str`
+        The job.
+
+    Returns
+    -------
+    variables : `dict` [`str`, `str`]
+        JOB_EVENT_URL and JOB_EVENT_TOKEN; none where OCPS does not know its
+        own URL.
+    """
+    http = config.overridden() if config else None
+    if http is None or not http.public_url():
+        return {}
+    return {
+        "JOB_EVENT_URL": f"{http.public_url()}{http.base_path}/job/{job_id}/event",
+        "JOB_EVENT_TOKEN": JobTokens.of(work_dir).token(job_id),
+    }
