@@ -7,7 +7,9 @@ costly to make and only read is made once for all of them.
 
 from __future__ import annotations
 
+import configparser
 import fcntl
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -57,6 +59,22 @@ def find_service(program: str) -> str:
             pytest.fail(message)
         pytest.skip(message)
     return found
+
+
+def check_installed() -> None:
+    """Stop if the installed metadata of an editable checkout lack an entry point that setup.cfg has."""
+    declared = configparser.RawConfigParser()
+    declared.optionxform = str  # type: ignore[assignment,method-assign]
+    declared.read(ROOT / "setup.cfg")
+    for group, text in declared["options.entry_points"].items():
+        names = {line.partition("=")[0].strip() for line in text.splitlines() if line.strip()}
+        if names - importlib.metadata.entry_points(group=group).names:
+            pytest.exit("setup.cfg has changed since OCPS was installed: pip install --no-deps -e .", 3)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stop at once where no test could tell anything."""
+    check_installed()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
