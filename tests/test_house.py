@@ -27,6 +27,7 @@ ROOMS = {
     "client": 1,
     "config_schema": 1,
     "config": 2,
+    "yaml_files": 3,
     # The engine, and what may be requested of it.
     "jobs": 3,
     "rubin_json": 4,
