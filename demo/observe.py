@@ -72,7 +72,7 @@ def serve_http(config: Path) -> Path:
         port = free.getsockname()[1]
     path = copy / "OCPS" / "v4" / "demo.yaml"
     document = yaml.safe_load(path.read_text())
-    document["instances"][0]["http"] = {"port": port}
+    document["instances"][0]["http"] = {"port": port, "auth": {"open": True}}
     path.write_text(yaml.safe_dump(document))
     os.environ["OCPS_URL"] = f"http://127.0.0.1:{port}"
     return copy

@@ -94,7 +94,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
             "definitions": ["sleep", str(DATA / "definitions.yaml")],
             "environments": [{"name": "default", "preload": False}],
             "max_workers": 4,
-            "http": {"port": 0, **(http or {})},
+            "http": {"port": 0, **(http or {}), "auth": {"open": True, **(http or {}).get("auth", {})}},
             **options,
         }
         config = InstanceConfig.model_validate(document)

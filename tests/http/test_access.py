@@ -33,6 +33,7 @@ def secrets(tmp_path):
         "olga": {"token": hash_token("operators-token")},
     }
     path = tmp_path / "secrets.yaml"
+    path.touch(0o600)
     path.write_text(yaml.safe_dump({"users": users}))
     return path
 
@@ -51,7 +52,7 @@ async def create(served, headers, **form) -> str:
 async def test_without_a_right_secret_nothing_is_served(start, auth):
     served = await start(http={"auth": auth})
     wrong = [{}, basic("alice", "x"), basic("nobody", "x"), basic("bob", ""), bearer("x"), bearer("")]
-    wrong += [basic("", ""), {"Authorization": "Basic !"}, {"Authorization": "Digest x"}, basic("alice", "")]
+    wrong += [basic("", ""), {"Authorization": "Basic !"}, {"Authorization": "Digest x"}, bearer("é")]
     for headers in wrong:
         for path in ("/uws/sleep", "/api/v1/job", "/api/v1/definitions"):
             status, body, answer = await served.ask("GET", path, headers=headers)
@@ -109,8 +110,6 @@ async def test_an_owner_has_a_limit_which_two_at_once_do_not_pass(start, auth):
 async def test_the_file_is_read_again_when_it_changes(start, auth, secrets):
     served = await start(http={"auth": auth})
     await create(served, ALICE)
-    secrets.write_text("users: {alice: {token: half a file")
-    await create(served, ALICE)
     secrets.write_text(yaml.safe_dump({"users": {"carol": {"token": hash_token("carols")}}}))
     os.utime(secrets, ns=(1, 1))
     assert (await served.ask("GET", "/uws/sleep", headers=ALICE))[0] == 401
@@ -127,18 +126,46 @@ async def test_the_file_holds_no_secret_in_clear(secrets):
 # A proxy
 
 
-async def test_a_trusted_proxy_names_the_user(start):
-    auth = {"method": "proxy", "proxies": ["127.0.0.0/8"], "operators": ["olga"]}
-    served = await start(http={"auth": auth})
-    job = await create(served, {"X-Auth-Request-User": "alice"})
-    assert (await served.ask("GET", job, headers={"X-Auth-Request-User": "alice"}))[0] == 200
-    assert (await served.ask("GET", job, headers={"X-Auth-Request-User": "olga"}))[0] == 200
-    assert (await served.ask("GET", job, headers={"X-Auth-Request-User": "bob"}))[0] == 403
+SECRET = "a-secret-of-the-proxy"
+
+
+def by_proxy(user: str, secret: str = SECRET) -> dict[str, str]:
+    return {"X-Auth-Request-User": user, "X-OCPS-Proxy-Secret": secret}
+
+
+@pytest.fixture
+def proxy(tmp_path):
+    """A proxy at this machine's own address, which shows a secret."""
+    path = tmp_path / "proxy-secret"
+    path.touch(0o600)
+    path.write_text(f"{SECRET}\n")
+    return {
+        "method": "proxy",
+        "proxies": ["127.0.0.0/8"],
+        "secret_file": str(path),
+        "operators": ["olga"],
+    }
+
+
+async def test_a_trusted_proxy_names_the_user(start, proxy):
+    served = await start(http={"auth": proxy})
+    job = await create(served, by_proxy("alice"))
+    assert (await served.ask("GET", job, headers=by_proxy("alice")))[0] == 200
+    assert (await served.ask("GET", job, headers=by_proxy("olga")))[0] == 200
+    assert (await served.ask("GET", job, headers=by_proxy("bob")))[0] == 403
     assert (await served.ask("GET", job))[0] == 401
-    twice = [("X-Auth-Request-User", "alice"), ("X-Auth-Request-User", "bob")]
+    twice = [*by_proxy("alice").items(), ("X-Auth-Request-User", "bob")]
     assert (await served.ask("GET", job, headers=twice))[0] == 401
     for name in ("sal", "anonymous", "a b", "../x", "é"):
-        assert (await served.ask("GET", job, headers={"X-Auth-Request-User": name}))[0] == 403
+        assert (await served.ask("GET", job, headers=by_proxy(name)))[0] == 403
+
+
+async def test_a_process_of_this_machine_that_plays_the_proxy_needs_its_secret(start, proxy):
+    served = await start(http={"auth": proxy})
+    for headers in ({"X-Auth-Request-User": "alice"}, by_proxy("alice", "wrong"), by_proxy("alice", "")):
+        assert (await served.ask("GET", "/uws/sleep", headers=headers))[0] == 401
+    twice = [*by_proxy("alice").items(), ("X-OCPS-Proxy-Secret", SECRET)]
+    assert (await served.ask("GET", "/uws/sleep", headers=twice))[0] == 401
 
 
 @pytest.mark.parametrize(("anonymous", "expected"), [(False, 401), (True, 403)])
@@ -161,6 +188,10 @@ async def test_a_header_from_elsewhere_counts_for_nothing(start, anonymous, expe
         ({"host": "::"}, "auth method none"),
         ({"auth": {"method": "proxy"}}, "proxies"),
         ({"auth": {"method": "proxy", "proxies": ["x"]}}, "proxies"),
+        ({"auth": {"method": "proxy", "proxies": ["0.0.0.0/0"]}}, "secret"),
+        ({"auth": {"method": "proxy", "proxies": ["::1"]}}, "secret"),
+        ({"auth": {"open": False}}, "pipetask; choose"),
+        ({"host": ""}, "host or socket"),
         ({"auth": {"method": "secrets", "file": "/nowhere"}}, "/nowhere"),
         ({"host": "no.such.host.invalid", "auth": {"force": True}}, "no such host"),
     ],
@@ -172,8 +203,14 @@ async def test_a_server_that_would_be_open_or_shut_to_all_does_not_start(start, 
 
 async def test_with_force_it_listens_elsewhere(start):
     served = await start(http={"host": "0.0.0.0", "auth": {"force": True}})
-    status, _, _ = await served.ask("GET", "/uws/sleep", headers={"Host": "ocps.example.org"})
-    assert status == 200
+    assert (await served.ask("GET", "/uws/sleep", headers={"Host": "192.0.2.7:8080"}))[0] == 200
+    # A name that nobody configured is not repeated in addresses.
+    assert (await served.ask("GET", "/uws/sleep", headers={"Host": "ocps.example.org"}))[0] == 403
+    served = await start(
+        work_dir=f"{served.manager.workspaces.work_dir}-2",
+        http={"host": "0.0.0.0", "domain": "ocps.example.org", "auth": {"force": True}},
+    )
+    assert (await served.ask("GET", "/uws/sleep", headers={"Host": "ocps.example.org"}))[0] == 200
 
 
 async def test_pages_of_other_sites_can_change_nothing(served):

@@ -7,6 +7,7 @@ import json
 import subprocess
 
 import pytest
+from lsst.dm.OCPS.config import ConfigError
 
 from tests.ports import free_port
 
@@ -138,7 +139,7 @@ async def test_no_command_line_runs_unless_the_configuration_allows_it(served, s
 
 
 async def test_an_allowed_command_line_runs_with_what_it_was_given(start):
-    served = await start(commands=[{"command": "printenv *"}])
+    served = await start(commands=[{"command": "printenv * *", "variables": ["GREETING", "*"]}])
     body = {"command": "printenv JOB_ID GREETING", "environment": environment(GREETING="$(id) 'x'")}
     status, job = await api(served, "PUT", "/job", body)
     assert status == 200, job
@@ -149,11 +150,25 @@ async def test_an_allowed_command_line_runs_with_what_it_was_given(start):
     assert {"name": "GREETING", "value": "$(id) 'x'"} in job["parameters"]["environment"]
     for variable in ("LD_PRELOAD", "BASH_ENV", "PATH", "JOB_ID", "a b"):
         status, text = await api(
-            served, "PUT", "/job", {"command": "printenv x", "environment": environment(**{variable: "x"})}
+            served, "PUT", "/job", {"command": "printenv x y", "environment": environment(**{variable: "x"})}
         )
         assert (status, variable in text) == (400, True)
-    assert (await api(served, "PUT", "/job", {"command": "id; printenv x"}))[0] == 403
-    assert (await api(served, "PUT", "/job", {"command": "printenv x", "url": "https://x"}))[0] == 403
+    for command in ("id; printenv x", "printenv x y z", "/tmp/printenv x y", "printenv -0 y"):
+        assert (await api(served, "PUT", "/job", {"command": command}))[0] == 403
+    assert (await api(served, "PUT", "/job", {"command": "printenv x y", "url": "https://x"}))[0] == 403
+
+
+async def test_words_of_an_allowed_command_are_never_seen_by_a_shell(start):
+    served = await start(commands=[{"command": "printf *"}])
+    status, job = await api(served, "PUT", "/job", {"command": "printf 'x;{id}$(id)`id`'"})
+    assert status == 200, job
+    assert await served.ended(job["jobId"]) == "COMPLETED"
+    assert (await served.ask("GET", f"{API}/job/result/{job['jobId']}/0"))[1] == "x;{id}$(id)`id`"
+
+
+async def test_a_command_with_globs_that_needs_a_shell_is_refused_by_name(start):
+    with pytest.raises(ConfigError, match="no shell runs it, but '&&'"):
+        await start(commands=[{"command": "cd /x && bash *"}])
 
 
 def repository(path) -> str:
@@ -171,7 +186,7 @@ async def test_a_command_line_can_use_a_repository(start, tmp_path):
     commit = repository(tmp_path / "repo")
     url = f"file://{tmp_path}/repo"
     served = await start(
-        commands=[{"command": "cd $JOB_SOURCE_DIR && bash *", "url": url, "commit_ref": "*"}]
+        commands=[{"command": "cd $JOB_SOURCE_DIR && bash run.sh x", "url": url, "commit_ref": "*"}]
     )
     for ref in ("main", commit):
         body = {"command": "cd $JOB_SOURCE_DIR && bash run.sh x", "url": url, "commit_ref": ref}
@@ -284,9 +299,9 @@ async def test_strangers_and_other_jobs_cannot_report(served):
     job = await served.create(run=True, duration="3600")
     await served.executing(job)
     job_id = job.rpartition("/")[2]
-    from lsst.dm.OCPS.http.job_tokens import JobTokens
+    from lsst.dm.OCPS.jobs.events import EventKey
 
-    key = JobTokens.of(served.manager.workspaces.work_dir)
+    key = EventKey.of(served.manager.workspaces.work_dir)
     url = f"{API}/job/{job_id}/event"
     for token in ("", "x", key.token("0" * 32), "é"):
         headers = {"Authorization": f"Bearer {token}"}

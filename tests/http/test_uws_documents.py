@@ -106,7 +106,9 @@ async def test_vosi_says_what_is_there(served):
     _, body, _ = await served.ask("GET", "/capabilities")
     offered = VOSICapabilities.from_xml(body.encode()).capability
     standards = [str(capability.standard_id) for capability in offered]
-    assert standards.count("ivo://ivoa.net/std/UWS#async-1.1") == len(served.manager.lane.definitions)
+    assert standards.count("ivo://ivoa.net/std/UWS#async-1.1") == len(served.manager.lane.definitions) - 1
+    # That of one user is not told to strangers.
+    assert "/uws/private" not in body
     assert "ivo://ivoa.net/std/VOSI#availability" in standards
     assert (await served.ask("GET", "/healthz"))[0] == 200
 

@@ -22,7 +22,6 @@ import pytest_asyncio
 from lsst.daf.butler import Butler
 
 from tests.backends.local.harness import BIAS, Pool, open_pool
-from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -217,6 +216,7 @@ async def test_preloading_is_what_was_tested(pool: Pool) -> None:
     # Nor is there anything that keeps it from the shorter ways through the Butler.
     assert [zygote.problem for zygote in pool.zygotes._zygotes.values()] == [""]
     job = await pool.submit("misbehave", config="-c misbehave:how=hang")
-    await until((pool.workspace(job).root / "group.json").exists)
+    while not (pool.workspace(job).root / "group.json").exists():
+        await asyncio.sleep(0.02)
     assert pool.was_preloaded(job)
     await pool.manager.abort(job.id)

@@ -21,15 +21,15 @@ __all__ = [
 ]
 
 import enum
+import glob
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonschema
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from .config_schema import CONFIG_SCHEMA
 
@@ -102,6 +102,7 @@ class CommandConfig(_Frozen):
     command: str
     url: str = ""
     commit_ref: str = ""
+    variables: tuple[str, ...] = ()
 
 
 class AuthConfig(_Frozen):
@@ -111,8 +112,11 @@ class AuthConfig(_Frozen):
     file: str = ""
     header: str = "X-Auth-Request-User"
     proxies: tuple[str, ...] = ()
+    proxy_accounts: tuple[str, ...] = ()
+    secret_file: str = ""
     operators: tuple[str, ...] = ()
     anonymous: bool = False
+    open: bool = False
     force: bool = False
 
 
@@ -121,6 +125,7 @@ class HttpConfig(_Frozen):
 
     host: str = "127.0.0.1"
     port: int = 8080
+    socket: str = ""
     base_path: str = "/api/v1"
     uws_path: str = "/uws"
     domain: str = ""
@@ -128,7 +133,14 @@ class HttpConfig(_Frozen):
     max_body: int = 1_048_576
     max_upload: int = 104_857_600
     max_jobs: int = 0
+    max_connections: int = 0
+    max_connections_per_peer: int = 0
     auth: AuthConfig = AuthConfig()
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether every caller shows who they are: by ``auth``, or because only the Unix socket is served."""
+        return self.auth.method != "none" or not self.host
 
     def overridden(self, environ: Mapping[str, str] = os.environ) -> HttpConfig:
         """Return this with what API_PORT, API_BASEPATH, API_DOMAIN and API_PROTOCOL say instead.
@@ -142,21 +154,21 @@ class HttpConfig(_Frozen):
         names["protocol"] = "API_PROTOCOL"
         found = {field: environ[name] for field, name in names.items() if environ.get(name)}
         document = {**self.model_dump(mode="json"), **found}
-        if re.fullmatch("[0-9]{1,5}", found.get("port", "")):
+        if "port" in found and found["port"].isdigit():
             document["port"] = int(found["port"])
         errors = jsonschema.Draft7Validator(
             {**CONFIG_SCHEMA["definitions"]["http"], "definitions": CONFIG_SCHEMA["definitions"]}
         ).iter_errors(document)
         for error in errors:
             field = str(next(iter(error.absolute_path), ""))
-            raise ConfigError(f"{names.get(field, field)}: {error.message[:300]}")
+            raise ConfigError(f"{names.get(field, field)}: {error.message}")
         return HttpConfig(**document)
 
     def public_url(self) -> str:
         """Return the address of this server as configured; empty where no port is."""
         if self.domain:
             return f"{self.protocol}://{self.domain}"
-        return f"{self.protocol}://{self.host}:{self.port}" if self.port else ""
+        return f"{self.protocol}://{self.host}:{self.port}" if self.port and self.host else ""
 
 
 class InstanceConfig(_Frozen):
@@ -174,6 +186,8 @@ class InstanceConfig(_Frozen):
     work_dir: str = ""
     database: str = ""
     mode: Literal["async", "sync"] = "async"
+    general_users: tuple[str, ...] | None = None
+    config_directories: tuple[str, ...] = ()
     max_workers: int = 0
     max_queued: int = 1000
     newest_first: bool = False
@@ -197,7 +211,7 @@ class InstanceConfig(_Frozen):
     http: HttpConfig | None = None
     simulation_duration: float = 10.0
 
-    @field_validator("definitions")
+    @field_validator("definitions", "config_directories")
     @classmethod
     def _expand_each(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(os.path.expandvars(value) for value in values)
@@ -215,9 +229,21 @@ class InstanceConfig(_Frozen):
         not the backend's affair does not count.
         """
         text = self.model_dump_json(
-            exclude={"work_dir", "database", "on_exit", "fault_after", "instance", "http"}
+            exclude={"work_dir", "database", "on_exit", "fault_after", "instance", "http", "general_users"}
         )
         return f"{self.backend}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def users_of_general(self) -> tuple[str, ...]:
+        """Return globs of the owners who may use the general definitions.
+
+        Whoever may, can run anything as OCPS's account: by default that is
+        the operators, where callers over HTTP show who they are.
+        """
+        if self.general_users is not None:
+            return ("sal", *self.general_users)
+        if self.http is None or not self.http.authenticated:
+            return ("*",)
+        return ("sal", *(glob.escape(name) for name in self.http.auth.operators))
 
     def directory(self) -> Path:
         """Return the work directory, also where none is configured."""
@@ -245,7 +271,7 @@ def validate(document: Any) -> None:
     error = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(CONFIG_SCHEMA).iter_errors(document))
     if error:
         place = "/".join(str(part) for part in error.absolute_path) or "top level"
-        raise ConfigError(f"at {place}: {error.message[:1000]}")
+        raise ConfigError(f"at {place}: {error.message}")
 
 
 def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig:
@@ -263,7 +289,7 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     ConfigError
         If it is not valid, or has no entry for the index.
     """
-    validate(dict(document) if isinstance(document, Mapping) else document)
+    validate(dict(document))
     instances = document.get("instances")
     if instances is None:
         if "url" not in document:
@@ -281,9 +307,4 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     entry.setdefault("backend", "uws" if entry.get("url") else "local")
     if entry["backend"] == "uws" and not entry.get("url"):
         raise ConfigError(f"instance {sal_index}: backend uws needs a url")
-    try:
-        return InstanceConfig(**entry)
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        place = "/".join(str(part) for part in wrong["loc"])
-        raise ConfigError(f"instance {sal_index}: at {place}: {wrong['msg']}") from None
+    return InstanceConfig(**entry)

@@ -17,9 +17,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError, HttpConfig, InstanceConfig, SalIndex
-from .host import Host, read_instance
+import yaml
+
+from .config import ConfigError, HttpConfig, InstanceConfig, SalIndex, load_instance
+from .factory import check_config, end_jobs, make_manager
 from .http.secrets_file import hash_password, hash_token
+from .http.server import start_server
 from .jobs.errors import JobError
 
 DEMO = Path(__file__).resolve().parent / "config_package" / "OCPS" / "v4" / "demo.yaml"
@@ -46,7 +49,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def _load(arguments: argparse.Namespace) -> InstanceConfig:
     if arguments.demo:
         _prepare_demo(arguments)
-    config = read_instance(DEMO if arguments.demo else arguments.config, arguments.index)
+    path: Path = DEMO if arguments.demo else arguments.config
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping with the key instances")
+    config = load_instance(document, arguments.index)
     http = (config.http or HttpConfig()).overridden()
     changes: dict[str, Any] = {
         name: getattr(arguments, name) for name in ("host", "port") if getattr(arguments, name) is not None
@@ -54,6 +64,9 @@ def _load(arguments: argparse.Namespace) -> InstanceConfig:
     # What the command line says counts more than the environment.
     for name in changes:
         os.environ.pop(f"API_{name.upper()}", None)
+    if arguments.demo:
+        # On this machine alone, and only for as long as somebody tries it.
+        changes["auth"] = http.auth.model_copy(update={"open": True})
     update: dict[str, Any] = {"http": http.model_copy(update=changes)}
     if arguments.work_dir and not arguments.demo:
         update["work_dir"] = arguments.work_dir
@@ -81,13 +94,18 @@ async def _serve(config: InstanceConfig, log: logging.Logger) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    host = Host(log)
+    await check_config(config, log)
+    manager = await make_manager(config, log)
     try:
-        await host.configure(config)
-        await stop.wait()
-        await host.end_jobs()
+        assert config.http
+        server = await start_server(manager, config.http, log)
+        try:
+            await stop.wait()
+        finally:
+            await server.close()
+            await end_jobs(manager, config.on_exit)
     finally:
-        await host.close()
+        await manager.close()
 
 
 def main(arguments: list[str] | None = None) -> int:

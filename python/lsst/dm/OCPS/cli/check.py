@@ -6,7 +6,6 @@ from __future__ import annotations
 __all__ = ["check"]
 
 import asyncio
-import importlib.metadata
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -21,9 +20,6 @@ from .jobs import parse_pairs
 from .session import FAILED, REFUSED, UNREACHABLE, Session, command_options
 
 Step = Callable[[], Awaitable[str]]
-
-CHECKS = "lsst.dm.OCPS.checks"
-"""Group of the entry points of checks that need the server side."""
 
 
 class _WrongError(Exception):
@@ -141,18 +137,22 @@ class Checks:
 
 
 async def _check_configuration(path: Path, index: int) -> str:
-    """Return what is wrong with a configuration file; empty if nothing is.
-
-    The server side of OCPS knows that; it is found by its entry point,
-    because the terminal works without it too.
-    """
+    """Try a configuration here, with nothing running; return what is wrong, empty if nothing is."""
     try:
-        (entry,) = importlib.metadata.entry_points(group=CHECKS, name="configuration")
-        check_file = entry.load()
-    except (ImportError, ValueError) as error:
-        name = getattr(error, "name", None) or "the server side of OCPS"
-        return f"{name} is not installed; this needs dm-ocps[server]"
-    return str(await check_file(path, index))
+        import yaml
+
+        from ..config import ConfigError, load_instance
+        from ..factory import check_config
+        from ..jobs.errors import JobError
+    except ImportError as error:
+        return f"{error.name} is not installed; this needs dm-ocps[server]"
+    import logging
+
+    try:
+        await check_config(load_instance(yaml.safe_load(path.read_text()), index), logging.getLogger("ocps"))
+    except (OSError, yaml.YAMLError, ConfigError, JobError) as error:
+        return str(error)
+    return ""
 
 
 @click.command()

@@ -7,6 +7,7 @@ __all__ = ["ButlerConfig", "PipetaskDefinition"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..jobs.definition import JobDefinition
@@ -15,8 +16,11 @@ from ..jobs.file_access import look_at_files
 from ..jobs.model import JobRequest
 from ..jobs.parameters import Parameter, check_parameters
 from .environments import Environments
-from .pipeline_uri import check_allowed, check_exists
-from .pipetask_options import parse_options, split_list
+from .pipeline_uri import check_allowed, check_config_file, check_exists, check_outside
+from .pipetask_options import PipetaskOptions, parse_options, split_list
+
+TRUSTED_ORIGINS = frozenset({"sal"})
+"""Origins of requests that may name any configuration file: observing scripts do."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,18 @@ class PipetaskDefinition(JobDefinition):
         Globs of the pipelines that may run; none means all.
     local : `bool`
         Whether pipelines are files that this process can see.
+    config_directories : `~collections.abc.Sequence` [`str`]
+        Directories from which configuration files (``-C``) are taken, unless
+        the request came over SAL.
+    work_dir : `pathlib.Path` or `None`
+        Where jobs write: neither pipelines nor configuration files are taken
+        from there.
+    users : `~collections.abc.Sequence` [`str`]
+        As for `JobDefinition`.
     """
+
+    # A pipeline names the classes that are run, and a configuration file is a program.
+    runs_any_code = True
 
     PARAMETERS = (
         Parameter("pipeline", default="", description="pipeline YAML file, as pipetask takes it"),
@@ -75,27 +90,33 @@ class PipetaskDefinition(JobDefinition):
         allowed_pipelines: Sequence[str] = (),
         *,
         local: bool = True,
+        config_directories: Sequence[str] = (),
+        work_dir: Path | None = None,
+        users: Sequence[str] = ("*",),
     ) -> None:
-        super().__init__(name, self.PARAMETERS, description="Any pipeline")
+        super().__init__(name, self.PARAMETERS, description="Any pipeline", users=users)
         self.data = data
         self.environments = environments
         self.allowed_pipelines = tuple(allowed_pipelines)
         self.local = local
+        self.config_directories = tuple(config_directories)
+        self.work_dir = work_dir
 
     async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
         values = check_parameters(self.PARAMETERS, request.parameters)
         if values["butler"] not in ("", self.data.butler):
             raise RequestError(f"butler: {values['butler']!r} is not the one that is configured here")
-        pipeline, version = values["pipeline"].strip(), values["version"].strip()
+        pipeline = values["pipeline"].strip()
         options = parse_options(values["config"])
         if "\0" in values["data_query"]:
             raise RequestError("data_query contains a NUL character")
-        await self.check_pipeline(pipeline, version)
+        trusted = request.origin in TRUSTED_ORIGINS
+        await look_at_files(self._check_files, values["version"].strip(), pipeline, options, trusted)
         inputs = [*split_list(self.data.input_collection), *options.inputs]
         return {
             "kind": "pipetask",
             "pipeline": pipeline,
-            "version": version,
+            "version": values["version"].strip(),
             "data_query": values["data_query"].strip(),
             "run_options": values["config"],
             "options": list(options.arguments),
@@ -109,24 +130,19 @@ class PipetaskDefinition(JobDefinition):
             "run": f"u/ocps/{job_id}/run",
         }
 
-    async def check_pipeline(self, pipeline: str, version: str) -> None:
-        """Check that a pipeline may run, and that its file exists as far as this process can see it.
-
-        Parameters
-        ----------
-        pipeline : `str`
-            The pipeline.
-        version : `str`
-            The environment; empty for the default one.
-
-        Raises
-        ------
-        RequestError
-            If it may not, does not exist, or there is no such environment.
-        """
-        check_allowed(pipeline, self.allowed_pipelines)
-        if self.local:
-            await look_at_files(self._check_files, version, pipeline)
-
-    def _check_files(self, version: str, pipeline: str) -> None:
-        check_exists(pipeline, self.environments.get(version))
+    def _check_files(self, version: str, pipeline: str, options: PipetaskOptions, trusted: bool) -> None:
+        """Check where a pipeline and its configuration files are; runs in a thread."""
+        environment = self.environments.get(version) if self.local else None
+        known = environment.variables() if environment and not environment.config.setup else None
+        check_allowed(pipeline, self.allowed_pipelines, known)
+        if not trusted:
+            for file in options.config_files:
+                check_config_file(file, self.config_directories, known)
+        if environment is None:
+            return
+        check_exists(pipeline, environment)
+        if self.work_dir:
+            variables = environment.variables()
+            check_outside("pipeline", pipeline.partition("#")[0], self.work_dir, variables)
+            for item in ",".join(options.config_files).split(","):
+                check_outside("config", item.rpartition(":")[2], self.work_dir, variables)

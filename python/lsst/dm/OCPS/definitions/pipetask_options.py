@@ -10,6 +10,7 @@ from __future__ import annotations
 
 __all__ = ["PipetaskOptions", "parse_options", "split_list"]
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -58,7 +59,6 @@ _OWNED = {
 }
 _VALUE_NAMES = {name: names[0] for names in _WITH_VALUE for name in names} | dict.fromkeys(_INPUT, "--input")
 _OWNED_NAMES = {name: reason for names, reason in _OWNED.items() for name in names}
-_WHOLE_NUMBERS = ("-j", "--processes", "-n", "--cores-per-quantum", "--timeout")
 _KEY_VALUE = re.compile(r"[A-Za-z_][\w:.\[\]'\"]*=.*", re.DOTALL)
 
 
@@ -72,10 +72,13 @@ class PipetaskOptions:
         For the command line of ``pipetask run``; one word each.
     inputs : `tuple` [`str`, ...]
         Input collections beyond the configured one.
+    config_files : `tuple` [`str`, ...]
+        Values of ``--config-file`` among the arguments, with their labels.
     """
 
     arguments: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    config_files: tuple[str, ...] = ()
 
 
 def split_list(text: str) -> tuple[str, ...]:
@@ -130,7 +133,8 @@ def parse_options(config: str) -> PipetaskOptions:
         else:
             allowed = ", ".join(sorted({*_FLAGS, *_VALUE_NAMES}))
             raise RequestError(f"config: option {name} is not allowed; allowed are {allowed}")
-    return PipetaskOptions(tuple(arguments), tuple(inputs))
+    files = [value for name, value in itertools.pairwise(arguments) if name == "--config-file"]
+    return PipetaskOptions(tuple(arguments), tuple(inputs), tuple(files))
 
 
 def _split_option(word: str) -> tuple[str, str | None]:
@@ -146,9 +150,7 @@ def _value(name: str, value: str | None, words: Iterator[str]) -> str:
         value = next(words, None)
     if not value:
         raise RequestError(f"config: option {name} needs a value")
-    if name in ("-j", "--processes", "-n", "--cores-per-quantum", "--timeout") and not (
-        value.isascii() and value.isdigit()
-    ):
+    if name in ("-j", "--processes", "-n", "--cores-per-quantum", "--timeout") and not value.isdigit():
         raise RequestError(f"config: option {name} needs a whole number, not {value!r}")
     if name in ("-c", "--config") and not _KEY_VALUE.fullmatch(value):
         raise RequestError(f"config: option {name} needs label:field=value, not {value!r}")

@@ -1,5 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command lines that clients of the JSON dialect send, where they are allowed."""
+"""Command lines that clients of the JSON dialect send, where the configuration allows them.
+
+A configured command without ``*``, ``?`` or ``[`` is allowed letter by
+letter; it is the site's own text and is run by bash. One with globs allows
+words: what a client sends is split as a shell splits words, each word is
+compared with the glob in its place, and the words are run without a shell.
+"""
 
 from __future__ import annotations
 
@@ -8,34 +14,60 @@ __all__ = ["ShellDefinition"]
 import fnmatch
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config import CommandConfig
+from ..config import CommandConfig, ConfigError
 from ..jobs.definition import COMMAND
 from ..jobs.errors import NotAllowedError, RequestError
 from ..jobs.model import JobRequest
 from ..jobs.parameters import Parameter, check_parameters
+from ..programs.fetch import Address
 from .command import CommandDefinition
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+PIPETASK_VARIABLES = frozenset(
+    {
+        "PIPELINE_URL",
+        "BUTLER_REPO",
+        "RUN_OPTIONS",
+        "DATA_QUERY",
+        "OUTPUT_GLOB",
+        "EUPS_TAG",
+        "IMAGE_TAG",
+        "UWS_JOB_IMAGE_TAG",
+    }
+)
+"""Variables that every command may be given: those of the script that runs pipetask."""
 
-# They would change which programs run, whatever the command line says.
-_NOT_SET = re.compile(
-    r"LD_.*|PATH|ENV|BASH.*|SHELLOPTS|IFS|PS4|HOME|PYTHON.*|PERL.*|GIT_.*|JOB_.*|SRC_GIT_URL|.*_PROXY|.*_proxy"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHELL = re.compile(r"[;&|<>`$()\n]")
+_GLOB = re.compile(r"[*?\[]")
+_COMMIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]{0,255}")
+
+# They change which programs run, whatever the command line says: no glob of names means them.
+_NEVER_BY_GLOB = re.compile(
+    r"LD_.*|DYLD_.*|(.*_)?PATH|ENV|BASH.*|SHELL.*|IFS|PS\d|PROMPT_COMMAND|HOME|XDG_.*|TMPDIR|EDITOR|VISUAL|PAGER|"
+    r"PYTHON.*|PERL.*|RUBY.*|NODE.*|JAVA.*|GIT_.*|SSH_.*|JOB_.*|SRC_GIT_URL|.*_proxy|GCONV_PATH|NLSPATH|"
+    r"MALLOC.*|SSL_.*|CURL_.*|GLIBC_.*|LOCPATH|EUPS_(PATH|DIR).*|DAF_BUTLER_.*",
+    re.IGNORECASE,
 )
 
 
 class ShellDefinition(CommandDefinition):
-    """A command line, run by bash, if the configuration lists it.
+    """A command line that the configuration allows.
 
     Parameters
     ----------
     allowed : `~collections.abc.Sequence` [`CommandConfig`]
         What may be run.
+    users : `~collections.abc.Sequence` [`str`]
+        As for `JobDefinition`.
     """
 
-    def __init__(self, allowed: Sequence[CommandConfig]) -> None:
+    runs_any_code = True
+
+    def __init__(self, allowed: Sequence[CommandConfig], users: Sequence[str] = ("*",)) -> None:
         super().__init__(
             COMMAND,
             ["bash", "-c", "{command}"],
@@ -46,24 +78,24 @@ class ShellDefinition(CommandDefinition):
                 Parameter("environment", default="{}", description="variables, as a JSON object"),
             ],
             description="A command line that the configuration allows",
+            users=users,
         )
         self.allowed = tuple(allowed)
+        for command in self.allowed:
+            _check_config(command)
 
     async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
         values = check_parameters(self.parameters, request.parameters)
-        self._check_allowed(values)
+        allowed, argv = self._find(values)
         source = None
         if values["url"]:
-            commit = values["commit_ref"] or "HEAD"
-            if values["url"].startswith("-") or commit.startswith("-"):
-                raise RequestError("url, commit_ref: must not begin with a hyphen")
-            source = {"url": values["url"], "commit": commit}
+            source = {"url": values["url"], "commit": values["commit_ref"] or "HEAD"}
         return {
             "kind": "command",
             "command": values["command"],
-            "argv": list(self.argv),
+            "argv": argv,
             "variables": {},
-            "environment": _parse_environment(values["environment"]),
+            "environment": _parse_environment(values["environment"], allowed.variables),
             "values": values,
             "files": {},
             "source": source,
@@ -71,19 +103,98 @@ class ShellDefinition(CommandDefinition):
             "version": "",
         }
 
-    def _check_allowed(self, values: Mapping[str, str]) -> None:
+    def _find(self, values: Mapping[str, str]) -> tuple[CommandConfig, list[str]]:
+        """Return what allows a command, and the words to run.
+
+        Raises
+        ------
+        NotAllowedError
+            If nothing does.
+        """
         for allowed in self.allowed:
-            globs = (allowed.command, allowed.url, allowed.commit_ref)
-            given = (values["command"], values["url"], values["commit_ref"])
-            if all(fnmatch.fnmatchcase(text, glob) for text, glob in zip(given, globs, strict=True)):
-                return
+            argv = _words(values["command"], allowed.command)
+            if argv and _is_source_allowed(values["url"], values["commit_ref"], allowed):
+                return allowed, argv
         raise NotAllowedError(
             f"command {values['command'][:200]!r} with url {values['url'][:200]!r} and commit_ref "
             f"{values['commit_ref'][:80]!r} is not among the configured commands"
         )
 
 
-def _parse_environment(text: str) -> dict[str, str]:
+def _check_config(config: CommandConfig) -> None:
+    """Refuse a configured command that could allow what it does not say.
+
+    Raises
+    ------
+    ConfigError
+        If it has globs and needs a shell.
+    """
+    if not _GLOB.search(config.command):
+        return
+    try:
+        words = shlex.split(config.command)
+    except ValueError as error:
+        raise ConfigError(f"commands: {config.command!r}: {error}") from None
+    if found := next((word for word in words if _SHELL.search(word)), ""):
+        raise ConfigError(
+            f"commands: {config.command!r} has globs, so no shell runs it, but {found!r} needs one; "
+            "list each command line without globs instead"
+        )
+
+
+def _words(command: str, allowed: str) -> list[str] | None:
+    """Return the words to run, as templates; `None` if the command is not allowed."""
+    if not _GLOB.search(allowed):
+        return ["bash", "-c", "{command}"] if command == allowed else None
+    try:
+        words, globs = shlex.split(command), shlex.split(allowed)
+    except ValueError:
+        return None
+    if len(words) != len(globs) or not words:
+        return None
+    if not all(_is_word_allowed(word, glob) for word, glob in zip(words, globs, strict=True)):
+        return None
+    # The program is in one folder: a glob in its name is not for other folders.
+    if words[0].count("/") != globs[0].count("/"):
+        return None
+    return [word.replace("{", "{{").replace("}", "}}") for word in words]
+
+
+def _is_word_allowed(word: str, glob: str) -> bool:
+    if word == glob:
+        return True
+    if not _GLOB.search(glob) or (word.startswith("-") and not glob.startswith("-")):
+        return False
+    if ".." in word.split("/") or not word.isprintable():
+        return False
+    return fnmatch.fnmatchcase(word, glob)
+
+
+def _is_source_allowed(url: str, commit: str, allowed: CommandConfig) -> bool:
+    if bool(url) != bool(allowed.url):
+        return False
+    if not url:
+        return not commit and not allowed.commit_ref
+    if commit and not (_COMMIT.fullmatch(commit) and ".." not in commit):
+        return False
+    if not fnmatch.fnmatchcase(commit, allowed.commit_ref):
+        return False
+    if url == allowed.url and not _GLOB.search(url):
+        return not url.startswith("-") and "::" not in url
+    try:
+        return Address.parse(url).matches(Address.parse(allowed.url))
+    except ValueError:
+        return False
+
+
+def _parse_environment(text: str, allowed: Sequence[str]) -> dict[str, str]:
+    """Return the variables that a client gives.
+
+    Raises
+    ------
+    RequestError
+        With all mistakes at once.
+    """
     try:
         environment = json.loads(text)
     except (ValueError, RecursionError):
@@ -96,8 +207,16 @@ def _parse_environment(text: str) -> dict[str, str]:
             mistakes.append(f"environment/{name[:80]}: expected a text")
         elif not _NAME.fullmatch(name):
             mistakes.append(f"environment/{name[:80]}: not the name of a variable")
-        elif _NOT_SET.fullmatch(name):
-            mistakes.append(f"environment/{name}: this one is set by OCPS alone")
+        elif not _is_variable_allowed(name, allowed):
+            known = ", ".join(sorted({*PIPETASK_VARIABLES, *allowed}))
+            mistakes.append(f"environment/{name[:80]}: this command may be given {known} only")
     if mistakes:
         raise RequestError("; ".join(mistakes))
     return environment
+
+
+def _is_variable_allowed(name: str, allowed: Sequence[str]) -> bool:
+    if name in PIPETASK_VARIABLES or name in allowed:
+        return True
+    by_glob = any(fnmatch.fnmatchcase(name, glob) for glob in allowed)
+    return by_glob and not _NEVER_BY_GLOB.fullmatch(name)

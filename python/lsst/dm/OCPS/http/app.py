@@ -21,8 +21,9 @@ from ..jobs.errors import (
 )
 from ..version import __version__
 from . import events, openapi, rubin, uws, vosi
-from .auth import check_site
+from .connections import Connection
 from .context import CALLER, SERVICE, Service
+from .site import check_site
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -72,9 +73,19 @@ def make_app(service: Service) -> web.Application:
 
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Find out who is asking, and put what goes wrong into words."""
+    """Find out who is asking, and answer errors in words."""
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        return await _answer(request, handler)
+    with connection.serving():
+        return await _answer(request, handler)
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     service = request.app[SERVICE]
     try:
+        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise web.HTTPUnsupportedMediaType(text="Compressed requests are not read\n")
         check_site(request, service.config)
         if request.match_info.handler not in _OPEN:
             request[CALLER] = await service.authenticator.caller(request)
@@ -86,7 +97,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except (web.HTTPException, ConnectionError):
         raise
     except Exception:
-        # What it was is for the log: it may hold what is none of the caller's business.
+        # Details go to the log only: they may hold what the caller must not see.
         service.log.exception(f"{request.method} {request.path} failed")
         return web.Response(text="OCPS failed at this request; its log says why\n", status=500)
 

@@ -16,11 +16,11 @@ from aiohttp import web
 
 from ..config import HttpConfig
 from ..jobs.definition import JobDefinition
-from ..jobs.errors import QueueFullError, RequestError, UnknownJobError
+from ..jobs.errors import NotAllowedError, QueueFullError, RequestError, UnknownJobError
+from ..jobs.events import EventKey
 from ..jobs.manager import JobManager
 from ..jobs.model import Job, JobRequest, check_job_id, now
 from .auth import Authenticator, Caller
-from .job_tokens import JobTokens
 
 ORIGIN = "http"
 """The face that jobs made here come from."""
@@ -40,7 +40,7 @@ class Service:
         The configuration of this face.
     authenticator : `Authenticator`
         Tells who is asking.
-    tokens : `JobTokens`
+    events : `EventKey`
         Checks the tokens of jobs that report their progress.
     log : `logging.Logger`
         Gets what is unusual.
@@ -49,7 +49,7 @@ class Service:
     manager: JobManager
     config: HttpConfig
     authenticator: Authenticator
-    tokens: JobTokens
+    events: EventKey
     log: logging.Logger
     _owners: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
@@ -64,12 +64,22 @@ class Service:
             raise RequestError("Host: not a host name with perhaps a port")
         return f"{self.config.protocol}://{request.host}"
 
+    def _may_run_any_code(self) -> bool:
+        return self.config.authenticated or self.config.auth.open
+
     def list_url(self, request: web.Request, name: str) -> str:
         """Return the address of a job list."""
         return f"{self.base_url(request)}{self.config.uws_path}/{name}"
 
-    def definition(self, name: str) -> JobDefinition:
+    def definition(self, name: str, owner: str) -> JobDefinition:
         """Return the definition behind a job list.
+
+        Parameters
+        ----------
+        name : `str`
+            Name of the list.
+        owner : `str`
+            Who asks; the error names the lists that they may use.
 
         Raises
         ------
@@ -78,9 +88,18 @@ class Service:
         """
         definitions = self.manager.lane.definitions
         if name not in definitions:
-            known = ", ".join(sorted(definitions))
-            raise web.HTTPNotFound(text=f"No job list {name[:80]!r}; there are: {known}")
+            known = ", ".join(found.name for found in self.offered(owner))
+            raise web.HTTPNotFound(text=f"No job list {name[:80]!a}; there are: {known}\n")
         return definitions[name]
+
+    def offered(self, owner: str) -> list[JobDefinition]:
+        """Return the definitions that somebody may use, by name; ``owner`` is empty for a stranger."""
+        found = (
+            definition
+            for definition in self.manager.lane.definitions.values()
+            if definition.allows(owner) and (self._may_run_any_code() or not definition.runs_any_code)
+        )
+        return sorted(found, key=lambda definition: definition.name)
 
     async def job(self, request: web.Request, definition: str | None = None) -> Job:
         """Return the job that a request is about.
@@ -111,6 +130,12 @@ class Service:
         JobError
             As the engine does, and if the owner has too many already.
         """
+        # Also where the configuration has changed since the server was started.
+        definition = self.manager.lane.definitions.get(request.definition)
+        if definition and definition.runs_any_code and not self._may_run_any_code():
+            raise NotAllowedError(
+                f"{request.definition} is not offered without authentication; see http/auth/open"
+            )
         make = self.manager.submit if run else self.manager.create
         limit = self.config.max_jobs
         if not limit or caller.operator:

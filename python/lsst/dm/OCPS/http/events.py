@@ -98,7 +98,7 @@ def _filter(service: Service, request: web.Request) -> Callable[[Job], bool]:
     caller = caller_of(request)
     lists = set(request.query.getall("list", ()))
     for name in lists:
-        service.definition(name)
+        service.definition(name, caller.name)
 
     def wanted(job: Job) -> bool:
         return (caller.operator or job.owner == caller.name) and (not lists or job.definition in lists)

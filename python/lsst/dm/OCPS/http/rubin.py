@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError
 from ..jobs.model import ExecutionPhase, Progress
 from ..jobs.store import JobQuery
@@ -139,19 +140,18 @@ async def delete_job(request: web.Request) -> web.StreamResponse:
 
 
 async def get_definitions(request: web.Request) -> web.StreamResponse:
-    """Send what may be asked for."""
+    """Send what the caller may ask for."""
     service = request.app[SERVICE]
-    return _json([_definition(service, name) for name in sorted(service.manager.lane.definitions)])
+    return _json([_definition(found) for found in service.offered(caller_of(request).name)])
 
 
-def _definition(service: Service, name: str) -> dict[str, Any]:
-    definition = service.manager.lane.definitions[name]
+def _definition(definition: JobDefinition) -> dict[str, Any]:
     parameters = []
     for parameter in definition.parameters:
         entry = {key: getattr(parameter, key) for key in ("name", "type", "unit", "description", "default")}
         entry |= {"min": parameter.min, "max": parameter.max, "options": list(parameter.options)}
         parameters.append(entry | {"required": parameter.default is None})
-    return {"name": name, "description": definition.description, "parameters": parameters}
+    return {"name": definition.name, "description": definition.description, "parameters": parameters}
 
 
 # Progress that a job reports itself
@@ -162,7 +162,7 @@ async def post_event(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     job_id = request.match_info["job_id"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not service.tokens.matches(job_id, token.strip()):
+    if scheme.lower() != "bearer" or not service.events.matches(job_id, token.strip()):
         # The same for a job that is not there: nothing is told to a stranger.
         raise web.HTTPUnauthorized(text="Expected the token of this job, as Authorization: Bearer …\n")
     body = await _read(request)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file of hashed secrets.
+"""The file of hashed secrets; its owner alone may read it.
 
 .. code-block:: yaml
 
@@ -11,13 +11,16 @@
 
 from __future__ import annotations
 
-__all__ = ["SecretsFile", "hash_password", "hash_token"]
+__all__ = ["SecretsFile", "hash_password", "hash_token", "read_private_file"]
 
 import asyncio
 import hashlib
 import hmac
+import logging
 import os
+import re
 import secrets
+import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from typing import Any
 import yaml
 
 from ..config import ConfigError
+from .passwords import PasswordGate
 
 COST = (16384, 8, 1)
 """Parameters n, r, p of scrypt for new passwords: about 50 ms and 16 MB."""
@@ -36,101 +40,202 @@ REMEMBER_TIME = 300.0
 """For how long (s)."""
 
 
+_PASSWORD = re.compile(r"scrypt\$(16384|32768|65536)\$8\$[1-4]\$[0-9a-f]{16,128}\$[0-9a-f]{128}")
+_TOKEN = re.compile(r"sha256\$[0-9a-f]{64}")
+
+
 def hash_password(password: str) -> str:
     """Return the hash of a password, as it is written in the file."""
     salt = secrets.token_bytes(16)
     n, r, p = COST
-    digest = hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p)
+    digest = hashlib.scrypt(_bytes(password), salt=salt, n=n, r=r, p=p)
     return f"scrypt${n}${r}${p}${salt.hex()}${digest.hex()}"
 
 
 def hash_token(token: str) -> str:
     """Return the hash of a token; it must be long and random, as no salt is used."""
-    return f"sha256${hashlib.sha256(token.encode()).hexdigest()}"
+    return f"sha256${hashlib.sha256(_bytes(token)).hexdigest()}"
+
+
+def _bytes(text: str) -> bytes:
+    # What a client sent that is not UTF-8 comes here as surrogates.
+    return text.encode(errors="surrogateescape")
 
 
 def _matches(password: str, hashed: str) -> bool:
     _, n, r, p, salt, digest = hashed.split("$")
-    cost = {"n": int(n), "r": int(r), "p": int(p)}
-    found = hashlib.scrypt(password.encode(), salt=bytes.fromhex(salt), **cost)  # type: ignore[arg-type]
+    cost = {"n": int(n), "r": int(r), "p": int(p), "maxmem": 1 << 28}
+    found = hashlib.scrypt(_bytes(password), salt=bytes.fromhex(salt), **cost)  # type: ignore[arg-type]
     return hmac.compare_digest(found.hex(), digest)
+
+
+def read_private_file(path: Path, size: int = 1 << 20) -> tuple[str, tuple[int, int, int]]:
+    """Return the text of a file that holds secrets, and a stamp that changes with it.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        The file.
+    size : `int`
+        The longest it may be (bytes).
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If others than its owner may read it, or it is no regular file, not
+        UTF-8, or too long. The text says so.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a regular file")
+        if status.st_uid not in (os.geteuid(), 0):
+            raise ValueError("it belongs to another account than the one that OCPS runs as")
+        if status.st_mode & 0o077:
+            raise ValueError(f"others than its owner may read or write it; use chmod 600 {path}")
+        data = file.read(size + 1)
+    if len(data) > size:
+        raise ValueError(f"it is longer than {size} bytes")
+    return data.decode(), _stamp(status)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 class SecretsFile:
     """Users with their hashed secrets; read again when the file has changed.
 
+    A file that is broken, or that others may read, is logged, and the users
+    read before stay; a file that was deleted leaves no user.
+
     Parameters
     ----------
     path : `str`
         The file.
+    log : `logging.Logger`
+        Gets what is wrong with the file while the server runs.
 
     Raises
     ------
     ConfigError
-        If it cannot be read.
+        If it cannot be used.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, log: logging.Logger) -> None:
         self.path = Path(os.path.expandvars(path)).expanduser()
-        self._stamp: tuple[int, int] | None = None
+        self._log = log
+        self._stamp: tuple[int, int, int] | None = None
+        self._complaint = ""
         self._passwords: dict[str, str] = {}
         self._tokens: dict[str, str] = {}
         self._known: dict[bytes, float] = {}
         self._salt = secrets.token_bytes(32)
         self._dummy = hash_password(secrets.token_hex())
-        # Each check takes 16 MB and a core: no more of them than this at a time.
-        self._slots = asyncio.Semaphore(2)
-        self._read()
+        self._gate = PasswordGate()
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"http/auth/file {self.path}: {_reason(error)}") from None
 
     def owner_of_token(self, token: str) -> str | None:
         """Return whose token this is, `None` if nobody's."""
-        self._read()
+        self._refresh()
         return self._tokens.get(hash_token(token))
 
-    async def check_password(self, user: str, password: str) -> bool:
-        """Return whether a user has this password."""
-        self._read()
+    async def check_password(self, peer: str, user: str, password: str) -> bool:
+        """Return whether a user has this password.
+
+        Parameters
+        ----------
+        peer : `str`
+            Who tries.
+        user, password : `str`
+            What is tried.
+
+        Raises
+        ------
+        TooManyTriesError
+            If the peer has tried too often.
+        """
+        self._refresh()
         hashed = self._passwords.get(user)
-        key = hmac.new(self._salt, f"{user}\0{hashed}\0{password}".encode(), "sha256").digest()
+        key = hmac.new(self._salt, _bytes(f"{user}\0{hashed}\0{password}"), "sha256").digest()
         if self._known.get(key, 0.0) > time.monotonic():
             return True
-        async with self._slots:
+
+        async def right() -> bool:
             # A name that is not there takes as long as one that is.
-            right = await asyncio.to_thread(_matches, password, hashed or self._dummy)
-        if not right or hashed is None:
+            return await asyncio.to_thread(_matches, password, hashed or self._dummy) and hashed is not None
+
+        if not await self._gate.check(peer, user, right):
             return False
         if len(self._known) >= REMEMBERED:
             self._known.clear()
         self._known[key] = time.monotonic() + REMEMBER_TIME
         return True
 
-    def _read(self) -> None:
+    def _refresh(self) -> None:
+        """Read the file again if it has changed."""
+        complaint = ""
         try:
-            status = self.path.stat()
-            stamp = (status.st_mtime_ns, status.st_ino)
-            if stamp == self._stamp:
+            if _stamp(self.path.stat()) == self._stamp:
                 return
-            users = (yaml.safe_load(self.path.read_text()) or {})["users"]
-            passwords, tokens = _take(users)
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-            if self._stamp:
-                # Half written, perhaps; what was there holds until it is right again.
-                return
-            reason = error.strerror if isinstance(error, OSError) else "expected users, with hashed secrets"
-            raise ConfigError(f"http/auth/file {self.path}: {reason}") from None
-        self._stamp, self._passwords, self._tokens = stamp, passwords, tokens
+            self._read()
+        except FileNotFoundError:
+            self._stamp, self._passwords, self._tokens = None, {}, {}
+            complaint = "it was deleted, and nobody is let in any more"
+        except (OSError, ValueError) as error:
+            complaint = f"{_reason(error)}; the users read before stay"
+        if complaint and complaint != self._complaint:
+            self._log.error(f"http/auth/file {self.path}: {complaint}")
+        self._complaint = complaint
+
+    def _read(self) -> None:
+        text, stamp = read_private_file(self.path)
+        # Also if it is broken: once is enough to say so.
+        self._stamp = stamp
+        try:
+            users = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"it is not YAML: {' '.join(str(error).split())[:200]}") from None
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        self._passwords, self._tokens = _parse(users)
 
 
-def _take(users: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    passwords, tokens = {}, {}
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def _parse(document: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the hashed passwords by name, and names by hashed token.
+
+    Raises
+    ------
+    ValueError
+        With what is wrong, without any secret.
+    """
+    users = document.get("users") if isinstance(document, dict) else None
+    if not isinstance(users, dict):
+        raise ValueError("expected the key users, a mapping of names with hashed secrets")
+    passwords: dict[str, str] = {}
+    tokens: dict[str, str] = {}
     for name, entry in users.items():
-        if hashed := entry.get("password"):
-            kind, *fields = hashed.split("$")
-            if kind != "scrypt" or len(fields) != 5:
-                raise ValueError(name)
-            passwords[str(name)] = hashed
-        if hashed := entry.get("token"):
-            if not hashed.startswith("sha256$"):
-                raise ValueError(name)
-            tokens[hashed] = str(name)
+        if not isinstance(name, str) or not isinstance(entry, dict) or not entry:
+            raise ValueError(f"users/{name}: expected a name with password or token")
+        for kind, hashed in entry.items():
+            form = {"password": _PASSWORD, "token": _TOKEN}.get(kind)
+            if form is None or not isinstance(hashed, str) or not form.fullmatch(hashed):
+                raise ValueError(f"users/{name}/{kind}: expected a hash that run_uws.py --hash makes")
+            if kind == "password":
+                passwords[name] = hashed
+            elif hashed in tokens:
+                raise ValueError(f"users/{name}/token: {tokens[hashed]} has the same")
+            else:
+                tokens[hashed] = name
     return passwords, tokens

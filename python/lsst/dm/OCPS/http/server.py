@@ -3,66 +3,65 @@
 
 from __future__ import annotations
 
-__all__ = ["HttpServer", "check_server", "start_server"]
+__all__ = ["HttpServer", "start_server"]
 
+import asyncio
+import contextlib
 import errno
 import logging
+import os
 import socket
+import stat
+from pathlib import Path
 
 from aiohttp import web
 
 from ..config import ConfigError, HttpConfig
+from ..jobs.events import EventKey
 from ..jobs.manager import JobManager
+from ..logs import CleanText, RateLimit, protect_log
 from .app import make_app
-from .auth import Authenticator, check_binding
+from .auth import Authenticator
+from .connections import BACKLOG, ConnectionLimits, Listener, raise_open_files
 from .context import Service
-from .job_tokens import JobTokens
+from .site import check_binding
 
 SHUTDOWN_TIMEOUT = 1.0
 """How long (s) requests may take to be answered when the server ends; a WAIT would take minutes."""
 
-LINGERING_TIME = 1.0
-"""How long (s) the rest of a request is read that was refused before its end."""
-
 
 class HttpServer:
-    """A server that runs.
+    """A running server.
 
     Parameters
     ----------
     runner : `aiohttp.web.AppRunner`
-        What runs it.
+        Handles the requests.
+    listener : `Listener`
+        Accepts the connections.
+    path : `pathlib.Path` or `None`
+        The Unix socket, if there is one.
     """
 
-    def __init__(self, runner: web.AppRunner) -> None:
+    def __init__(self, runner: web.AppRunner, listener: Listener, path: Path | None) -> None:
         self._runner = runner
+        self._listener = listener
+        self._path = path
 
     @property
     def port(self) -> int:
-        """The port it listens at."""
-        return int(self._runner.addresses[0][1])
+        """The TCP port it listens at; 0 if it serves a Unix socket only."""
+        for sock in self._listener.sockets:
+            if sock.family != socket.AF_UNIX:
+                return int(sock.getsockname()[1])
+        return 0
 
     async def close(self) -> None:
-        """End it; jobs run on, and the engine is left as it is."""
+        """End the server; jobs run on, and the engine stays open."""
+        await self._listener.close()
+        if self._path:
+            self._path.unlink(missing_ok=True)
         await self._runner.cleanup()
-
-
-def check_server(config: HttpConfig) -> None:
-    """Check whether the server could be started as configured; nothing listens yet.
-
-    Parameters
-    ----------
-    config : `HttpConfig`
-        As configured; environment variables take precedence.
-
-    Raises
-    ------
-    ConfigError
-        If it could not.
-    """
-    config = config.overridden()
-    check_binding(config)
-    Authenticator(config.auth)
 
 
 async def start_server(manager: JobManager, config: HttpConfig, log: logging.Logger) -> HttpServer:
@@ -73,7 +72,7 @@ async def start_server(manager: JobManager, config: HttpConfig, log: logging.Log
     manager : `JobManager`
         The engine, open; it is not closed with the server.
     config : `HttpConfig`
-        As configured; what the environment says instead counts.
+        As configured; environment variables override it.
     log : `logging.Logger`
         Gets what is unusual.
 
@@ -85,27 +84,101 @@ async def start_server(manager: JobManager, config: HttpConfig, log: logging.Log
     Raises
     ------
     ConfigError
-        If it cannot be served as configured.
+        If the engine cannot be served as configured.
     """
     config = config.overridden()
-    check_binding(config)
-    tokens = JobTokens.of(manager.workspaces.work_dir)
-    service = Service(manager, config, Authenticator(config.auth), tokens, log)
-    runner = web.AppRunner(
-        make_app(service),
-        access_log=None,
-        shutdown_timeout=SHUTDOWN_TIMEOUT,
-        lingering_time=LINGERING_TIME,
+    check_binding(config, manager.lane.definitions.values())
+    protect_log(log)
+    log_of_requests = _limited_log(log)
+    authenticator = Authenticator(config.auth, log_of_requests)
+    events = EventKey.of(manager.workspaces.work_dir)
+    service = Service(manager, config, authenticator, events, log_of_requests)
+    limits = ConnectionLimits.of(
+        config.max_connections, config.max_connections_per_peer, raise_open_files(), authenticator.is_proxy
     )
+    runner = web.AppRunner(make_app(service), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
     await runner.setup()
+    sockets: list[socket.socket] = []
+    path = Path(os.path.expandvars(config.socket)).expanduser() if config.socket else None
     try:
-        await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
-    except OSError as error:
+        if config.host:
+            sockets += await _tcp_sockets(config.host, config.port)
+        if path:
+            sockets.append(_unix_socket(path))
+    except ConfigError:
+        for sock in sockets:
+            sock.close()
         await runner.cleanup()
+        raise
+    assert runner.server
+    listener = Listener(sockets, runner.server, limits, log_of_requests)
+    listener.start()
+    server = HttpServer(runner, listener, path)
+    if config.host:
+        log.info(f"Serving UWS at http://{config.host}:{server.port}{config.uws_path}")
+    if path:
+        log.info(f"Serving UWS at the Unix socket {path}")
+    return server
+
+
+def _limited_log(log: logging.Logger) -> logging.Logger:
+    """Return a child logger for what clients cause, with a limited rate."""
+    child = log.getChild("http")
+    if not child.filters:
+        child.addFilter(RateLimit())
+        child.addFilter(CleanText())
+    return child
+
+
+async def _tcp_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen at all addresses of a host."""
+    loop = asyncio.get_running_loop()
+    sockets: list[socket.socket] = []
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # With port 0 all addresses get the port that the first one found.
+            chosen = sockets[0].getsockname()[1] if len(sockets) > 1 else port
+            sock.bind((address[0], chosen, *address[2:]))
+            sock.listen(BACKLOG)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
         reason = "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
         if isinstance(error, socket.gaierror):
             reason = "there is no such host"
-        raise ConfigError(f"http: cannot listen at {config.host}, port {config.port}: {reason}") from None
-    server = HttpServer(runner)
-    log.info(f"Serving UWS at http://{config.host}:{server.port}{config.uws_path}")
-    return server
+        raise ConfigError(f"http: cannot listen at {host}, port {port}: {reason}") from None
+    return sockets
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """Return a listening Unix socket; one that nobody serves any more is replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if _is_abandoned(path):
+            path.unlink()
+        sock.setblocking(False)
+        sock.bind(str(path))
+        # Everybody may connect: the kernel tells who it is.
+        path.chmod(0o666)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        reason = "it is in use" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
+        raise ConfigError(f"http/socket {path}: {reason}") from None
+    return sock
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Return whether there is a socket at which nobody listens."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                return probe.connect_ex(str(path)) == errno.ECONNREFUSED
+    return False

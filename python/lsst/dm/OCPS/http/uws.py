@@ -95,7 +95,7 @@ def _definition(service: Service, job: Job) -> JobDefinition | None:
 async def get_list(request: web.Request) -> web.StreamResponse:
     """Send a job list."""
     service = request.app[SERVICE]
-    definition = service.definition(request.match_info["list"])
+    definition = service.definition(request.match_info["list"], caller_of(request).name)
     return await send_list(service, request, definition.name)
 
 
@@ -103,7 +103,7 @@ async def create_job(request: web.Request) -> web.StreamResponse:
     """Make a job; answered with where it is."""
     service = request.app[SERVICE]
     caller = caller_of(request)
-    definition = service.definition(request.match_info["list"])
+    definition = service.definition(request.match_info["list"], caller.name)
     work_dir = service.manager.workspaces.work_dir
     async with read_form(request, work_dir, service.config.max_upload) as form:
         run = _run_at_once(form)

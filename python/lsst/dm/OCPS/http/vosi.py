@@ -51,11 +51,11 @@ async def get_availability(request: web.Request) -> web.Response:
 
 
 async def get_capabilities(request: web.Request) -> web.Response:
-    """Send what the service offers: VOSI, and each job list."""
+    """Send what the service offers: VOSI, and each job list that is not for some users only."""
     service = request.app[SERVICE]
     base = service.base_url(request)
     offered = [(_VOSI + name, f"{base}/{name}") for name in ("availability", "capabilities")]
-    offered += [(_UWS, service.list_url(request, name)) for name in sorted(service.manager.lane.definitions)]
+    offered += [(_UWS, service.list_url(request, found.name)) for found in service.offered("")]
     document = VOSICapabilities(capability=[_capability(standard, url) for standard, url in offered])
     return _xml(document.to_xml(skip_empty=True, encoding="UTF-8"))
 

@@ -57,6 +57,13 @@ class JobDefinition(abc.ABC):
         self.execution_duration = execution_duration
         self.max_execution_duration = max_execution_duration
 
+    runs_any_code = False
+    """Whether whoever may ask for it can run programs of their own as OCPS's account."""
+
+    def allows(self, owner: str) -> bool:
+        """Return whether somebody may ask for this; ``owner`` is empty for anonymous."""
+        return any(fnmatch.fnmatchcase(owner or "anonymous", glob) for glob in self.users)
+
     def check(self, request: JobRequest, *, complete: bool) -> None:
         """Check a request.
 
@@ -74,20 +81,11 @@ class JobDefinition(abc.ABC):
         RequestError
             If something that was given is wrong.
         """
-        owner = request.owner or "anonymous"
-        if not any(fnmatch.fnmatchcase(owner, glob) for glob in self.users):
+        if not self.allows(request.owner):
+            owner = request.owner or "anonymous"
             raise NotAllowedError(f"{owner} may not use the job definition {self.name}")
         if self.parameters:
             check_parameters(self.parameters, request.parameters, complete=complete)
-
-    async def check_ready(self) -> None:  # noqa: B027 - most definitions need no files
-        """Check that such jobs could run, as far as can be known before one is requested.
-
-        Raises
-        ------
-        JobError
-            If they could not, with the reason.
-        """
 
     def duration(self, wish: int | None) -> int | None:
         """Return the run time (s) to ask the engine for; `None` for its default."""

@@ -12,11 +12,12 @@ from typing import Any
 
 from .acceptance import Acceptance
 from .archivist import Archivist
-from .backend import BackendUpdate
+from .backend import Backend, BackendUpdate
 from .changes import Subscription
+from .definition import JobDefinition
 from .dispatcher import Dispatcher
 from .errors import BackendError, TransitionError, UnknownJobError
-from .lane import Lane
+from .lane import Lane, Limits
 from .model import (
     ACTIVE,
     TERMINAL,
@@ -28,7 +29,6 @@ from .model import (
     check_job_id,
 )
 from .outcome import apply_update
-from .parts import Parts
 from .store import JobQuery, JobStore
 from .workspace import Workspaces
 
@@ -73,7 +73,9 @@ class JobManager:
         await self.store.close()
         self.workspaces.close()
 
-    async def use(self, key: str, parts: Parts) -> None:
+    async def use(
+        self, key: str, backend: Backend, definitions: Mapping[str, JobDefinition], limits: Limits
+    ) -> None:
         """Give new jobs to this backend; jobs of another one stay with it.
 
         Jobs that the store has for ``key`` from before are taken up.
@@ -82,16 +84,19 @@ class JobManager:
         ----------
         key : `str`
             Names the backend with its configuration; the same after a restart.
-        parts : `Parts`
-            The backend, not open yet, with its definitions and limits. If
-            ``key`` is in use already, only the definitions count.
+        backend : `Backend`
+            Not yet open; not used if ``key`` is in use already.
+        definitions : `~collections.abc.Mapping` [`str`, `JobDefinition`]
+            What may be asked for.
+        limits : `Limits`
+            How much is taken on.
         """
         lane = self._dispatcher.lanes.get(key)
         if lane is None:
-            lane = await self._dispatcher.add(key, parts)
+            lane = await self._dispatcher.add(key, backend, definitions, limits)
         else:
             # Their files may have changed; jobs that were accepted keep what these made of them.
-            lane.definitions = parts.definitions
+            lane.definitions = definitions
         if self._current is None:
             # Not before: it needs to know how many jobs are kept.
             self._dispatcher.spawn(self._archivist.run())

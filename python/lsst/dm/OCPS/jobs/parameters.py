@@ -5,7 +5,6 @@ from __future__ import annotations
 
 __all__ = ["UPLOAD_PREFIX", "Parameter", "check_parameters", "parse_words"]
 
-import fnmatch
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ..programs.fetch import check as check_url
 from .errors import RequestError
 
 UPLOAD_PREFIX = "param:"
@@ -116,8 +116,12 @@ class Parameter:
     def _file(self, text: str) -> str:
         if text.startswith(UPLOAD_PREFIX) or text == self.default:
             return text
-        if any(fnmatch.fnmatchcase(text, glob) for glob in self.references):
-            return text
+        try:
+            if self.references:
+                check_url(text, self.references)
+                return text
+        except ValueError:
+            pass
         where = f"a URL of {', '.join(self.references)}, or " if self.references else ""
         raise ValueError(f"{text[:80]!r} is no file; expected {where}a file sent with the request")
 

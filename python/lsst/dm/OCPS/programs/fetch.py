@@ -3,24 +3,192 @@
 
     python -I fetch.py URL FILE MAX_BYTES GLOB ...
 
-The globs say from where; a redirection to elsewhere is refused too.
+The globs say from where. Host and path are compared apart; a redirection is
+followed only to what a glob allows too; and private addresses (this machine,
+the local network) are connected to only where a glob names their host in
+full. No proxy is used, because then the host would be looked up elsewhere.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import ipaddress
 import os
+import posixpath
+import re
+import socket
 import sys
 import urllib.error
 import urllib.request
-from http.client import HTTPMessage
-from typing import IO
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPMessage, HTTPResponse, HTTPSConnection
+from typing import IO, Any
+from urllib.parse import urlsplit
 
 TIMEOUT = 60.0
 """How long (s) the other side may be silent."""
 
+_ENCODED = re.compile(r"%(?:2[ef]|5c|25|00)", re.IGNORECASE)
+_HOST = re.compile(r"[A-Za-z0-9._*:-]+")
+_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
+
+
+@dataclass(frozen=True)
+class Address:
+    """A URL in the one form that is compared; its parts may have ``*`` in them.
+
+    Parameters
+    ----------
+    scheme, host, port, path, query : `str`
+        Parts of the URL; the host and scheme in lower case, the port
+        always there, the path without ``//`` and ``/./``.
+    """
+
+    scheme: str
+    host: str
+    port: str
+    path: str
+    query: str
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Return a URL or a glob of URLs in its parts.
+
+        Raises
+        ------
+        ValueError
+            If it is no URL, or could be read in two ways.
+        """
+        if not text.isprintable() or "\\" in text or " " in text:
+            raise ValueError(f"{text!r} is not a URL")
+        scheme, mark, rest = text.partition("://")
+        scheme = scheme.lower()
+        if not mark or not scheme.isalnum():
+            raise ValueError(f"{text} is not a URL")
+        end = min(found for mark in "/?#" if (found := (rest + mark).index(mark)) >= 0)
+        authority, rest = rest[:end], rest[end:].partition("#")[0]
+        path, _, query = rest.partition("?")
+        if not path and authority.endswith("*"):
+            path = "/*"
+        host, port = cls._split(authority, text, _PORTS.get(scheme, 0))
+        if ".." in path.split("/") or _ENCODED.search(path):
+            raise ValueError(f"{text}: .. and percent-encoded dots and slashes cannot be used")
+        folder = "/" if path.endswith("/") and path != "/" else ""
+        path = posixpath.normpath(path or "/").replace("//", "/") + folder
+        return cls(scheme, host, port, path, query)
+
+    @staticmethod
+    def _split(authority: str, text: str, port: int) -> tuple[str, str]:
+        if "@" in authority:
+            raise ValueError(f"{text}: a name or password cannot be part of the URL")
+        bracket = authority.rfind("]") if authority.startswith("[") and ":" in authority else -1
+        colon = authority.find(":", bracket + 1)
+        host, given = (authority[:colon], authority[colon + 1 :]) if colon >= 0 else (authority, "")
+        if bracket > 0:
+            host = authority[1:bracket]
+        if host and not _HOST.fullmatch(host):
+            raise ValueError(f"{text}: {host!r} is not a host")
+        if given and not re.fullmatch(r"[0-9*]{1,5}", given):
+            raise ValueError(f"{text}: {given!r} is not a port")
+        return host.lower().rstrip("."), given or str(port)
+
+    def matches(self, glob: Address) -> bool:
+        """Return whether a glob allows this URL."""
+        pairs = (
+            (self.scheme, glob.scheme),
+            (self.host, glob.host),
+            (self.port, glob.port),
+            (self.path, glob.path),
+        )
+        if not all(fnmatch.fnmatchcase(part, pattern) for part, pattern in pairs):
+            return False
+        # A glob that says nothing of a query and ends in * takes any.
+        any_query = not glob.query and glob.path.endswith("*")
+        return any_query or fnmatch.fnmatchcase(self.query, glob.query)
+
+
+def check(url: str, globs: Iterable[str]) -> bool:
+    """Check a URL against globs.
+
+    Parameters
+    ----------
+    url : `str`
+        The URL.
+    globs : `~collections.abc.Iterable` [`str`]
+        Globs of the URLs that are allowed.
+
+    Returns
+    -------
+    named : `bool`
+        Whether a glob that allows it names its host in full.
+
+    Raises
+    ------
+    ValueError
+        If none allows it; the text says so.
+    """
+    address = Address.parse(url)
+    found = [glob for glob in map(Address.parse, globs) if address.matches(glob)]
+    if not found:
+        raise ValueError(f"{url} is not allowed; allowed are: {', '.join(globs)}")
+    return any(glob.host == address.host for glob in found)
+
+
+def _connect(host: str, port: int, timeout: Any, private: bool) -> socket.socket:
+    """Connect to a host, unless it has a private address and that is not allowed."""
+    problem: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        address = ipaddress.ip_address(str(place[0]).partition("%")[0])
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not private and not address.is_global:
+            problem = OSError(f"{host} has the private address {address}, and no glob names it in full")
+            continue
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.settimeout(timeout)
+            # To the address that was looked at, not to the name once more.
+            sock.connect(place)
+        except OSError as error:
+            sock.close()
+            problem = error
+        else:
+            return sock
+    raise problem
+
+
+class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
+    """Opens connections to addresses that were looked at."""
+
+    def __init__(self, globs: list[str]) -> None:
+        super().__init__()
+        self.globs = globs
+
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self._open(HTTPConnection, req)
+
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self._open(HTTPSConnection, req)
+
+    def _open(self, kind: type[HTTPConnection], req: urllib.request.Request) -> HTTPResponse:
+        private = check(req.full_url, self.globs)
+
+        def connect(place: tuple[str, int], timeout: Any = None, _: Any = None) -> socket.socket:
+            return _connect(place[0], place[1], timeout, private)
+
+        def make(host: str, **options: Any) -> HTTPConnection:
+            connection = kind(host, **options)
+            connection._create_connection = connect  # type: ignore[attr-defined]
+            return connection
+
+        return self.do_open(make, req)  # type: ignore[arg-type]
+
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
+    """Follows a redirection only to what a glob allows."""
+
+    max_redirections = 5
+
     def __init__(self, globs: list[str]) -> None:
         self.globs = globs
 
@@ -37,19 +205,37 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def check(url: str, globs: list[str]) -> None:
-    """Refuse an address that no glob matches."""
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"{url}: only http:// and https:// can be fetched")
-    if not any(fnmatch.fnmatchcase(url, glob) for glob in globs):
-        raise ValueError(f"{url} is not allowed; allowed are: {', '.join(globs)}")
-
-
 def fetch(url: str, path: str, max_bytes: int, globs: list[str]) -> None:
-    """Write what is at ``url`` into the file ``path``."""
+    """Write what is at ``url`` into the file ``path``.
+
+    Parameters
+    ----------
+    url : `str`
+        From where.
+    path : `str`
+        Where to.
+    max_bytes : `int`
+        The longest that it may be (bytes).
+    globs : `list` [`str`]
+        Globs of the URLs that are allowed.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be fetched, or is not allowed.
+    """
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ValueError(f"{url}: only http:// and https:// can be fetched")
     check(url, globs)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    opener = urllib.request.build_opener(_Redirections(globs))
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        _Handler(globs),
+        _Redirections(globs),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
     with opener.open(url, timeout=TIMEOUT) as answer, open(path, "wb") as file:
         while block := answer.read(1 << 16):
             file.write(block)

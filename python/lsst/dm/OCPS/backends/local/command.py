@@ -7,13 +7,14 @@ __all__ = ["CommandPlanner"]
 
 import fnmatch
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...definitions.environments import Environments
 from ...definitions.templates import fill
 from ...jobs.backend import BackendUpdate
+from ...jobs.events import EventAddress
 from ...jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
 from ...jobs.parameters import UPLOAD_PREFIX
 from ...jobs.workspace import LOG_NAME, Workspace
@@ -42,9 +43,8 @@ class CommandPlanner:
         Where programs and variables come from.
     limits : `~collections.abc.Mapping`
         Limits of each process, see `supervisor.set_limits`.
-    variables_of : `~collections.abc.Callable`
-        Returns the environment variables with which a job, by its id, can
-        report its progress.
+    events : `EventAddress` or `None`
+        Where a job may report its progress.
     kill_grace : `float`
         How long (s) a job may take to end when it is told to.
     """
@@ -53,12 +53,12 @@ class CommandPlanner:
         self,
         environments: Environments,
         limits: Mapping[str, Any] | None = None,
-        variables_of: Callable[[str], Mapping[str, str]] | None = None,
+        events: EventAddress | None = None,
         kill_grace: float = 3.0,
     ) -> None:
         self.environments = environments
         self.limits = dict(limits or {"core": 0})
-        self.variables_of = variables_of
+        self.events = events
         self.kill_grace = kill_grace
 
     async def check(self) -> None:
@@ -79,8 +79,8 @@ class CommandPlanner:
             "ocps_dir": str(Path(__file__).resolve().parents[2]),
         }
         variables = environment.variables() | job_variables(job, workspace)
-        if self.variables_of:
-            variables |= self.variables_of(job.id)
+        if self.events:
+            variables |= self.events.variables(job.id)
         if spec["source"]:
             variables |= {
                 "JOB_SOURCE_DIR": str(source),
@@ -88,6 +88,9 @@ class CommandPlanner:
                 "GIT_COMMIT_REF": spec["source"]["commit"],
                 "GIT_TERMINAL_PROMPT": "0",
                 "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+                # No program that somebody's or the system's configuration names is run.
+                "GIT_CONFIG_NOSYSTEM": "1",
+                "GIT_CONFIG_GLOBAL": "/dev/null",
             }
         variables |= spec["environment"]
         variables |= {name: fill(text, values) for name, text in spec["variables"].items()}
@@ -136,9 +139,10 @@ def _preparation(spec: Mapping[str, Any], inputs: Path, source: Path) -> list[di
     """Return the steps that fetch what a job needs."""
     steps = []
     if spec["source"]:
-        git, url, commit = ["git", "-C", str(source)], spec["source"]["url"], spec["source"]["commit"]
+        url, commit = spec["source"]["url"], spec["source"]["commit"]
+        git = ["git", "-C", str(source), "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]
         steps = [
-            {"argv": ["git", "init", "--quiet", str(source)]},
+            {"argv": ["git", "init", "--quiet", "--template=", str(source)]},
             {"argv": [*git, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, commit]},
             {"argv": [*git, "-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD"]},
         ]

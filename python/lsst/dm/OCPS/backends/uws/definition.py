@@ -42,13 +42,29 @@ class UwsDefinition(PipetaskDefinition):
         Globs of the pipelines that may run; none means all.
     config : `UwsConfig`
         What the server is to run.
+    config_directories, users
+        As for `PipetaskDefinition`.
     """
 
     def __init__(
-        self, name: str, data: ButlerConfig, allowed_pipelines: Sequence[str], config: UwsConfig
+        self,
+        name: str,
+        data: ButlerConfig,
+        allowed_pipelines: Sequence[str],
+        config: UwsConfig,
+        config_directories: Sequence[str] = (),
+        users: Sequence[str] = ("*",),
     ) -> None:
         # Pipelines and environments are the server's: it alone can look.
-        super().__init__(name, data, Environments(()), allowed_pipelines, local=False)
+        super().__init__(
+            name,
+            data,
+            Environments(()),
+            allowed_pipelines,
+            local=False,
+            config_directories=config_directories,
+            users=users,
+        )
         self.config = config
 
     async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Connections of the HTTP server: how many there may be, and for how long they may be silent.
+
+Every connection takes a descriptor, and the engine needs descriptors to run
+jobs. So connections are limited over all and per peer, below what the
+process may open. At the limit a connection that is idle is closed for the
+new one; where none is idle the new one is refused with 503.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Connection", "ConnectionLimits", "Credentials", "Listener", "raise_open_files"]
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import resource
+import socket
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+HEADER_TIMEOUT = 10.0
+"""How long (s) a client may take to send the head of its first request."""
+
+KEEPALIVE_TIMEOUT = 60.0
+"""How long (s) a connection is kept open between requests."""
+
+WRITE_TIMEOUT = 60.0
+"""How long (s) a client may accept none of what is sent to it."""
+
+LINGERING_TIME = 1.0
+"""How long (s) the rest of a request is read that was refused before its end."""
+
+JUST_SERVED = 1.0
+"""How long (s) after an answer a connection does not count as idle: the answer may be on its way."""
+
+BACKLOG = 1024
+"""How many connections may wait in the kernel to be accepted."""
+
+MAX_OPEN_FILES = 65_536
+"""How many descriptors OCPS asks for, if it may have so many."""
+
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
+
+
+def raise_open_files() -> int:
+    """Raise the limit of open files as far as this process may; return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted if soft == resource.RLIM_INFINITY else soft
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+@dataclass(frozen=True)
+class ConnectionLimits:
+    """How many connections there may be.
+
+    Parameters
+    ----------
+    total : `int`
+        Over all.
+    per_peer : `int`
+        From one address, or from one local account at a Unix socket.
+    unlimited : `~collections.abc.Callable`
+        Tells whether a peer is a proxy that many clients share, to which
+        ``per_peer`` does not apply.
+    """
+
+    total: int
+    per_peer: int
+    unlimited: Callable[[str], bool] = lambda peer: False
+
+    @classmethod
+    def of(
+        cls, total: int, per_peer: int, open_files: int, unlimited: Callable[[str], bool]
+    ) -> ConnectionLimits:
+        """Return the limits for a process that may open so many files; 0 for the default of a limit.
+
+        A quarter of the descriptors, at least 128, is left to the engine.
+        """
+        available = max(16, open_files - max(128, open_files // 4))
+        total = min(total or 4096, available)
+        return cls(total, min(per_peer or max(1, total // 2), total), unlimited)
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The process at the other end of a Unix socket, as the kernel tells.
+
+    Parameters
+    ----------
+    pid, uid, gid : `int`
+        Its process, account and group, when it connected.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> Credentials:
+        """Return who connected to a Unix socket."""
+        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        return cls(*struct.unpack("3i", data))
+
+
+class Connection(web.RequestHandler):
+    """One connection, as aiohttp serves it.
+
+    Parameters
+    ----------
+    listener : `Listener`
+        Where it was accepted.
+    peer : `str`
+        Who is at its other end: an address, or ``uid:`` and a local account.
+    credentials : `Credentials` or `None`
+        The process at the other end of a Unix socket.
+    server : `aiohttp.web.Server`
+        Handles its requests.
+    **options
+        As for `aiohttp.web.RequestHandler`.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        peer: str,
+        credentials: Credentials | None,
+        server: web.Server,
+        loop: asyncio.AbstractEventLoop,
+        **options: Any,
+    ) -> None:
+        super().__init__(server, loop=loop, **options)
+        self.peer = peer
+        self.credentials = credentials
+        self.lost = asyncio.Event()
+        """Set when the connection has ended."""
+        self._listener = listener
+        self._busy = 0
+        self._served_at: float | None = None
+        self._timer = loop.call_later(HEADER_TIMEOUT, self.abort)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Note the end of the connection; called by the event loop."""
+        self._timer.cancel()
+        self._listener.discard(self)
+        self.lost.set()
+        super().connection_lost(exc)
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Mark the connection as busy while one of its requests is handled."""
+        self._timer.cancel()
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1
+            self._served_at = asyncio.get_running_loop().time()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is lost by closing it."""
+        if self._busy:
+            return False
+        now = asyncio.get_running_loop().time()
+        return self._served_at is None or now - self._served_at > JUST_SERVED
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Listener:
+    """Accepts connections at sockets, which it shares out among peers.
+
+    Not left to the event loop: that one, out of descriptors, logs a
+    traceback for each place in the backlog and asks again for all of them.
+
+    Parameters
+    ----------
+    sockets : `~collections.abc.Sequence` [`socket.socket`]
+        The sockets, listening and non-blocking.
+    server : `aiohttp.web.Server`
+        Handles the requests.
+    limits : `ConnectionLimits`
+        How many connections there may be.
+    log : `logging.Logger`
+        Gets what is unusual; should be limited in its rate.
+    """
+
+    def __init__(
+        self,
+        sockets: Sequence[socket.socket],
+        server: web.Server,
+        limits: ConnectionLimits,
+        log: logging.Logger,
+    ) -> None:
+        self.sockets = tuple(sockets)
+        self.limits = limits
+        self._server = server
+        self._log = log
+        # In the order of arrival.
+        self._peers: dict[str, dict[Connection, None]] = {}
+        self._count = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        self._tasks = [asyncio.create_task(self._accept_all(sock)) for sock in self.sockets]
+
+    async def close(self) -> None:
+        """Accept no more; connections stay."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for sock in self.sockets:
+            sock.close()
+
+    def discard(self, connection: Connection) -> None:
+        """Count a connection no more."""
+        mine = self._peers.get(connection.peer, {})
+        if connection in mine:
+            del mine[connection]
+            self._count -= 1
+            if not mine:
+                del self._peers[connection.peer]
+
+    async def _accept_all(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(sock)
+            except OSError as error:
+                # Out of descriptors, most likely; they come back when connections end.
+                self._log.warning(f"No connection can be accepted: {error.strerror}")
+                await asyncio.sleep(0.5)
+                continue
+            try:
+                await self._accept(accepted, address)
+            except (OSError, ValueError) as error:
+                accepted.close()
+                self._log.warning(f"A connection could not be accepted: {error}")
+            # With many of them waiting, sock_accept never lets others run.
+            await asyncio.sleep(0)
+
+    async def _accept(self, accepted: socket.socket, address: Any) -> None:
+        credentials = None
+        if accepted.family == socket.AF_UNIX:
+            credentials = Credentials.of(accepted)
+            peer = f"uid:{credentials.uid}"
+        else:
+            peer = str(_plain_address(address[0]))
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(WRITE_TIMEOUT * 1000))
+        if not self._make_room(peer):
+            self._log.warning(f"Connection from {peer} refused: {self._count} are open")
+            with contextlib.suppress(OSError):
+                accepted.send(_REFUSAL)
+            accepted.close()
+            return
+        loop = asyncio.get_running_loop()
+        connection = Connection(
+            self,
+            peer,
+            credentials,
+            self._server,
+            loop,
+            access_log=None,
+            # A gigabyte of zeros is a megabyte, compressed.
+            auto_decompress=False,
+            keepalive_timeout=KEEPALIVE_TIMEOUT,
+            lingering_time=LINGERING_TIME,
+            logger=self._log,
+        )
+        self._peers.setdefault(peer, {})[connection] = None
+        self._count += 1
+        try:
+            await loop.connect_accepted_socket(lambda: connection, accepted)
+        except BaseException:
+            self.discard(connection)
+            raise
+
+    def _make_room(self, peer: str) -> bool:
+        """Return whether one more connection from a peer can be taken, closing an idle one if need be."""
+        mine = self._peers.get(peer, {})
+        if len(mine) >= self.limits.per_peer and not self.limits.unlimited(peer):
+            return self._close_idle(mine)
+        if self._count >= self.limits.total:
+            return self._close_idle(max(self._peers.values(), key=len))
+        return True
+
+    def _close_idle(self, connections: dict[Connection, None]) -> bool:
+        found = next((connection for connection in connections if connection.idle), None)
+        if found is None:
+            return False
+        self.discard(found)
+        found.abort()
+        return True
+
+
+def _plain_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address

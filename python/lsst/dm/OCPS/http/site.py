@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where the server may listen, under which names it answers, and to whose pages."""
+
+from __future__ import annotations
+
+__all__ = ["check_binding", "check_site"]
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from ..config import ConfigError, HttpConfig
+from ..jobs.definition import JobDefinition
+from .connections import Connection
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine alone."""
+    name = host.strip("[]").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def check_binding(config: HttpConfig, definitions: Iterable[JobDefinition]) -> None:
+    """Refuse to serve those who need not say who they are, unless that is wanted explicitly.
+
+    Parameters
+    ----------
+    config : `HttpConfig`
+        The configuration.
+    definitions : `~collections.abc.Iterable` [`JobDefinition`]
+        What may be asked for.
+
+    Raises
+    ------
+    ConfigError
+        If strangers could run jobs of their own making, or could reach the
+        server from other machines.
+    """
+    if not config.host and not config.socket:
+        raise ConfigError("http: expected host or socket; with neither nothing is served")
+    if config.authenticated:
+        return
+    if not is_loopback(config.host) and not config.auth.force:
+        raise ConfigError(
+            f"http: listening at {config.host} with auth method none would let anybody run jobs; "
+            "choose method secrets or proxy, or set force"
+        )
+    unsafe = sorted(found.name for found in definitions if found.runs_any_code and found.allows(""))
+    if unsafe and not config.auth.open:
+        raise ConfigError(
+            "http: with auth method none every account of this machine, and every job, could run any "
+            f"program as OCPS's account through {', '.join(unsafe)}; choose auth method secrets or proxy, "
+            "serve a socket only (host: ''), keep them for nobody (general_users: []), or set auth/open: true"
+        )
+
+
+def check_site(request: web.Request, config: HttpConfig) -> None:
+    """Refuse a Host header that does not name this server, and changes that another site's page asks for.
+
+    Raises
+    ------
+    aiohttp.web.HTTPForbidden
+        If the request is refused.
+    """
+    host = request.host
+    connection = request.protocol
+    local = isinstance(connection, Connection) and connection.credentials is not None
+    if not local and host != config.domain and not _names_this_server(host, config):
+        raise web.HTTPForbidden(text=f"{host[:80]!a} is not served here; see http/domain of OCPS\n")
+    if request.method in _SAFE_METHODS:
+        return
+    origin = request.headers.get("Origin")
+    if origin is not None and not _is_own(origin, host, config):
+        raise web.HTTPForbidden(text="Requests from pages of other sites are refused\n")
+
+
+def _names_this_server(host: str, config: HttpConfig) -> bool:
+    """Return whether a Host header may be repeated in the addresses that are answered."""
+    if not config.authenticated and not config.auth.force:
+        # A page whose name leads here in somebody's own DNS could do everything.
+        return _is_loopback_host(host)
+    return bool(config.domain) or _is_known_host(host, config.host)
+
+
+@lru_cache(maxsize=64)
+def _is_loopback_host(host: str) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
+
+
+@lru_cache(maxsize=64)
+def _is_known_host(host: str, listening_at: str) -> bool:
+    """Return whether a Host header has an address, or a name that this machine is known to have."""
+    try:
+        name = (urlsplit(f"//{host}").hostname or "").lower()
+    except ValueError:
+        return False
+    own = socket.gethostname().lower()
+    if name in {own, own.partition(".")[0], listening_at.lower()} or is_loopback(name):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_own(origin: str, host: str, config: HttpConfig) -> bool:
+    """Return whether a page is one of this server's."""
+    try:
+        page = urlsplit(origin)
+    except ValueError:
+        return False
+    # "null", from a page without an address, has no host at all.
+    return page.scheme == config.protocol and page.netloc in {host, config.domain or host}
