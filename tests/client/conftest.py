@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import pytest_asyncio
 from lsst.dm.OCPS.client import Client
 
@@ -61,3 +64,27 @@ async def ocps(home: Path, *arguments: str, **variables: str) -> tuple[int, str,
     assert process.returncode is not None
     assert "Traceback" not in err.decode(), err.decode()
     return process.returncode, out.decode(), err.decode()
+
+
+class User:
+    """Somebody with a terminal and a server."""
+
+    def __init__(self, home: Path, url: str) -> None:
+        self.home = home
+        self.url = url
+
+    async def __call__(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
+        return await ocps(self.home, *arguments, OCPS_URL=self.url, **variables)
+
+    async def json(self, *arguments: str) -> Any:
+        """Run a command that must go well; return what it says to programs."""
+        code, out, err = await self(*arguments, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+def user(served: Served, tmp_path: Path) -> User:
+    home = tmp_path / "home"
+    home.mkdir()
+    return User(home, served.root)

@@ -77,6 +77,42 @@ async def test_definitions_say_what_may_be_given(client: Client) -> None:
     assert [parameter["name"] for parameter in sleep["parameters"]] == ["duration", "text", "fail"]
 
 
+async def test_jobs_of_a_phase_or_after_a_time(client: Client) -> None:
+    failed = await client.wait(await client.submit("sleep", {"duration": 0, "fail": True}), TIMEOUT)
+    other = await client.wait(await client.submit("sleep", {"duration": 0}), TIMEOUT)
+    assert failed.creation_time is not None
+    for definition in ("", "sleep"):
+        assert [job.id for job in await client.jobs(definition, phases="error")] == [failed.id]
+        assert [job.id for job in await client.jobs(definition, after=failed.creation_time)] == [other.id]
+        with pytest.raises(ValueError, match="'NAP' is not one of"):
+            await client.jobs(definition, phases=["nap"])
+        with pytest.raises(ValueError, match="above 0"):
+            await client.jobs(definition, last=0)
+
+
+async def test_jobs_wait_for_others_and_go_before_others(client: Client, served: Served) -> None:
+    first = await client.submit("sleep", {"duration": 60})
+    second = await client.submit("sleep", {"duration": 0}, prerequisites=[first], priority=3)
+    found = await served.manager.get(second.id)
+    assert (found.prerequisites, found.priority, found.phase) == ((first.id,), 3, "QUEUED")
+    await client.abort(first)
+    assert (await client.wait(second, TIMEOUT)).phase == "COMPLETED"
+
+
+async def test_waiting_ends_when_the_server_is_away_for_too_long(proxy: Proxy) -> None:
+    told: list[str] = []
+    async with Client(proxy.url, patience=0.0, away=told.append) as client:
+        job = await client.submit("sleep", {"duration": 60})
+        waiting = asyncio.create_task(client.wait(job))
+        await until(lambda: any("WAIT=" in request for request in proxy.requests))
+        proxy.away = True
+        proxy.cut_all()
+        with pytest.raises(UnreachableError):
+            await asyncio.wait_for(waiting, TIMEOUT)
+        assert told
+        assert told[0]
+
+
 async def test_waiting_has_an_end(client: Client) -> None:
     job = await client.submit("sleep", {"duration": 3600})
     with pytest.raises(TimeoutError):

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from tests.client.conftest import OCPS, environment
 from tests.http.conftest import Served
+from tests.proxy import Proxy
 from tests.waiting import TIMEOUT
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -34,9 +35,9 @@ class Terminal:
         self.raw = b""
         self._news = asyncio.Event()
 
-    async def run(self, *command: str, env: dict[str, str]) -> Terminal:
+    async def run(self, *command: str, env: dict[str, str], columns: int = 140) -> Terminal:
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 140, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         self.process = await asyncio.create_subprocess_exec(
             *command, env={**env, "TERM": "xterm-256color"}, stdin=slave, stdout=slave, stderr=slave
         )
@@ -103,6 +104,21 @@ async def test_watch_of_everything_ends_with_an_interrupt(served: Served, tmp_pa
     assert "Traceback" not in terminal.text
 
 
+async def test_watch_says_when_the_server_is_away(served: Served, proxy: Proxy, tmp_path: Path) -> None:
+    url = await served.create(run=True, duration="60")
+    await served.executing(url)
+    terminal = await Terminal().run(OCPS, "watch", env=environment(tmp_path, OCPS_URL=proxy.url))
+    await terminal.shows("1 executing")
+    proxy.away = True
+    proxy.cut_all()
+    await terminal.shows("not up to date: ")
+    await served.manager.abort(url.rpartition("/")[2])
+    proxy.away = False
+    await terminal.shows("ABORTED")
+    terminal.process.send_signal(signal.SIGINT)
+    assert await terminal.end() == 130
+
+
 def shown(table: object) -> str:
     console = Console(width=140)
     with console.capture() as capture:
@@ -136,8 +152,8 @@ def test_a_table_of_documents() -> None:
 def test_what_was_done_is_counted() -> None:
     throughput = Throughput()
     job = RemoteJob("a", "http://h/x/a", "EXECUTING", progress=Progress(1, 0, 9))
-    throughput.note(job, None)
+    throughput.count(job, None)
     later = RemoteJob("a", "http://h/x/a", "COMPLETED", progress=Progress(8, 1, 9))
-    throughput.note(later, job)
-    throughput.note(later, later)
+    throughput.count(later, job)
+    throughput.count(later, later)
     assert throughput.words() == "1 jobs/min, 8 quanta/min"

@@ -88,9 +88,19 @@ def http_document(job: Job) -> dict[str, Any]:
     """Return a job as it is shown over HTTP: with what clients of ours also want to know.
 
     That is in ``jobInfo``, where no other client looks: ``definition``,
-    ``progress``, and ``uwsPhase``, the phase as it is.
+    ``given`` (the parameters as they were given), ``limit`` (longest run
+    time, s), ``progress``, ``results`` (name, size and type of each), and
+    ``uwsPhase`` (the phase as it is).
     """
     document = job_document(job)
-    progress = {"done": job.progress.done, "failed": job.progress.failed, "total": job.progress.total}
-    document["jobInfo"] |= {"definition": job.definition, "progress": progress, "uwsPhase": str(job.phase)}
+    document["jobInfo"] |= {
+        "definition": job.definition,
+        "given": dict(job.parameters),
+        "limit": job.execution_duration,
+        "progress": {"done": job.progress.done, "failed": job.progress.failed, "total": job.progress.total},
+        "results": [
+            {"name": result.id, "size": result.size, "mimeType": result.mime_type} for result in job.results
+        ],
+        "uwsPhase": str(job.phase),
+    }
     return document

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check"]
+__all__ = ["COMMANDS"]
 
 import asyncio
 import tempfile
@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from ..client import Client, ClientError, RefusedError, RemoteJob
-from .jobs import parse_pairs
 from .session import FAILED, REFUSED, UNREACHABLE, Session, command_options
+from .submit import parse_pairs
 
 Step = Callable[[], Awaitable[str]]
 
@@ -190,3 +190,7 @@ async def check(
     if session.json:
         session.show_json(checks.passed)
     return code
+
+
+COMMANDS = {"check": check}
+"""All commands of this file."""

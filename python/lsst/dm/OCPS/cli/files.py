@@ -15,9 +15,10 @@ from pathlib import Path
 
 import click
 
+from ..client import ClientError
 from ..client.text import printable
 from .completion import complete_job
-from .session import Session, command_options, exit_code, find_job
+from .session import REFUSED, Session, command_options, exit_code, find_job
 
 LOOK_INTERVAL = 0.5
 """How often (s) to look for more of a log."""
@@ -37,7 +38,7 @@ async def log(session: Session, job_id: str, follow: bool) -> int:
         while True:
             # What was written before the end is there when the end is known.
             ended = job.ended
-            while text := await client.read_log(job, position):
+            while text := await client.patiently(lambda: client.read_log(job, position)):  # noqa: B023
                 position += len(text)
                 if sys.stdout.isatty():
                     # A job must not be able to command the terminal.
@@ -48,7 +49,7 @@ async def log(session: Session, job_id: str, follow: bool) -> int:
             if ended or not follow:
                 return exit_code(job) if follow else 0
             await asyncio.sleep(LOOK_INTERVAL)
-            job = await client.get(job)
+            job = await client.patiently(lambda: client.get(job))  # noqa: B023
 
 
 @click.command()
@@ -83,8 +84,8 @@ async def results(
         for line in paths or [result.id for result in wanted]:
             session.say(line)
     if not wanted:
-        print(f"ocps: job {job.id} is {job.phase} and has no such results", file=sys.stderr)
-        return 1
+        session.tell(f"job {job.id} is {job.phase} and has no such results")
+        return REFUSED
     return 0
 
 
@@ -93,18 +94,17 @@ def _may_overwrite(paths: list[Path]) -> bool:
 
     Raises
     ------
-    click.ClickException
+    ClientError
         If not.
     """
     there = [str(path) for path in paths if os.path.lexists(path)]
     if not there:
         return False
     names = printable(", ".join(there[:5])) + (f" and {len(there) - 5} more" if len(there) > 5 else "")
-    if not sys.stdin.isatty():
-        raise click.ClickException(f"{names}: exists already; --force overwrites")
-    click.confirm(f"{names}: exists already; overwrite?", abort=True, err=True)
+    if not sys.stdin.isatty() or not click.confirm(f"{names}: exists already; overwrite?", err=True):
+        raise ClientError(f"{names}: exists already; --force overwrites")
     return True
 
 
-COMMANDS = (log, results)
+COMMANDS = {"log": log, "results": results}
 """All commands of this file."""

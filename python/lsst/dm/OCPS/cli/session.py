@@ -13,12 +13,14 @@ __all__ = [
     "command_options",
     "exit_code",
     "find_job",
+    "show_outcome",
 ]
 
 import asyncio
 import dataclasses
 import functools
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -38,10 +40,16 @@ UNREACHABLE = 3
 """Exit code: the server cannot be reached, or a time ran out."""
 
 REFUSED = 4
-"""Exit code: the server said no, or does not know the job."""
+"""Exit code: the server said no or does not know the job, or a file is in the way."""
 
 ABORTED = 5
 """Exit code: the job ended as ABORTED."""
+
+INTERRUPTED = 130
+"""Exit code: Ctrl-C."""
+
+UNEXPECTED = 70
+"""Exit code: an error in ocps itself; with OCPS_DEBUG=1 it is shown where."""
 
 SHORTEST_PREFIX = 4
 
@@ -72,7 +80,16 @@ class Session:
 
     def client(self, **options: Any) -> Client:
         """Return a client of the server."""
+        options.setdefault("away", self.tell_away)
         return Client(self.profile.url, token=self.profile.token, ca_file=self.profile.ca_file, **options)
+
+    def tell_away(self, reason: str) -> None:
+        """Say that the server is away while something is waited for, or that it is back."""
+        self.tell(f"{reason}; waiting for it" if reason else "the server answers again")
+
+    def tell(self, text: str) -> None:
+        """Write a line beside what the command puts out."""
+        print(f"ocps: {printable(text)}", file=sys.stderr, flush=True)
 
     def show_json(self, value: Any) -> None:
         """Write a value as one line of JSON."""
@@ -86,10 +103,19 @@ class Session:
 def as_json(job: RemoteJob) -> dict[str, Any]:
     """Return a job as JSON types; times in ISO 8601, UTC."""
     document = dataclasses.asdict(job)
+    del document["ours"], document["whole"]
     for name, value in document.items():
         if isinstance(value, datetime):
             document[name] = value.isoformat().replace("+00:00", "Z")
     return document
+
+
+def show_outcome(session: Session, job: RemoteJob) -> None:
+    """Write what became of a job, in one line."""
+    if session.json:
+        session.show_json(as_json(job))
+    else:
+        session.say(f"{job.id} {job.phase}{': ' if job.error else ''}{job.error}")
 
 
 async def find_job(client: Client, name: str) -> RemoteJob:
@@ -114,10 +140,10 @@ async def find_job(client: Client, name: str) -> RemoteJob:
 
 
 def command_options(function: Callable[..., Awaitable[int | None]]) -> Callable[..., None]:
-    """Make a click command's function of a coroutine function.
+    """Turn a coroutine function into the function of a click command.
 
-    It gets a `Session` first and returns its exit code, `None` for 0. Adds
-    ``--json``, ``--url`` and ``--profile``, and puts errors into words.
+    It gets a `Session` first and returns its exit code, `None` for 0. This
+    adds ``--json``, ``--url`` and ``--profile``, and puts errors into words.
     """
 
     @click.option("--url", help="Address of the server (OCPS_URL).")
@@ -136,12 +162,20 @@ def command_options(function: Callable[..., Awaitable[int | None]]) -> Callable[
             _fail("the time has run out", UNREACHABLE)
         except ClientError as error:
             _fail(str(error), REFUSED)
-        except KeyboardInterrupt:
-            sys.exit(130)
+        except (KeyboardInterrupt, click.Abort):
+            sys.exit(INTERRUPTED)
         except BrokenPipeError:
             # Whoever read has read enough.
             sys.stderr.close()
             sys.exit(0)
+        except OSError as error:
+            _fail(f"{error.filename or 'a file'}: {error.strerror or error}", REFUSED)
+        except click.ClickException:
+            raise
+        except Exception as error:
+            if os.environ.get("OCPS_DEBUG"):
+                raise
+            _fail(f"an error in ocps itself: {type(error).__name__}: {error}", UNEXPECTED)
 
     return command
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["PHASE_STYLES", "Throughput", "jobs_table"]
+__all__ = ["PHASE_STYLES", "JobsTable", "Throughput", "jobs_table"]
 
 import time
 from collections import deque
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -32,9 +33,61 @@ PHASE_STYLES = {
 
 BAR_WIDTH = 16
 
+WIDE = 100
+"""From this width of the terminal (characters) on, progress is a bar."""
 
-def jobs_table(documents: Iterable[RemoteJob | Mapping[str, Any]], *, title: str = "") -> Table:
-    """Return a table of jobs, a row each, with a bar where progress is known.
+SHORT_ID = 12
+LONGEST_NAME = 24
+"""How much (characters) of ids and of names is shown."""
+
+
+class JobsTable:
+    """A table of jobs, a row each; phases are never cut, messages take what is left of the line.
+
+    Parameters
+    ----------
+    jobs : `~collections.abc.Iterable` [`RemoteJob`]
+        The jobs.
+    title : `str`
+        What to write above; empty for nothing.
+    long : `bool`
+        Whether to show owner, run id and time of creation too.
+    """
+
+    def __init__(self, jobs: Iterable[RemoteJob], *, title: str = "", long: bool = False) -> None:
+        self._jobs = tuple(jobs)
+        self._title = title
+        self._long = long
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        yield self._table(options.max_width)
+
+    def _table(self, width: int) -> Table:
+        table = Table(title=self._title or None, box=None, pad_edge=False, expand=True)
+        more = ("owner", "run id", "created") if self._long else ()
+        narrow = width < WIDE
+        for name in ("job", "definition", *more, "phase", "progress", "time"):
+            whole = max((len(job.phase) for job in self._jobs), default=0) if name == "phase" else None
+            longest = LONGEST_NAME if not narrow else SHORT_ID
+            limit = longest if name in ("definition", "owner", "run id") else None
+            table.add_column(name, no_wrap=True, min_width=whole, max_width=limit, overflow="ellipsis")
+        table.add_column("message", overflow="ellipsis", no_wrap=True, ratio=1, min_width=7)
+        for job in self._jobs:
+            created = f"{job.creation_time.astimezone():%m-%d %H:%M:%S}" if job.creation_time else ""
+            table.add_row(
+                job.id[:SHORT_ID],
+                Text(job.definition),
+                *((Text(job.owner), Text(job.run_id), created) if self._long else ()),
+                Text(job.phase, style=PHASE_STYLES.get(job.phase, "")),
+                _progress(job, bar=not narrow),
+                _elapsed(job),
+                Text(" ".join((job.error or job.message).split())),
+            )
+        return table
+
+
+def jobs_table(documents: Iterable[RemoteJob | Mapping[str, Any]], *, title: str = "") -> JobsTable:
+    """Return a table of jobs, or of documents of jobs.
 
     Parameters
     ----------
@@ -44,37 +97,23 @@ def jobs_table(documents: Iterable[RemoteJob | Mapping[str, Any]], *, title: str
     title : `str`
         What to write above; empty for nothing.
     """
-    table = Table(title=title or None, box=None, pad_edge=False, expand=True)
-    jobs = [
+    jobs = (
         document if isinstance(document, RemoteJob) else parse_json_job(document, "", "")
         for document in documents
-    ]
-    named = any(job.run_id for job in jobs)
-    for name in ("job", "definition", *(("run id",) if named else ()), "phase", "progress", "time"):
-        table.add_column(name, no_wrap=True)
-    # What is left of the line: the others are never cut.
-    table.add_column("message", overflow="ellipsis", no_wrap=True, ratio=1)
-    for job in jobs:
-        table.add_row(
-            job.id[:12],
-            job.definition,
-            *((job.run_id[:24],) if named else ()),
-            Text(job.phase, style=PHASE_STYLES.get(job.phase, "")),
-            _bar(job),
-            _elapsed(job),
-            Text(" ".join((job.error or job.message).split())),
-        )
-    return table
+    )
+    return JobsTable(jobs, title=title)
 
 
-def _bar(job: RemoteJob) -> Table | Text:
+def _progress(job: RemoteJob, *, bar: bool) -> Table | Text:
     done, total = _done(job), job.progress.total
     if not total:
         return Text("")
+    if not bar:
+        return Text(f"{done}/{total}", style="red" if job.progress.failed else "")
     grid = Table.grid(padding=(0, 1))
     style = "red" if job.progress.failed else "cyan"
-    bar = ProgressBar(total, done, width=BAR_WIDTH, complete_style=style, finished_style=style)
-    grid.add_row(bar, f"{done}/{total}")
+    drawn = ProgressBar(total, done, width=BAR_WIDTH, complete_style=style, finished_style=style)
+    grid.add_row(drawn, f"{done}/{total}")
     return grid
 
 
@@ -89,12 +128,12 @@ def _elapsed(job: RemoteJob) -> str:
 
 
 class Throughput:
-    """Counts what has been done lately.
+    """Counts what has been done in the last minute.
 
     Parameters
     ----------
     window : `float`
-        What lately means (s).
+        What counts as the last minute (s).
     """
 
     def __init__(self, window: float = 60.0) -> None:
@@ -102,8 +141,8 @@ class Throughput:
         self._ends: deque[float] = deque()
         self._quanta: deque[tuple[float, int]] = deque()
 
-    def note(self, job: RemoteJob, former: RemoteJob | None) -> None:
-        """Take note of a change of a job; ``former`` is what it was before, if that was seen."""
+    def count(self, job: RemoteJob, former: RemoteJob | None) -> None:
+        """Count a change of a job; ``former`` is what it was before, if that was seen."""
         if former is None or former.ended:
             return
         now = time.monotonic()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["watch"]
+__all__ = ["COMMANDS"]
 
 import sys
 from collections import Counter
@@ -15,9 +15,10 @@ from rich.live import Live
 from rich.text import Text
 
 from ..client import Client, RemoteJob, UnknownError
+from ..client.text import printable
 from .completion import complete_job
 from .session import Session, as_json, command_options, exit_code, find_job
-from .table import Throughput, jobs_table
+from .table import JobsTable, Throughput
 
 MOST_LISTED = 200
 """How many jobs, the newest, are kept in sight."""
@@ -31,26 +32,27 @@ class Board:
 
     Parameters
     ----------
-    wanted : `set` [`str`]
-        Addresses of the jobs to watch; empty for all.
     height : `int`
-        Lines that there are.
+        Lines of the terminal.
     """
 
-    def __init__(self, wanted: set[str], height: int) -> None:
+    def __init__(self, height: int) -> None:
         self.jobs: dict[str, RemoteJob] = {}
-        self._wanted = wanted
+        self.away = ""
+        """Why the server cannot be reached, while that is so."""
+        self.wanted: set[str] = set()
+        """Addresses of the jobs to watch; empty for all."""
         self._rows = max(3, height - 4)
         self._throughput = Throughput()
 
     def take(self, job: RemoteJob) -> bool:
         """Take a change; return whether it is of a job that is watched."""
-        if self._wanted and job.url not in self._wanted:
+        if self.wanted and job.url not in self.wanted:
             return False
         former = self.jobs.get(job.url)
-        self._throughput.note(job, former)
+        self._throughput.count(job, former)
         self.jobs[job.url] = job
-        if len(self.jobs) > MOST_LISTED and not self._wanted:
+        if len(self.jobs) > MOST_LISTED and not self.wanted:
             del self.jobs[next(iter(self.jobs))]
         return former != job
 
@@ -65,7 +67,7 @@ class Board:
     @property
     def all_ended(self) -> bool:
         """Whether all jobs that were asked for have ended."""
-        return bool(self._wanted) and all(url in self.jobs and self.jobs[url].ended for url in self._wanted)
+        return bool(self.wanted) and all(url in self.jobs and self.jobs[url].ended for url in self.wanted)
 
     def __rich__(self) -> Group:
         counts = Counter(job.phase for job in self.jobs.values())
@@ -74,7 +76,10 @@ class Board:
         ordered = sorted(self.jobs.values(), key=lambda job: (job.ended, -_age(job)))
         more = len(ordered) - self._rows
         foot = f"{words}; {self._throughput.words()}" + (f"; {more} more not shown" if more > 0 else "")
-        return Group(jobs_table(ordered[: self._rows]), Text(foot, style="dim"))
+        lines = [Text(foot, style="dim")]
+        if self.away:
+            lines.insert(0, Text(f"not up to date: {self.away}", style="bold red"))
+        return Group(JobsTable(ordered[: self._rows]), *lines)
 
 
 def _age(job: RemoteJob) -> float:
@@ -90,10 +95,16 @@ async def watch(session: Session, job_ids: tuple[str, ...], definition: str) -> 
 
     In a terminal a live table; else, or with --json, a line for every change.
     """
-    async with session.client() as client:
+    live = sys.stdout.isatty() and not session.json
+    board = Board(session.console.height)
+
+    def tell_away(reason: str) -> None:
+        board.away = printable(reason)
+
+    async with session.client(away=tell_away if live else session.tell_away) as client:
         wanted = [await find_job(client, job_id) for job_id in job_ids]
-        board = Board({job.url for job in wanted}, session.console.height)
-        if sys.stdout.isatty() and not session.json:
+        board.wanted = {job.url for job in wanted}
+        if live:
             with Live(board, console=session.console, refresh_per_second=REFRESH, transient=False):
                 await _follow(session, client, board, wanted, definition, show=False)
         else:
@@ -109,7 +120,7 @@ async def _follow(
         async for job in changes:
             if job is None:
                 before = dict(board.jobs)
-                board.replace(await _look(client, wanted, definition))
+                board.replace(await client.patiently(lambda: _look(client, wanted, definition)))
                 news = [one for url, one in board.jobs.items() if before.get(url) != one]
             else:
                 news = [job] if board.take(job) else []
@@ -142,3 +153,7 @@ def _print(session: Session, job: RemoteJob) -> None:
     )
     words = job.error or job.message
     session.say(f"{job.id} {job.definition} {job.phase}{progress}{': ' if words else ''}{words}")
+
+
+COMMANDS = {"watch": watch}
+"""All commands of this file."""

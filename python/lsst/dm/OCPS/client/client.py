@@ -6,30 +6,32 @@ from __future__ import annotations
 __all__ = ["Client"]
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, aclosing, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from .bodies import moved, multipart
-from .documents import RemoteJob, RemoteResult
-from .errors import RefusedError, UnknownError, UnreachableError
-from .follow import AT_ONCE, Follower, PollFollower, Server, StreamFollower, discover
-from .job_lists import JobLists, form_of, time_text
+from .documents import PHASES, RemoteJob, RemoteResult, time_text
+from .errors import ClientError, RefusedError, UnknownError, UnreachableError
+from .follow import Follower, PollFollower, Server, StreamFollower, discover
+from .job_lists import JobLists, form_of
 from .link import Link
+from .patience import Away, Patience
 from .results import read_log, save_result
 from .rubin import RubinServer
+from .waiting import WAIT, wait_for_end, wait_for_ends
 
-WAIT = 20
-"""How long (s) a server is asked to wait for a change at a time; proxies cut what is longer."""
+T = TypeVar("T")
 
 JobOrId = RemoteJob | str
 """A job, its address, or its id."""
 
-_BLOCKING = frozenset({"PENDING", "QUEUED", "EXECUTING"})
+FULL = 503
+"""HTTP status: the server takes no jobs now."""
 
 
 class Client:
@@ -48,6 +50,11 @@ class Client:
         How often to ask (s) where a server cannot tell by itself.
     ca_file : `str`
         File with certificates to trust instead of the system's.
+    patience : `float`
+        How long (s) the server may be away while something is waited for.
+    away : `~collections.abc.Callable`, optional
+        Called with the reason when the server is away while something is
+        waited for, and with an empty text when it answers again.
 
     Notes
     -----
@@ -64,7 +71,11 @@ class Client:
         timeout: float = 30.0,
         poll_interval: float = 1.0,
         ca_file: str = "",
+        patience: float = 600.0,
+        away: Away | None = None,
     ) -> None:
+        self._patience = patience
+        self._away = away
         self._link = Link(url, token=token, timeout=timeout, ca_file=ca_file)
         self._lists = JobLists(self._link)
         self.url = self._link.url
@@ -117,7 +128,7 @@ class Client:
         self,
         definition: str = "",
         *,
-        phases: Collection[str] = (),
+        phases: str | Collection[str] = (),
         last: int | None = None,
         after: datetime | None = None,
     ) -> list[RemoteJob]:
@@ -128,17 +139,24 @@ class Client:
         definition : `str`
             Name of the job list. At our own server, none means all lists, and
             whole documents; entries of one list say little more than the phase.
-        phases : `~collections.abc.Collection` [`str`]
-            Only jobs in one of these phases.
+        phases : `str` or `~collections.abc.Collection` [`str`]
+            Only jobs in this phase, or in one of these.
         last : `int`
             Only the newest so many, newest first.
         after : `datetime.datetime`
-            Only jobs created after this time; of one list only.
+            Only jobs created after this time; one without a zone is local.
+
+        Raises
+        ------
+        ValueError
+            If ``last`` is below 1, or there is no such phase.
         """
         server = await self.server()
-        wanted = {phase.upper() for phase in phases}
+        wanted = _wanted_phases(phases)
+        if last is not None and last < 1:
+            raise ValueError(f"last: expected a number above 0, not {last}")
         if server.ours and not definition:
-            found = await self._rubin(server).list(last=last if last and not wanted else 0)
+            found = await self._rubin(server).list(last=last if last and not wanted else 0, after=after)
             found = [job for job in found if not wanted or job.phase in wanted]
             # The newest first, as UWS has it with LAST.
             return found[: -last - 1 : -1] if last and wanted else found
@@ -181,13 +199,16 @@ class Client:
         run_id: str = "",
         execution_duration: int | None = None,
         destruction: datetime | None = None,
+        prerequisites: Sequence[JobOrId] = (),
+        priority: int = 0,
         run: bool = True,
     ) -> RemoteJob:
-        """Make a job and run it.
+        """Create a job and run it.
 
-        A job is made first, and told to run then: if an answer is lost, both
-        can be sent again without running anything twice. At worst a job is
-        left that has never been told to run.
+        A job is created first, and told to run then: if an answer is lost,
+        both can be sent again without running anything twice. A job that the
+        server refuses to run is removed; at worst one is left that has never
+        been told to run.
 
         Parameters
         ----------
@@ -202,7 +223,12 @@ class Client:
         execution_duration : `int`
             Longest run time (s).
         destruction : `datetime.datetime`
-            When its files shall be removed.
+            When its files shall be removed; a time without a zone is local.
+        prerequisites : `~collections.abc.Sequence` [`RemoteJob` or `str`]
+            Jobs, or their ids, that must end before this one starts; at an
+            OCPS.
+        priority : `int`
+            Jobs with a larger one start earlier; at an OCPS.
         run : `bool`
             Whether to run it now.
 
@@ -220,6 +246,10 @@ class Client:
             fields["EXECUTIONDURATION"] = str(execution_duration)
         if destruction is not None:
             fields["DESTRUCTION"] = time_text(destruction)
+        if prerequisites:
+            fields["PREREQ_JOBS"] = ",".join(map(id_of, prerequisites))
+        if priority:
+            fields["PRIORITY"] = str(priority)
         with ExitStack() as opened:
 
             def form() -> Any:
@@ -227,7 +257,23 @@ class Client:
 
             created = await self._lists.create(url, form, again=True)
         job = self._rebased(created, server)
-        return await self.run(job) if run else await self.get(job)
+        if not run:
+            return await self.get(job)
+        try:
+            return await self.run(job)
+        except RefusedError:
+            await self._remove_pending(job)
+            raise
+        except UnreachableError as error:
+            if error.status == FULL:
+                await self._remove_pending(job)
+            raise
+
+    async def _remove_pending(self, job: RemoteJob) -> None:
+        """Remove a job that was created in vain; its refusal is what the caller is told."""
+        with suppress(ClientError):
+            if (await self.get(job)).phase == "PENDING":
+                await self.delete(job)
 
     async def run(self, job: JobOrId) -> RemoteJob:
         """Run a job that is PENDING or HELD."""
@@ -269,7 +315,7 @@ class Client:
     # Waiting
 
     async def wait(self, job: JobOrId, timeout: float | None = None) -> RemoteJob:
-        """Wait until a job has ended.
+        """Wait until a job has ended, also while the server is restarted.
 
         Parameters
         ----------
@@ -282,55 +328,30 @@ class Client:
         ------
         TimeoutError
             If it has not ended by then.
+        UnreachableError
+            If the server was away for longer than ``patience``.
         """
         async with asyncio.timeout(timeout):
-            found = await self.get(job)
-            while not found.ended:
-                if found.phase not in _BLOCKING:
-                    await asyncio.sleep(self.poll_interval)
-                    found = await self.get(found)
-                    continue
-                begun = asyncio.get_running_loop().time()
-                changed = await self._lists.wait(found.url, found.phase, WAIT, timeout=WAIT + 30)
-                last, found = found, self._rebased(changed, await self.server())
-                if found.phase == last.phase and asyncio.get_running_loop().time() - begun < WAIT / 2:
-                    # A server of UWS 1.0, which does not wait.
-                    await asyncio.sleep(self.poll_interval)
-            return found
+            return await wait_for_end(self, job)
+
+    async def wait_for_change(self, job: RemoteJob) -> RemoteJob:
+        """Return a job when its phase is another one, or after a while."""
+        changed = await self._lists.wait(job.url, job.phase, WAIT, timeout=WAIT + 30)
+        return self._rebased(changed, await self.server())
+
+    async def patiently(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Return the answer to a request of this client, which is sent again while the server is away."""
+        return await Patience(self._patience, self._away).ask(request)
 
     async def wait_all(self, jobs: Sequence[JobOrId], timeout: float | None = None) -> list[RemoteJob]:
         """Wait until all of some jobs have ended; for hundreds of jobs too; arguments as for `wait`."""
         async with asyncio.timeout(timeout):
-            found = await self._get_all(jobs)
-            left = {job.url for job in found.values() if not job.ended}
-            if not left:
-                return list(found.values())
-            names = sorted({job.definition for job in found.values()})
-            async with aclosing(await self._follow(names)) as changes:
-                async for job in changes:
-                    if job is None:
-                        news = await self._get_all([found[url] for url in left])
-                    else:
-                        news = {job.url: job} if job.url in left else {}
-                    found |= news
-                    left -= {url for url, one in news.items() if one.ended}
-                    if not left:
-                        break
-            return list(found.values())
-
-    async def _get_all(self, jobs: Sequence[JobOrId]) -> dict[str, RemoteJob]:
-        room = asyncio.Semaphore(AT_ONCE)
-
-        async def ask(job: JobOrId) -> RemoteJob:
-            async with room:
-                return await self.get(job)
-
-        return {job.url: job for job in await asyncio.gather(*map(ask, jobs))}
+            return await wait_for_ends(self, jobs)
 
     async def changes(self, definitions: Sequence[str] = ()) -> AsyncIterator[RemoteJob | None]:
-        """Give each job as it is after a change, from now on and without an end.
+        """Yield each job as it is after a change, from now on and without an end.
 
-        Goes on by itself when the connection was cut, without missing a change.
+        Resumes by itself when the connection was cut, without missing a change.
 
         Parameters
         ----------
@@ -350,10 +371,11 @@ class Client:
     async def _follow(self, definitions: Sequence[str]) -> Any:
         server = await self.server()
         follower: Follower
+        patience = Patience(self._patience, self._away)
         if server.ours:
-            follower = StreamFollower(self._rubin(server))
+            follower = StreamFollower(self._rubin(server), patience)
             return follower.changes(definitions)
-        follower = PollFollower(self._lists, server.uws, self.poll_interval)
+        follower = PollFollower(self._lists, server.uws, self.poll_interval, patience)
         # There the address is the list.
         return follower.changes(())
 
@@ -389,3 +411,16 @@ class Client:
         At most 16 MiB at a time; empty if there is no more.
         """
         return await read_log(self._link, job, start)
+
+
+def id_of(job: JobOrId) -> str:
+    """Return the id of a job that is given as such, or as its address or id."""
+    return job.id if isinstance(job, RemoteJob) else job.rstrip("/").rpartition("/")[2]
+
+
+def _wanted_phases(phases: str | Collection[str]) -> set[str]:
+    """Return phases in upper case; a word alone is one phase."""
+    wanted = {phase.upper() for phase in ([phases] if isinstance(phases, str) else phases)}
+    if unknown := sorted(wanted - PHASES):
+        raise ValueError(f"phases: {unknown[0]!r} is not one of {', '.join(sorted(PHASES))}")
+    return wanted

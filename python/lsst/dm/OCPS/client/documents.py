@@ -8,6 +8,7 @@ from a server is checked there: only `DocumentError` may leave a parser.
 from __future__ import annotations
 
 __all__ = [
+    "PHASES",
     "TERMINAL",
     "Progress",
     "RemoteJob",
@@ -16,6 +17,7 @@ __all__ = [
     "checked_id",
     "checked_phase",
     "checked_time",
+    "time_text",
 ]
 
 import re
@@ -27,6 +29,14 @@ from urllib.parse import urljoin
 
 from .errors import DocumentError
 from .text import one_line
+
+PHASES = frozenset(
+    {
+        "PENDING", "HELD", "QUEUED", "EXECUTING", "SUSPENDED", "UNKNOWN", "COMPLETED", "ERROR", "ABORTED",
+        "ARCHIVED",
+    }
+)  # fmt: skip
+"""All phases of UWS 1.1."""
 
 TERMINAL = frozenset({"COMPLETED", "ERROR", "ABORTED", "ARCHIVED"})
 """Phases that a job does not leave any more."""
@@ -173,6 +183,11 @@ def checked_time(value: Any) -> datetime | None:
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def time_text(time: datetime) -> str:
+    """Return a time as UWS writes it, to the millisecond."""
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
 def absolute_url(base: str, url: str) -> str:

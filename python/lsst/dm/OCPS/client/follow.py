@@ -18,13 +18,15 @@ from .documents import RemoteJob
 from .errors import DocumentError, RefusedError, UnknownError, UnreachableError
 from .job_lists import JobLists
 from .link import Link
+from .patience import Patience
 from .rubin import RubinServer
-
-LONGEST_PAUSE = 10.0
-"""Longest pause (s) between two attempts to open a stream."""
 
 AT_ONCE = 8
 """How many jobs are asked for at a time."""
+
+
+CUT_PAUSE = 0.1
+"""Pause (s) before a stream that was cut is opened again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,31 +92,37 @@ class StreamFollower:
     ----------
     server : `RubinServer`
         The server.
+    patience : `Patience`
+        How long the server may be away.
     """
 
-    def __init__(self, server: RubinServer) -> None:
+    def __init__(self, server: RubinServer, patience: Patience) -> None:
         self._server = server
+        self._patience = patience
 
     async def changes(self, definitions: Sequence[str]) -> AsyncIterator[RemoteJob | None]:
         """Yield changes; see `Follower`."""
-        last, failures = "", 0
+        last = ""
         while True:
             try:
                 opened = False
                 async with aclosing(self._server.events(definitions, last)) as events:  # type: ignore[type-var]
                     async for event in events:
-                        last, failures = event.id, 0
+                        last = event.id
+                        self._patience.answered()
                         if not opened or event.type == "deleted":
                             # Who shows jobs has to look which are left.
                             opened = True
                             yield None
                         if event.data and event.type == "message":
                             yield self._server.read_event(event)
-            except (UnreachableError, DocumentError):
-                failures += 1
-            # The first time at once: the server may have been restarted.
-            pause = min(LONGEST_PAUSE, 0.1 * 2 ** min(failures, 10))
-            await asyncio.sleep(random.uniform(0.5, 1) * pause)
+            except UnreachableError as error:
+                # A stream that was cut can often be opened again at once.
+                if not opened:
+                    await self._patience.failed(error)
+            except DocumentError:
+                pass
+            await asyncio.sleep(random.uniform(0.5, 1) * CUT_PAUSE)
 
 
 class PollFollower:
@@ -128,9 +136,12 @@ class PollFollower:
         The job list.
     interval : `float`
         How often to ask (s).
+    patience : `Patience`
+        How long the server may be away.
     """
 
-    def __init__(self, lists: JobLists, url: str, interval: float) -> None:
+    def __init__(self, lists: JobLists, url: str, interval: float, patience: Patience) -> None:
+        self._patience = patience
         self._lists = lists
         self._url = url
         self._interval = interval
@@ -141,7 +152,7 @@ class PollFollower:
         seen: dict[str, str] = {}
         first = True
         while True:
-            with suppress(UnreachableError):
+            try:
                 listed = [job for url in urls for job in await self._lists.list(url)]
                 changed = [job for job in listed if seen.get(job.url) != job.phase]
                 gone = seen.keys() - {job.url for job in listed}
@@ -151,8 +162,11 @@ class PollFollower:
                 if first or gone:
                     yield None
                 first = False
+                self._patience.answered()
                 for job in whole:
                     yield job
+            except UnreachableError as error:
+                await self._patience.failed(error)
             await asyncio.sleep(self._interval)
 
     async def _whole(self, jobs: list[RemoteJob]) -> list[RemoteJob]:

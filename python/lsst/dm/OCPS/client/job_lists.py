@@ -7,11 +7,11 @@ __all__ = ["JobLists"]
 
 import builtins
 from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from .documents import RemoteJob, checked_id
+from .documents import RemoteJob, checked_id, time_text
 from .errors import DocumentError, UnreachableError
 from .link import Answer, Link
 from .uws_xml import parse_job, parse_list
@@ -121,11 +121,6 @@ class JobLists:
             return parse(answer.body, answer.url)
         except DocumentError as error:
             raise UnreachableError(f"{answer.url}: {error}", sent=True, reached=True) from None
-
-
-def time_text(time: datetime) -> str:
-    """Return a time as UWS writes it, to the millisecond."""
-    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
 def form_of(parameters: Mapping[str, Any]) -> dict[str, str]:

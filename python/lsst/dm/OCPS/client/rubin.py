@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -22,6 +23,7 @@ from .documents import (
     checked_id,
     checked_phase,
     checked_time,
+    time_text,
 )
 from .errors import DocumentError, UnreachableError
 from .link import Link
@@ -30,7 +32,8 @@ from .text import one_line, printable
 
 T = TypeVar("T")
 
-_MEMBERS = ("definition", "progress", "uwsPhase")
+_MEMBERS = ("definition", "given", "limit", "progress", "results", "uwsPhase")
+"""Members of jobInfo that have a field of their own in `RemoteJob`."""
 
 MAX_DEPTH = 20
 """How deeply what is in jobInfo may be nested."""
@@ -74,7 +77,13 @@ class RubinServer:
         return self._understood(await self._link.get(f"{self.api}/job/{quote(job_id)}"), parse)
 
     async def list(
-        self, *, phase: str = "", last: int = 0, run_id: str = "", timeout: float | None = None
+        self,
+        *,
+        phase: str = "",
+        last: int = 0,
+        run_id: str = "",
+        after: datetime | None = None,
+        timeout: float | None = None,
     ) -> builtins.list[RemoteJob]:
         """Return jobs.
 
@@ -86,10 +95,13 @@ class RubinServer:
             Only the newest so many, at an OCPS; 0 for all.
         run_id : `str`
             Only those with this run id; servers other than an OCPS ignore it.
+        after : `datetime.datetime`
+            Only those created after this time, at an OCPS.
         timeout : `float`
             How long the answer may take (s), instead of the configured time.
         """
         query = {"phase": phase.lower(), "last": str(last) if last else "", "run_id": run_id}
+        query["after"] = time_text(after) if after else ""
         given = {name: value for name, value in query.items() if value}
         answer = await self._link.get(f"{self.api}/job", given, timeout=timeout)
         return self._understood(answer, self._jobs)
@@ -209,8 +221,11 @@ def parse_json_job(document: Any, api: str, uws: str) -> RemoteJob:
         start_time=checked_time(document.get("startTime")),
         end_time=checked_time(document.get("endTime")),
         destruction=checked_time(document.get("destruction")),
-        parameters=_parameters(_mapping(document.get("parameters")).get("environment")),
-        results=_results(results, f"{api}/job/result/{job_id}", job_id, ours=ours),
+        execution_duration=_integer(info.get("limit")) or 0,
+        parameters=_given(info["given"])
+        if isinstance(info.get("given"), dict)
+        else _environment(_mapping(document.get("parameters")).get("environment")),
+        results=_results(_described(results, info), f"{api}/job/result/{job_id}", job_id, ours=ours),
         error=message if phase == "ERROR" else "",
         message="" if phase == "ERROR" else message,
         progress=_progress(info.get("progress")),
@@ -219,6 +234,14 @@ def parse_json_job(document: Any, api: str, uws: str) -> RemoteJob:
         ours=ours,
         whole="results" in document and "errorSummary" in document,
     )
+
+
+def _described(results: Sequence[Any], info: Mapping[str, Any]) -> list[Any]:
+    """Return results with the names, sizes and types that an OCPS adds."""
+    more = info.get("results")
+    if not isinstance(more, list) or len(more) != len(results):
+        return list(results)
+    return [{**_mapping(known), **_mapping(result)} for result, known in zip(results, more, strict=True)]
 
 
 def _results(items: Sequence[Any], base: str, job_id: str, *, ours: bool) -> tuple[RemoteResult, ...]:
@@ -264,12 +287,16 @@ def _result_name(path: str, job_id: str) -> str:
     return parts[-1]
 
 
-def _parameters(items: Any) -> dict[str, str]:
+def _environment(items: Any) -> dict[str, str]:
     found = {}
     for item in items if isinstance(items, list) else ():
         if isinstance(item, dict) and isinstance(item.get("name"), str):
-            found[item["name"]] = _string(item.get("value"))
+            found[_string(item["name"])] = _string(item.get("value"))
     return found
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, str]:
+    return {_string(name): _string(value) for name, value in values.items()}
 
 
 def _progress(value: Any) -> Progress:

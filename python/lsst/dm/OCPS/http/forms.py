@@ -20,8 +20,10 @@ from ..jobs.errors import RequestError
 from ..jobs.parameters import UPLOAD_PREFIX
 from ..jobs.workspace import Workspace
 
-CONTROLS = frozenset({"PHASE", "RUNID", "ACTION", "DESTRUCTION", "EXECUTIONDURATION", "WAIT"})
-"""Parameters that are UWS's own; case does not count, as for all of the Virtual Observatory."""
+CONTROLS = frozenset(
+    {"PHASE", "RUNID", "ACTION", "DESTRUCTION", "EXECUTIONDURATION", "WAIT", "PREREQ_JOBS", "PRIORITY"}
+)
+"""Parameters that are UWS's own, and two of ours; case does not count, as everywhere in the VO."""
 
 MAX_FIELDS = 1000
 READ_TIMEOUT = 60.0

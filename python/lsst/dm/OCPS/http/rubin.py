@@ -5,6 +5,7 @@ from __future__ import annotations
 
 __all__ = ["routes"]
 
+import dataclasses
 import json
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
@@ -17,10 +18,13 @@ from ..jobs.model import ExecutionPhase, Progress
 from ..jobs.store import JobQuery
 from ..rubin_json import http_document, phase_name
 from . import rubin_requests
+from .auth import Caller
 from .context import SERVICE, Service, caller_of
 from .openapi import get_document
+from .order import order_of
 from .results import send_result
 from .streaming import send_parts
+from .times import parse_time
 
 PHASES = tuple(phase.lower() for phase in ExecutionPhase)
 MEMBERS = ("phase", "results", "parameters")
@@ -59,7 +63,9 @@ async def put_job(request: web.Request) -> web.StreamResponse:
     """Run a command line or, where that is what it means, a pipeline."""
     service = request.app[SERVICE]
     caller = caller_of(request)
-    asked = rubin_requests.from_put(await _read(request), caller.name, service.manager.lane.definitions)
+    body = await _read(request)
+    asked = rubin_requests.from_put(body, caller.name, service.manager.lane.definitions)
+    asked = dataclasses.replace(asked, **_order(caller, body))
     return _json(http_document(await service.create(caller, asked, run=True)))
 
 
@@ -67,8 +73,13 @@ async def post_job(request: web.Request) -> web.StreamResponse:
     """Run a job of a type: of a definition."""
     service = request.app[SERVICE]
     caller = caller_of(request)
-    asked = rubin_requests.from_post(await _read(request), caller.name)
+    body = await _read(request)
+    asked = dataclasses.replace(rubin_requests.from_post(body, caller.name), **_order(caller, body))
     return _json(http_document(await service.create(caller, asked, run=True)))
+
+
+def _order(caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
+    return order_of(caller, body.get("prereq_jobs"), body.get("priority"))
 
 
 async def get_jobs(request: web.Request) -> web.StreamResponse:
@@ -108,6 +119,7 @@ def _parse_query(request: web.Request) -> JobQuery:
         nothing=bool(phase) and not phases,
         last=int(last) if last else None,
         run_id=request.query.get("run_id"),
+        after=parse_time("after", request.query["after"]) if "after" in request.query else None,
     )
 
 

@@ -19,6 +19,7 @@ from . import uws_xml
 from .context import ORIGIN, SERVICE, Service, caller_of
 from .forms import Form, read_form
 from .lists import send_list
+from .order import order_of
 from .results import send_file, send_result
 from .times import parse_duration, parse_time
 from .waiting import wait_for_change
@@ -115,6 +116,7 @@ async def create_job(request: web.Request) -> web.StreamResponse:
             owner=caller.name,
             origin=ORIGIN,
             **_limits(form),
+            **order_of(caller, form.controls.get("PREREQ_JOBS"), form.controls.get("PRIORITY")),
         )
         asked = dataclasses.replace(asked, job_id=definition.new_id(asked))
         if form.files:

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Commands that submit jobs, and perhaps wait for them."""
+
+from __future__ import annotations
+
+__all__ = ["COMMANDS", "parse_pairs"]
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from ..client import Client, RemoteJob
+from .completion import complete_definition, complete_job, complete_parameter
+from .session import UNREACHABLE, Session, command_options, exit_code, find_job, show_outcome
+
+
+def parse_pairs(words: tuple[str, ...]) -> dict[str, str]:
+    """Return what is given as ``name=value``."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name or name in found:
+            problem = "is given twice" if equals and name else "is not of the form name=value"
+            raise click.UsageError(f"{word!r} {problem}")
+        found[name] = value
+    return found
+
+
+async def _finish(session: Session, client: Client, job: RemoteJob, wait: bool, timeout: float | None) -> int:
+    """Show a job that was submitted, with ``wait`` when it has ended; return the exit code."""
+    if not wait:
+        show_outcome(session, job)
+        return 0
+    session.tell(f"job {job.id} is {job.phase}; waiting for its end")
+    try:
+        job = await client.wait(job, timeout)
+    except TimeoutError:
+        session.tell(f"job {job.id} has not ended within {timeout:g} s and goes on; ocps watch {job.id}")
+        return UNREACHABLE
+    except asyncio.CancelledError:
+        session.tell(f"job {job.id} goes on; ocps abort {job.id} stops it")
+        raise
+    show_outcome(session, job)
+    return exit_code(job)
+
+
+def wait_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--wait`` and ``--timeout``."""
+    function = click.option("--timeout", type=float, help="Wait so long at most (s).")(function)
+    return click.option("--wait", "-w", is_flag=True, help="Wait for its end.")(function)
+
+
+@click.command()
+@click.argument("definition", shell_complete=complete_definition)
+@click.argument("parameters", nargs=-1, shell_complete=complete_parameter)
+@click.option("--file", "-f", "files", multiple=True, help="A file for a parameter: name=path.")
+@click.option("--run-id", default="", help="A name of your own.")
+@click.option("--limit", type=int, help="Longest run time (s).")
+@click.option(
+    "--after",
+    multiple=True,
+    shell_complete=complete_job,
+    help="Start when this job has ended; may be repeated.",
+)
+@click.option("--priority", type=int, default=0, help="Jobs with a larger one start earlier (default: 0).")
+@click.option("--pending", is_flag=True, help="Do not run it yet; see release.")
+@wait_options
+@command_options
+async def submit(
+    session: Session,
+    definition: str,
+    parameters: tuple[str, ...],
+    files: tuple[str, ...],
+    run_id: str,
+    limit: int | None,
+    after: tuple[str, ...],
+    priority: int,
+    pending: bool,
+    wait: bool,
+    timeout: float | None,
+) -> int:
+    """Run a job: ocps submit sleep duration=2.
+
+    Where the address is a job list of another server, DEFINITION is "-".
+    """
+    async with session.client() as client:
+        job = await client.submit(
+            "" if definition == "-" else definition,
+            parse_pairs(parameters),
+            files={name: Path(path) for name, path in parse_pairs(files).items()},
+            run_id=run_id,
+            execution_duration=limit,
+            prerequisites=[await find_job(client, job_id) for job_id in after],
+            priority=priority,
+            run=not pending,
+        )
+        return await _finish(session, client, job, wait and not pending, timeout)
+
+
+@click.command()
+@click.argument("job_id", shell_complete=complete_job)
+@click.argument("parameters", nargs=-1)
+@wait_options
+@command_options
+async def rerun(
+    session: Session, job_id: str, parameters: tuple[str, ...], wait: bool, timeout: float | None
+) -> int:
+    """Run a job once more, with PARAMETERS (name=value) instead of those it had."""
+    async with session.client() as client:
+        old = await find_job(client, job_id)
+        server = await client.server()
+        values = {**old.parameters, **parse_pairs(parameters)}
+        run_id = "" if old.run_id == old.id else old.run_id
+        job = await client.submit(old.definition if server.ours else "", values, run_id=run_id)
+        return await _finish(session, client, job, wait, timeout)
+
+
+COMMANDS = {"submit": submit, "rerun": rerun}
+"""All commands of this file."""
