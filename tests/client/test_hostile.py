@@ -437,7 +437,7 @@ async def test_ocps_results_asks_before_it_overwrites(hostile: Hostile, tmp_path
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "k").write_text("mine")
     code, _, err = await ocps(tmp_path, "results", "x", OCPS_URL=hostile.url)
-    assert code == 1
+    assert code == 4
     assert "--force" in err
     assert (tmp_path / "x" / "k").read_text() == "mine"
     code, _, err = await ocps(tmp_path, "results", "x", "--force", OCPS_URL=hostile.url)

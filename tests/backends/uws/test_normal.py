@@ -87,7 +87,7 @@ async def test_without_a_version_the_server_chooses(engine: Engine, standin: Sta
         ({"data_query": "a=1 $(b)"}, "DATA_QUERY"),
         ({"version": 'w"1'}, "UWS_JOB_IMAGE_TAG"),
         ({"pipeline": "$$X/a.yaml"}, "PIPELINE_URL"),
-        ({"pipeline": "a\u0085b.yaml"}, "PIPELINE_URL"),
+        ({"pipeline": "a\u0085b.yaml"}, "pipeline"),
     ],
 )
 async def test_what_would_come_out_changed_is_refused(
