@@ -27,7 +27,7 @@ test: venv  ## Run all tests; with REQUIRE_SERVICES=1 none may be left out.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-loaded: venv  ## Run all tests while another process keeps one core busy.
-	@$(BIN)/python -c 'while True: pass' & busy=$$!; trap "kill $$busy" EXIT; $(MAKE) test
+	@$(BIN)/python -c 'while True: pass' & busy=$$!; trap "kill $$busy" EXIT; trap 'exit 130' INT TERM; $(MAKE) test
 
 lint: venv  ## Check style and types.
 	$(BIN)/ruff check .

@@ -21,12 +21,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SERVICES = {"redis-server": "redis", "postgres": "postgresql"}
-"""Programs of system services that tests use, with their Debian packages."""
-
 missing_services: set[str] = set()
 
-SLOW_FIRST = ("backends/local", "sal", "engine", "http", "client", "backends/uws", "demo", "middleware")
+SLOW_FIRST = (
+    "faults",
+    "backends/local",
+    "security",
+    "sal",
+    "engine",
+    "http",
+    "client",
+    "backends/uws",
+    "demo",
+    "middleware",
+)
 """Rooms by how long their modules take: with the longest first, workers end at about the same time."""
 
 
@@ -41,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def find_service(program: str) -> str:
-    """Return the path of a service's program; skip the test if it is not installed.
+    """Return the path of a program of a Debian package; skip the test if it is not installed.
 
     With REQUIRE_SERVICES=1 the test fails instead.
     """

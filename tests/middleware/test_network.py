@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+from tests.conftest import find_service
+
 # A CSC and a remote in two processes; both must find each other.
 CONVERSATION = textwrap.dedent(
     """
@@ -53,16 +55,15 @@ def converse(tmp_path, prefix=(), **environ):
     return result.stdout.strip()
 
 
-def can_unshare():
-    """Return whether this user may make a network namespace."""
-    command = ["unshare", "--net", "ip", "link", "set", "lo", "up"]
-    try:
-        return subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
+@pytest.fixture
+def may_unshare():
+    """Skip the test if this user may not make a network namespace."""
+    command = ["unshare", "--net", find_service("ip"), "link", "set", "lo", "up"]
+    if subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("this user may not make a network namespace")
 
 
-@pytest.mark.skipif(not can_unshare(), reason="needs root, unshare and ip to make a host with loopback only")
+@pytest.mark.usefixtures("may_unshare")
 def test_works_on_a_host_with_loopback_only(tmp_path):
     script = 'ip link set lo up && exec "$@"'
     assert converse(tmp_path, ["unshare", "--net", "sh", "-c", script, "sh"]) == "p"
@@ -88,7 +89,7 @@ def test_environment_is_left_alone():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.skipif(not can_unshare(), reason="needs root, unshare and ip to make a network")
+@pytest.mark.usefixtures("may_unshare")
 @pytest.mark.parametrize("interface", [None, "cable0"])
 def test_network_is_used_when_asked_for_only(tmp_path, interface):
     network = (

@@ -18,6 +18,7 @@ from lsst.dm.OCPS.jobs.model import ExecutionPhase
 
 from tests.backends.uws.conftest import LINK_TIMEOUT, SHORT, Engine, MakeEngine, configuration
 from tests.backends.uws.standin import Fault, StandIn
+from tests.conftest import find_service
 
 TOKEN = "gt-not-to-be-seen.anywhere"
 
@@ -27,7 +28,16 @@ LOG = logging.getLogger("ocps.test")
 def make_certificate(folder: Path) -> tuple[Path, Path]:
     """Make a key and a certificate that nobody has signed."""
     key, certificate = folder / "key.pem", folder / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=stand-in"]
+    command = [
+        find_service("openssl"),
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=stand-in",
+    ]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run(command, check=True, capture_output=True)
     return key, certificate
