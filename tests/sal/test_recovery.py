@@ -34,7 +34,7 @@ async def test_results_of_jobs_that_outlive_the_csc_come_once(bus, pristine_repo
         down = await script.execute("job:gated", config=f"gate={while_down.path}")
         failing = await script.execute("job:gated", config=f"gate={while_down.path} code=1")
         after = await script.execute("job:gated", config=f"gate={later.path}")
-        jobs = tmp_path / "work" / "jobs"
+        jobs = tmp_path / "work" / "engine"
         for execution in (down, failing, after):
             await until((jobs / execution.job_id / "group.json").exists)
         await csc.kill()

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from lsst.daf.butler import Butler
+from lsst.dm.OCPS.jobs.workspace import Workspace
 
 from tests.backends.local.harness import BIAS, Pool, open_pool
 
@@ -73,7 +74,7 @@ async def both(pristine_repo: Path, tmp_path_factory: pytest.TempPathFactory) ->
             submitted = await pool.submit(path, query, config)
             job = await pool.end(submitted)
             workspace = pool.workspace(job)
-            jobs[name] = workspace.root
+            jobs[name] = workspace
             status = workspace.read_json("status.json")
             codes = [0] * status["step"] + [status["exit_code"]]
             preloaded[name] = await collect(repos["warm"], workspace.root, workspace.output, job.id, codes)
@@ -81,19 +82,19 @@ async def both(pristine_repo: Path, tmp_path_factory: pytest.TempPathFactory) ->
     cold = {}
     two_at_a_time = asyncio.Semaphore(2)
 
-    async def by_hand(name: str, root: Path) -> None:
+    async def by_hand(name: str, workspace: Workspace) -> None:
         async with two_at_a_time:
-            place = folder / "by-hand" / root.name
-            cold[name] = await run_by_hand(root, repos["warm"], repos["cold"], place)
+            place = folder / "by-hand" / workspace.root.name
+            cold[name] = await run_by_hand(workspace, repos["warm"], repos["cold"], place)
 
-    await asyncio.gather(*(by_hand(name, root) for name, root in jobs.items()))
+    await asyncio.gather(*(by_hand(name, workspace) for name, workspace in jobs.items()))
     yield Both(preloaded, cold, repos)
 
 
-async def run_by_hand(root: Path, repo: Path, other: Path, folder: Path) -> Left:
+async def run_by_hand(workspace: Workspace, repo: Path, other: Path, folder: Path) -> Left:
     """Run the commands of a job with another repository and directory."""
-    text = (root / "plan.json").read_text()
-    plan = json.loads(text.replace(str(root), str(folder)).replace(str(repo), str(other)))
+    text = (workspace.engine / "plan.json").read_text()
+    plan = json.loads(text.replace(str(workspace.root), str(folder)).replace(str(repo), str(other)))
     output = Path(plan["cwd"])
     output.mkdir(parents=True)
     codes = []
@@ -110,7 +111,7 @@ async def run_by_hand(root: Path, repo: Path, other: Path, folder: Path) -> Left
             codes.append(await process.wait())
             if codes[-1] != 0:
                 break
-    return await collect(other, folder, output, root.name, codes)
+    return await collect(other, folder, output, workspace.root.name, codes)
 
 
 async def collect(repo: Path, root: Path, output: Path, job_id: str, codes: list[int]) -> Left:
@@ -216,7 +217,7 @@ async def test_preloading_is_what_was_tested(pool: Pool) -> None:
     # Nor is there anything that keeps it from the shorter ways through the Butler.
     assert [zygote.problem for zygote in pool.zygotes._zygotes.values()] == [""]
     job = await pool.submit("misbehave", config="-c misbehave:how=hang")
-    while not (pool.workspace(job).root / "group.json").exists():
+    while not (pool.workspace(job).engine / "group.json").exists():
         await asyncio.sleep(0.02)
     assert pool.was_preloaded(job)
     await pool.manager.abort(job.id)

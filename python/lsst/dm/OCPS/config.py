@@ -73,11 +73,13 @@ class JobLimits(_Frozen):
     core: int = 0
     nice: int = 0
     threads: int = 1
+    processes: int = 0
+    output_size: int = 0
 
     def of_process(self) -> dict[str, int]:
         """Return the limits to set in a process; see `supervisor.set_limits`."""
         limits = {"core": self.core, "nice": self.nice}
-        for name in ("memory", "open_files"):
+        for name in ("memory", "open_files", "processes", "output_size"):
             if value := getattr(self, name):
                 limits[name] = value
         return limits
@@ -184,6 +186,9 @@ class InstanceConfig(_Frozen):
     metrics_glob: str = "*Metrics"
     allowed_pipelines: tuple[str, ...] = ()
     work_dir: str = ""
+    durable: bool = True
+    min_free_space: int = 104857600
+    min_free_files: int = 1000
     database: str = ""
     mode: Literal["async", "sync"] = "async"
     general_users: tuple[str, ...] | None = None
@@ -228,9 +233,8 @@ class InstanceConfig(_Frozen):
         The same configuration gives the same name in every process; what is
         not the backend's affair does not count.
         """
-        text = self.model_dump_json(
-            exclude={"work_dir", "database", "on_exit", "fault_after", "instance", "http", "general_users"}
-        )
+        other = {"work_dir", "durable", "min_free_space", "min_free_files", "database", "general_users"}
+        text = self.model_dump_json(exclude={*other, "on_exit", "fault_after", "instance", "http"})
         return f"{self.backend}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def users_of_general(self) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from .jobs.lane import Limits
 from .jobs.manager import JobManager
 from .jobs.model import ExecutionPhase as Phase
 from .jobs.model import Job
+from .jobs.own_process import prepare_process
 from .jobs.store import JobStore
 from .jobs.workspace import Workspaces
 
@@ -167,7 +168,13 @@ async def make_manager(config: InstanceConfig, log: logging.Logger) -> JobManage
     StoreError
         If the work directory or the store cannot be used.
     """
-    workspaces = Workspaces(config.directory())
+    prepare_process()
+    workspaces = Workspaces(
+        config.directory(),
+        durable=config.durable,
+        min_free_space=config.min_free_space,
+        min_free_files=config.min_free_files,
+    )
     workspaces.open()
     file = workspaces.work_dir / "jobs.sqlite3"
     url = config.database or f"sqlite+aiosqlite:///{file}"

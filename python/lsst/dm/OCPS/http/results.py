@@ -48,7 +48,8 @@ def send_file(folder: Path, path: Path, kind: str) -> web.StreamResponse:
         If it is not there, or elsewhere.
     """
     real = path.resolve()
-    if not real.is_relative_to(folder.resolve()) or not real.is_file():
+    # A job may have put a link in the folder's place.
+    if folder.is_symlink() or not real.is_relative_to(folder.resolve()) or not real.is_file():
         raise web.HTTPNotFound(text="There is no such file any more")
     if kind.startswith("text/"):
         kind += "; charset=utf-8"

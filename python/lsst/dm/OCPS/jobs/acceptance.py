@@ -13,9 +13,11 @@ from typing import Any
 
 from .archivist import Archivist
 from .dispatcher import Dispatcher
-from .errors import QueueFullError, RequestError, UnknownJobError
+from .errors import QueueFullError, RequestError, StoreError, UnknownJobError
+from .file_access import look_at_files
 from .lane import Lane
 from .model import ExecutionPhase, Job, JobRequest, now
+from .workspace import Workspaces
 
 
 class Acceptance:
@@ -27,12 +29,15 @@ class Acceptance:
         Knows what runs and what waits.
     archivist : `Archivist`
         Wants to know of each destruction time.
+    workspaces : `Workspaces`
+        Jobs' files.
     """
 
-    def __init__(self, dispatcher: Dispatcher, archivist: Archivist) -> None:
+    def __init__(self, dispatcher: Dispatcher, archivist: Archivist, workspaces: Workspaces) -> None:
         self._dispatcher = dispatcher
         self._ledger = dispatcher.ledger
         self._archivist = archivist
+        self._workspaces = workspaces
 
     def new_job(
         self, lane: Lane, job_id: str, request: JobRequest, phase: ExecutionPhase, spec: Mapping[str, Any]
@@ -67,7 +72,15 @@ class Acceptance:
         return dataclasses.replace(job, message=message)
 
     async def insert(self, job: Job) -> Job:
-        """Store a new job; return it as it is then."""
+        """Store a new job; return it as it is then.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be stored, or the disk has no room for new jobs.
+        """
+        if obstacle := await look_at_files(self._workspaces.obstacle):
+            raise StoreError(f"No new jobs: {obstacle}")
         job = await self._ledger.insert(job)
         self._archivist.expect(job)
         return job

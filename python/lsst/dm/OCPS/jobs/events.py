@@ -16,6 +16,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import StoreError
+
 KEY_NAME = "event.key"
 
 
@@ -37,7 +39,20 @@ class EventKey:
 
     @classmethod
     def of(cls, work_dir: Path) -> EventKey:
-        """Return the secret of a work directory, making one where there is none."""
+        """Return the secret of a work directory, making one where there is none.
+
+        Raises
+        ------
+        StoreError
+            If it can be neither read nor written.
+        """
+        try:
+            return cls._read_or_make(work_dir)
+        except OSError as error:
+            raise StoreError(f"{work_dir / KEY_NAME}: {error.strerror}") from None
+
+    @classmethod
+    def _read_or_make(cls, work_dir: Path) -> EventKey:
         path = work_dir / KEY_NAME
         try:
             key = path.read_bytes()

@@ -1,25 +1,36 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looking at file systems that may not answer."""
+"""Access to files that may be slow, or that a job may have put there to do harm."""
 
 from __future__ import annotations
 
-__all__ = ["FILES_TIMEOUT", "look_at_files"]
+__all__ = ["FILES_TIMEOUT", "UnsafeFileError", "look_at_files", "open_below", "open_regular", "read_json"]
 
 import asyncio
+import json
+import os
+import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from .errors import RequestError
 
 FILES_TIMEOUT = 5.0
 """How long (s) a file system may take."""
 
+MAX_JSON = 8 * 2**20
+"""Longest JSON file (bytes) that is read."""
+
 # Threads of their own: those that hang on a network file system must not be
 # missing where the engine writes its records.
 _threads = ThreadPoolExecutor(4, thread_name_prefix="files")
 
 T = TypeVar("T")
+
+
+class UnsafeFileError(OSError):
+    """Something is not the plain file that it should be."""
 
 
 async def look_at_files(look: Callable[..., T], *arguments: object) -> T:
@@ -37,3 +48,98 @@ async def look_at_files(look: Callable[..., T], *arguments: object) -> T:
         raise RequestError(
             f"a file system has not answered within {FILES_TIMEOUT:g} s; is it mounted?"
         ) from None
+
+
+def open_regular(path: Path | str, folder: int | None = None) -> int:
+    """Open a regular file for reading, without waiting and without following a link.
+
+    Parameters
+    ----------
+    path : `pathlib.Path` or `str`
+        The file.
+    folder : `int`, optional
+        Descriptor of the directory that ``path`` is relative to.
+
+    Returns
+    -------
+    descriptor : `int`
+        To be closed by the caller.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    UnsafeFileError
+        If it is a link, a pipe, a device, or anything else but a file.
+    OSError
+        If it cannot be opened for another reason.
+    """
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+    # Looked at before, because opening a device may have effects.
+    if not stat.S_ISREG(os.stat(path, dir_fd=folder, follow_symlinks=False).st_mode):
+        raise UnsafeFileError(f"{path} is not a regular file")
+    descriptor = os.open(path, flags, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnsafeFileError(f"{path} is not a regular file")
+    return descriptor
+
+
+def open_below(top: Path, relative: str) -> int:
+    """Open a regular file below a directory, one step after the other, following no link.
+
+    Parameters
+    ----------
+    top : `pathlib.Path`
+        The directory; it must not be a link itself.
+    relative : `str`
+        Path of the file relative to it.
+
+    Returns
+    -------
+    descriptor : `int`
+        To be closed by the caller.
+
+    Raises
+    ------
+    UnsafeFileError
+        If the path leads out, or what is there is not a regular file.
+    OSError
+        If it cannot be opened.
+    """
+    parts = PurePosixPath(relative).parts
+    if not parts or ".." in parts or parts[0] == "/":
+        raise UnsafeFileError(f"{relative!r} is not a path below {top}")
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    folder = os.open(top, flags)
+    try:
+        for part in parts[:-1]:
+            below = os.open(part, flags, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        return open_regular(parts[-1], folder)
+    finally:
+        os.close(folder)
+
+
+def read_json(path: Path, limit: int = MAX_JSON) -> Any:
+    """Return what a JSON file holds; `None` if there is none, or nothing that can be used.
+
+    Raises
+    ------
+    OSError
+        If the file exists and cannot be read, such as without a free descriptor.
+    """
+    try:
+        descriptor = open_regular(path)
+    except (FileNotFoundError, NotADirectoryError, UnsafeFileError):
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        return None
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        # Cut short, or nested so deeply that no reader follows.
+        return None

@@ -58,7 +58,7 @@ class JobManager:
         self._archivist = Archivist(
             self._ledger, workspaces, self.abort, lambda: self.lane.limits.keep_jobs, self.log
         )
-        self._acceptance = Acceptance(self._dispatcher, self._archivist)
+        self._acceptance = Acceptance(self._dispatcher, self._archivist, workspaces)
 
     # Opening and closing
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job's directory: its log, its outputs, and the list of its results.
+"""A job's directories: its log, its outputs, and what the engine notes of it.
 
-``{work_dir}/jobs/{id}/`` belongs to the engine and its supervisor;
-``output/`` in it (the job's JOB_OUTPUT_DIR) is what the user sees.
+``{work_dir}/jobs/{id}/`` belongs to the job; ``output/`` in it (the job's
+JOB_OUTPUT_DIR) is what the user sees. Jobs can write whatever they like
+there, so nothing in it is trusted. ``{work_dir}/engine/{id}/`` has the files
+of the engine and of the job's supervisor.
 """
 
 from __future__ import annotations
@@ -10,15 +12,20 @@ from __future__ import annotations
 __all__ = ["LOG_NAME", "Workspace", "Workspaces"]
 
 import asyncio
+import contextlib
 import fcntl
-import json
 import mimetypes
 import os
 import shutil
+import stat
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
+from . import durable
 from .errors import StoreError
+from .file_access import open_below, read_json
 from .model import Result, check_job_id
 
 LOG_NAME = "ocps.log"
@@ -35,17 +42,33 @@ MIME_TYPES = {
 }
 
 
+MAX_RESULTS = 10_000
+"""How many files of a job are listed as results; those first in the alphabet."""
+
+MAX_JOB_JSON = 32 * 2**20
+"""Longest JSON file (bytes) of a job that is read."""
+
+ENTRY_LIMIT = 1_000_000
+"""How many files of a job are looked at for that."""
+
+
 class Workspace:
-    """The directory of one job.
+    """The directories of one job.
 
     Parameters
     ----------
     root : `pathlib.Path`
-        The directory; it need not exist.
+        The job's directory; it need not exist.
+    engine : `pathlib.Path`
+        The engine's directory of the job; it need not exist.
+    durable : `bool`
+        Whether what is written must survive a power cut.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, engine: Path, durable: bool = True) -> None:
         self.root = root
+        self.engine = engine
+        self.durable = durable
 
     @property
     def output(self) -> Path:
@@ -58,70 +81,113 @@ class Workspace:
         return self.output / LOG_NAME
 
     def make(self) -> None:
-        """Make the directory; no error if it is there."""
-        self.output.mkdir(parents=True, exist_ok=True)
+        """Make the directories, for this account alone; no error if they exist."""
+        for folder in (self.root, self.engine, self.output):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if self.durable:
+            for folder in (self.root, self.root.parent, self.engine.parent):
+                durable.sync_folder(folder)
 
     def remove(self) -> None:
-        """Remove the directory with all that is in it; no error if there is none."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        """Remove the directories with all that is in them; no error if there are none."""
+        for folder in (self.root, self.engine):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def read_json(self, name: str) -> Any:
-        """Return what the JSON file ``name`` holds, `None` if there is none.
+        """Return what a JSON file of the engine holds; `None` if there is none that can be used.
 
-        A file that was cut short by a crash counts as none: every file that
-        matters is written whole or not at all.
+        Raises
+        ------
+        OSError
+            If it exists and cannot be read now.
         """
-        try:
-            return json.loads((self.root / name).read_bytes())
-        except (OSError, ValueError):
-            return None
+        return read_json(self.engine / name)
+
+    def read_job_json(self, name: str) -> Any:
+        """Return what a JSON file that the job wrote holds; as `read_json`."""
+        return read_json(self.root / name, MAX_JOB_JSON)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write the JSON file ``name``, whole or not at all, for this user alone.
+        """Write a JSON file of the engine, whole or not at all, for this account alone.
 
         A plan has a job's environment, and with it what a site keeps secret.
         """
-        temporary = self.root / f".{name}.{os.getpid()}"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(value, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.root / name)
+        durable.write_json(self.engine / name, value, durable=self.durable)
 
     def results(self) -> tuple[Result, ...]:
-        """Return everything in the output directory, the log first.
+        """Return the files in the output directory, the log first.
 
         Ids are the paths relative to the output directory, so that they do
-        not shift when something is added. Links that lead out are left out.
+        not shift when something is added. Links are left out, and so are
+        files that also have a name elsewhere (hard links): both could make
+        public what was never meant to be.
         """
-        top = self.output.resolve()
-        found = []
-        for folder, _, names in os.walk(top):
-            for name in names:
-                path = Path(folder, name)
-                if path.is_file() and path.resolve().is_relative_to(top):
-                    found.append(path)
-        found.sort(key=lambda path: (path != top / LOG_NAME, path))
+        found: list[tuple[str, os.stat_result]] = []
+        links: dict[tuple[int, int], int] = {}
+        for name, status in self._files():
+            found.append((name, status))
+            if status.st_nlink > 1:
+                file = status.st_dev, status.st_ino
+                links[file] = links.get(file, 0) + 1
+        found.sort(key=lambda entry: (entry[0] != LOG_NAME, entry[0]))
+        here = [
+            (name, status)
+            for name, status in found
+            if links.get((status.st_dev, status.st_ino), status.st_nlink) == status.st_nlink
+        ]
+        top = self.output.absolute().as_uri()
         return tuple(
             Result(
-                id=str(path.relative_to(top)),
-                uri=path.as_uri(),
-                size=path.stat().st_size,
-                mime_type=guess_mime_type(path.name),
+                id=printable(name),
+                uri=f"{top}/{quote(os.fsencode(name))}",
+                size=status.st_size,
+                mime_type=guess_mime_type(name),
             )
-            for path in found
+            for name, status in here[:MAX_RESULTS]
         )
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """List the regular files below the output directory, relative to it."""
+        try:
+            top = os.open(self.output, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            # A link is refused as "not a directory" too.
+            return
+        left = ENTRY_LIMIT
+        try:
+            for folder, _, names, descriptor in os.fwalk(".", dir_fd=top, follow_symlinks=False):
+                for name in names:
+                    left -= 1
+                    if left < 0:
+                        return
+                    with contextlib.suppress(FileNotFoundError):
+                        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                        if stat.S_ISREG(status.st_mode):
+                            yield os.path.normpath(os.path.join(folder, name)), status
+        finally:
+            os.close(top)
 
     def tail(self, lines: int = 20, size: int = 16_384) -> list[str]:
         """Return the last lines of the log, at most ``size`` bytes of it."""
         try:
-            with self.log.open("rb") as file:
-                length = file.seek(0, os.SEEK_END)
-                file.seek(max(0, length - size))
-                text = file.read(size).decode(errors="replace")
+            descriptor = open_below(self.output, LOG_NAME)
         except OSError:
             return []
+        with os.fdopen(descriptor, "rb") as file:
+            length = file.seek(0, os.SEEK_END)
+            file.seek(max(0, length - size))
+            text = file.read(size).decode(errors="replace")
         return text.splitlines()[-lines:]
+
+
+def printable(name: str) -> str:
+    """Return a file name in which what cannot be printed is replaced by its escape sequence."""
+    return "".join(
+        char
+        if char.isprintable()
+        else char.encode("utf-8", "surrogateescape").decode("latin-1").encode("unicode_escape").decode()
+        for char in name
+    )
 
 
 def guess_mime_type(name: str) -> str:
@@ -137,14 +203,26 @@ class Workspaces:
     ----------
     work_dir : `pathlib.Path`
         The work directory. One OCPS at a time may use it.
+    durable : `bool`
+        Whether what is written must survive a power cut.
+    min_free_space : `int`
+        Free space (bytes) on the work directory's file system below which
+        no job is accepted or started.
+    min_free_files : `int`
+        The same for the number of files (inodes).
     """
 
-    def __init__(self, work_dir: Path) -> None:
+    def __init__(
+        self, work_dir: Path, *, durable: bool = True, min_free_space: int = 0, min_free_files: int = 0
+    ) -> None:
         self.work_dir = work_dir
+        self.durable = durable
+        self.min_free_space = min_free_space
+        self.min_free_files = min_free_files
         self._lock: IO[str] | None = None
 
     def open(self) -> None:
-        """Make the work directory and lock it against another OCPS.
+        """Make the work directory, lock it against another OCPS, and clear what a crash left in it.
 
         Raises
         ------
@@ -152,7 +230,9 @@ class Workspaces:
             If it cannot be made, or another process uses it.
         """
         try:
-            (self.work_dir / "jobs").mkdir(parents=True, exist_ok=True)
+            self.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for name in ("jobs", "engine"):
+                (self.work_dir / name).mkdir(mode=0o700, exist_ok=True)
             lock = (self.work_dir / "lock").open("a+")
         except OSError as error:
             raise StoreError(f"work_dir {self.work_dir}: {error.strerror}") from error
@@ -163,21 +243,64 @@ class Workspaces:
             pid = lock.read().strip() or "?"
             lock.close()
             raise StoreError(f"work_dir {self.work_dir} is in use by another OCPS (process {pid})") from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        # The id is for people only, and must not keep OCPS from starting on a full disk.
+        with contextlib.suppress(OSError):
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
         self._lock = lock
+        for upload in self.work_dir.glob("upload-*"):
+            shutil.rmtree(upload, ignore_errors=True)
 
     def close(self) -> None:
         """Give up the lock."""
         if self._lock:
-            self._lock.close()
+            # What could not be written to a full disk is tried again here.
+            with contextlib.suppress(OSError):
+                self._lock.close()
             self._lock = None
+
+    def obstacle(self) -> str:
+        """Return why no job can be accepted or started now; empty if it can."""
+        try:
+            file_system = os.statvfs(self.work_dir)
+            mine = self._lock is None or os.path.samestat(
+                os.stat(self.work_dir / "lock"), os.fstat(self._lock.fileno())
+            )
+        except FileNotFoundError:
+            mine = False
+        except OSError as error:
+            return f"work_dir {self.work_dir}: {error.strerror}"
+        if not mine:
+            return f"work_dir {self.work_dir} was removed or replaced while OCPS ran; restart OCPS"
+        space = file_system.f_bavail * file_system.f_frsize
+        if space < self.min_free_space:
+            needed = _megabytes(self.min_free_space)
+            return f"the disk of work_dir is nearly full: {_megabytes(space)} free, {needed} needed"
+        # File systems without a fixed number of files say that they have 0.
+        if file_system.f_files and file_system.f_favail < self.min_free_files:
+            return (
+                f"the disk of work_dir is nearly out of inodes: {file_system.f_favail} free,"
+                f" {self.min_free_files} needed"
+            )
+        return ""
 
     def of(self, job_id: str) -> Workspace:
         """Return the workspace of a job."""
-        return Workspace(self.work_dir / "jobs" / check_job_id(job_id))
+        name = check_job_id(job_id)
+        return Workspace(self.work_dir / "jobs" / name, self.work_dir / "engine" / name, self.durable)
 
     async def remove(self, job_id: str) -> None:
-        """Remove a job's files without holding up the event loop."""
+        """Remove a job's files without blocking the event loop."""
         await asyncio.to_thread(self.of(job_id).remove)
+
+    def remove_others(self, known: Collection[str]) -> None:
+        """Remove the directories of all jobs but ``known``, as a crash while removing may leave them."""
+        for top in ("jobs", "engine"):
+            for entry in os.scandir(self.work_dir / top):
+                if entry.name not in known:
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"

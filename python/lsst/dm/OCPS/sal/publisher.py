@@ -155,7 +155,7 @@ class Publisher:
     async def _text(self, job: Job) -> str:
         """Return the JSON of a result; where it had to be cut, write the whole down before."""
         workspace = self.manager.workspaces.of(job.id)
-        path = workspace.root / "result.json"
+        path = workspace.engine / "result.json"
         text = result_text(job, path.as_uri())
         if "truncated" in json.loads(text)["jobInfo"]:
             try:

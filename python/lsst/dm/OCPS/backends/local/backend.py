@@ -8,25 +8,37 @@ __all__ = ["LocalBackend"]
 import asyncio
 import dataclasses
 import logging
+import os
+import secrets
 import sys
-from collections.abc import Collection, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any, TypeVar
 
+from ...jobs import durable
 from ...jobs.backend import Backend, BackendUpdate
 from ...jobs.errors import BackendError, JobError
 from ...jobs.file_access import look_at_files
 from ...jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
+from ...jobs.own_process import original_open_files
 from ...jobs.workspace import Workspace, Workspaces
-from . import supervisor
-from .handle import SupervisorHandle, kill_session
+from . import processes, supervisor
+from .handle import Claim, Status, SupervisorHandle
 from .planner import Planner, ProgressSource
 from .zygote.pool import ZygotePool
 
 LAUNCH_TIMEOUT = 60.0
-"""How long (s) a supervisor may take to take its job."""
+"""How long (s) a supervisor may take to claim its job."""
 
 PROGRESS_INTERVAL = 0.5
 """How often (s) the logs of running jobs are looked at."""
+
+RETRY_INTERVAL = 1.0
+"""How long (s) to wait before something is tried again that failed for want of resources."""
+
+SUPERVISOR_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
+"""What a supervisor gets of OCPS's environment; the rest may be secret."""
+
+T = TypeVar("T")
 
 
 class LocalBackend(Backend):
@@ -57,6 +69,7 @@ class LocalBackend(Backend):
         self.log = log or logging.getLogger(__name__)
         self.zygotes = zygotes
         self._running: dict[str, SupervisorHandle] = {}
+        self._waiting: dict[str, asyncio.Task[None]] = {}
         self._sources: dict[str, ProgressSource] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -78,16 +91,16 @@ class LocalBackend(Backend):
             await planner.check()
 
     async def submit(self, job: Job) -> None:
-        workspace = self.workspaces.of(job.id)
-        try:
-            plan = await look_at_files(self._planner(job).plan, job, workspace)
-            await asyncio.to_thread(_prepare, workspace, plan)
-        except OSError as error:
-            raise BackendError(f"{error.filename or workspace.root}: {error.strerror}") from error
-        await self._launch(job, workspace)
-        self._attach(job, workspace)
+        reason = await self._try_to_start(job)
+        if reason:
+            self._waiting[job.id] = self._spawn(self._start_later(job, reason))
 
     async def cancel(self, job: Job) -> None:
+        waiting = self._waiting.pop(job.id, None)
+        if waiting:
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            await self._prevent(job)
         handle = self._running.get(job.id)
         if handle:
             handle.terminate()
@@ -95,61 +108,126 @@ class LocalBackend(Backend):
     async def reattach(self, jobs: Collection[Job]) -> None:
         for job in jobs:
             workspace = self.workspaces.of(job.id)
-            if workspace.read_json("supervisor.json") is None:
-                await self._resubmit(job, workspace)
+            if Claim.parse(job.handle):
+                await self._attach(job, workspace)
+            elif await _retry(workspace.read_json, "supervisor.json") is None:
+                # Whether its supervisor was started is not known. Should
+                # there be two, the second finds the job claimed.
+                if job.stopping:
+                    await self._prevent(job)
+                else:
+                    await self._resubmit(job)
             else:
-                self._attach(job, workspace)
+                await self._attach(job, workspace)
 
-    async def _resubmit(self, job: Job, workspace: Workspace) -> None:
-        """Start a job of which it is not known whether its supervisor was started.
-
-        Should there be two, the second finds the job taken.
-        """
+    async def _resubmit(self, job: Job) -> None:
         try:
-            if job.stopping:
-                workspace.make()
-                # Take the job, so that a supervisor on its way finds it taken.
-                supervisor.write_json(workspace.root / "supervisor.json", {}, once=True)
-                self.report(job.id, BackendUpdate(phase=ExecutionPhase.ABORTED))
-            else:
-                await self.submit(job)
-        except supervisor.AlreadyClaimedError:
-            self._attach(job, workspace)
-        except (JobError, OSError) as error:
+            await self.submit(job)
+        except JobError as error:
             self.report(job.id, BackendUpdate(phase=ExecutionPhase.ERROR, error=ErrorSummary(str(error))))
+
+    async def _prevent(self, job: Job) -> None:
+        """Keep a job from being started; if it has been, stop it."""
+        workspace = self.workspaces.of(job.id)
+
+        def claim() -> None:
+            workspace.make()
+            # A supervisor that is being started finds the job claimed.
+            durable.write_json(workspace.engine / "supervisor.json", {}, once=True)
+
+        try:
+            await _retry(claim)
+        except durable.AlreadyClaimedError:
+            await self._attach(job, workspace)
+            if handle := self._running.get(job.id):
+                handle.terminate()
+        else:
+            self.report(job.id, BackendUpdate(phase=ExecutionPhase.ABORTED))
+
+    async def _try_to_start(self, job: Job) -> str:
+        """Start a job.
+
+        Returns
+        -------
+        reason : `str`
+            Why the job has to wait; empty if it was started.
+
+        Raises
+        ------
+        BackendError
+            If it cannot be started.
+        """
+        workspace = self.workspaces.of(job.id)
+        if reason := await look_at_files(self.workspaces.obstacle):
+            return reason
+        try:
+            plan = await look_at_files(self._planner(job).plan, job, workspace)
+            await asyncio.to_thread(_prepare, workspace, plan)
+            await self._launch(job, workspace)
+        except OSError as error:
+            if error.errno in supervisor.SHORTAGES:
+                return f"OCPS lacks resources: {os.strerror(error.errno or 0)}"
+            raise BackendError(f"{error.filename or workspace.root}: {error.strerror}") from error
+        await self._attach(job, workspace)
+        return ""
+
+    async def _start_later(self, job: Job, reason: str) -> None:
+        """Try to start a job until that succeeds or fails for good."""
+        self.log.warning(f"Job {job.id} waits: {reason}")
+        try:
+            while reason:
+                self.report(job.id, BackendUpdate(message=f"waiting: {reason}"))
+                await asyncio.sleep(RETRY_INTERVAL)
+                reason = await self._try_to_start(job)
+        except Exception as error:
+            if not isinstance(error, JobError):
+                self.log.exception(f"Job {job.id}: it could not be started")
+            words = ErrorSummary(f"could not be started: {error}")
+            self.report(job.id, BackendUpdate(phase=ExecutionPhase.ERROR, error=words))
+        self._waiting.pop(job.id, None)
 
     async def _launch(self, job: Job, workspace: Workspace) -> None:
         """Start a job's supervisor: from a preloaded process, or as a new one."""
         preload = await look_at_files(self._planner(job).preload, job) if self.zygotes else None
-        if self.zygotes and preload and await self.zygotes.launch(preload, workspace.root):
+        if self.zygotes and preload and await self.zygotes.launch(preload, workspace.engine):
             return
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
             "-S",
             supervisor.__file__,
-            str(workspace.root),
+            str(workspace.engine),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            env={name: os.environ[name] for name in SUPERVISOR_VARIABLES if name in os.environ},
         )
         try:
             _, answer = await asyncio.wait_for(process.communicate(), LAUNCH_TIMEOUT)
         except TimeoutError:
             process.kill()
             raise BackendError(f"its supervisor did not start within {LAUNCH_TIMEOUT:g} s") from None
+        words = answer.decode(errors="replace").strip() or "its supervisor did not start"
+        if process.returncode == supervisor.TRY_AGAIN:
+            raise OSError(min(supervisor.SHORTAGES), words)
         if process.returncode != 0:
-            raise BackendError(answer.decode(errors="replace").strip() or "its supervisor did not start")
+            raise BackendError(words)
 
-    def _attach(self, job: Job, workspace: Workspace) -> None:
-        handle = SupervisorHandle.find(workspace.read_json("supervisor.json"))
+    async def _attach(self, job: Job, workspace: Workspace) -> None:
+        """Follow a job whose supervisor has claimed it."""
+        # What was stored counts more than the file, which the job might have changed.
+        claim = Claim.parse(job.handle) or await _retry(Claim.read, workspace, "supervisor.json")
+        handle = await _retry(SupervisorHandle.find, claim)
         self._sources[job.id] = self._planner(job).progress_source(workspace)
-        if handle:
+        if handle and claim:
             self._running[job.id] = handle
-            self.report(job.id, BackendUpdate(phase=ExecutionPhase.EXECUTING, handle=str(workspace.root)))
-        self._spawn(self._await_end(job, workspace, handle))
+            found = BackendUpdate(phase=ExecutionPhase.EXECUTING, message="", handle=claim.model_dump_json())
+            self.report(job.id, found)
+        self._spawn(self._await_end(job, workspace, claim, handle))
 
-    async def _await_end(self, job: Job, workspace: Workspace, handle: SupervisorHandle | None) -> None:
+    async def _await_end(
+        self, job: Job, workspace: Workspace, claim: Claim | None, handle: SupervisorHandle | None
+    ) -> None:
         if handle:
             try:
                 await handle.ended()
@@ -157,23 +235,49 @@ class LocalBackend(Backend):
                 self._running.pop(job.id, None)
                 handle.close()
         source = self._sources.pop(job.id)
-        ending = await asyncio.to_thread(self._ending, job, workspace, source)
+        ending = await _retry(self._ending, job, workspace, claim, source)
         self.report(job.id, ending)
 
-    def _ending(self, job: Job, workspace: Workspace, source: ProgressSource) -> BackendUpdate:
-        """Read from the workspace how a job ended; runs in a thread."""
-        status = workspace.read_json("status.json")
+    def _ending(
+        self, job: Job, workspace: Workspace, claim: Claim | None, source: ProgressSource
+    ) -> BackendUpdate:
+        """Read from the job's directories how it ended; runs in a thread.
+
+        Raises
+        ------
+        OSError
+            If resources are missing; it is tried again then.
+        """
+        status = Status.read(workspace, "status.json")
+        if status and not status.is_by(claim):
+            self.log.warning(f"Job {job.id}: its status was not written by its supervisor, and is ignored")
+            status = None
         if status is None:
             # A supervisor writes before it ends; so it was killed. Its child
             # dies with it, but not what that child may have started.
-            kill_session(workspace.read_json("supervisor.json"))
+            group, mark = _traces(workspace)
+            known = claim.model_dump() if claim else None
+            if not processes.kill_job(known, group, mark):
+                self.log.error(f"Job {job.id}: not all of its processes could be killed")
         try:
-            ending = self._planner(job).ending(job, workspace, status)
-            return dataclasses.replace(ending, progress=source.read())
+            seen = status.model_dump() if status else None
+            ending = self._planner(job).ending(job, workspace, seen)
+            ending = dataclasses.replace(ending, progress=source.read())
+        except OSError as error:
+            if error.errno in supervisor.SHORTAGES:
+                raise
+            return self._unreadable(job, error)
         except Exception as error:
-            self.log.exception(f"Job {job.id}: its ending could not be read")
-            words = f"its results could not be read: {error}"
-            return BackendUpdate(phase=ExecutionPhase.ERROR, error=ErrorSummary(words))
+            return self._unreadable(job, error)
+        if status and status.failure:
+            failed = ErrorSummary(status.failure, detail="\n".join(workspace.tail()))
+            return dataclasses.replace(ending, phase=ExecutionPhase.ERROR, error=failed)
+        return ending
+
+    def _unreadable(self, job: Job, error: Exception) -> BackendUpdate:
+        self.log.error(f"Job {job.id}: how it ended could not be read", exc_info=error)
+        words = f"its results could not be read: {error}"
+        return BackendUpdate(phase=ExecutionPhase.ERROR, error=ErrorSummary(words))
 
     async def _follow_logs(self) -> None:
         """Report the progress that running jobs write into their logs."""
@@ -193,15 +297,57 @@ class LocalBackend(Backend):
         except KeyError:
             raise BackendError(f"the local pool runs no jobs of kind {kind!r}") from None
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+
+async def _retry(act: Callable[..., T], *arguments: Any) -> T:
+    """Return what ``act`` returns in a thread; while resources are missing, try again.
+
+    What cannot be read for want of a descriptor has not gone.
+    """
+    while True:
+        try:
+            return await asyncio.to_thread(act, *arguments)
+        except OSError as error:
+            if error.errno not in supervisor.SHORTAGES:
+                raise
+        await asyncio.sleep(RETRY_INTERVAL)
 
 
 def _prepare(workspace: Workspace, plan: dict[str, Any]) -> None:
+    """Make a job's directories and write its plan."""
     workspace.make()
-    workspace.write_json("plan.json", plan)
+    limits = {"soft_open_files": original_open_files(), **plan.get("limits", {})}
+    # A supervisor from before a restart may still be about to start with the former plan.
+    mark = _traces(workspace)[1] or secrets.token_hex(16)
+    whole = {
+        **plan,
+        "environment": {**plan["environment"], processes.MARK: mark},
+        "output": str(workspace.output),
+        "limits": limits,
+        "durable": workspace.durable,
+        "mark": mark,
+        "group": processes.make_group(_group_name(workspace), limits.get("processes", 0)),
+    }
+    workspace.write_json("plan.json", whole)
+
+
+def _traces(workspace: Workspace) -> tuple[str, str]:
+    """Return the control group and the mark by which a job's processes are found."""
+    plan = workspace.read_json("plan.json")
+    if not isinstance(plan, dict):
+        return "", ""
+    group, mark = str(plan.get("group", "")), str(plan.get("mark", ""))
+    # No other group is ever killed, whatever the plan says.
+    return group if os.path.basename(group) == _group_name(workspace) else "", mark
+
+
+def _group_name(workspace: Workspace) -> str:
+    return f"ocps-{workspace.root.name}"
 
 
 def _read_all(sources: Mapping[str, ProgressSource]) -> dict[str, Progress]:

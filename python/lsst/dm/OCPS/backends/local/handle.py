@@ -1,32 +1,87 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Watching a supervisor that is not a child of this process."""
+"""Supervisors that are not children of this process: their claims, their ends."""
 
 from __future__ import annotations
 
-__all__ = ["SupervisorHandle"]
+__all__ = ["Claim", "Status", "SupervisorHandle"]
 
 import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Self
 
-from .supervisor import identity
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ...jobs.workspace import Workspace
+from .processes import identity
+from .supervisor import seal
+
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+ProcessId = Annotated[int, Field(gt=1, le=2**22)]
+
+
+class _EngineFile(BaseModel):
+    """A file of the engine that is checked before it is used."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @classmethod
+    def read(cls, workspace: Workspace, name: str) -> Self | None:
+        """Return what a file says; `None` if there is none, or it is not what the engine wrote."""
+        document = workspace.read_json(name)
+        try:
+            return None if document is None else cls.model_validate(document)
+        except ValidationError:
+            return None
+
+
+class Claim(_EngineFile):
+    """Which supervisor runs a job; see ``supervisor.json`` in `supervisor`."""
+
+    pid: ProcessId
+    session: ProcessId
+    start: Count
+    boot: Annotated[str, Field(max_length=64)]
+    seal: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @classmethod
+    def parse(cls, text: str | None) -> Claim | None:
+        """Return the claim that was stored with a job; `None` if none was."""
+        try:
+            return cls.model_validate_json(text or "")
+        except ValidationError:
+            return None
+
+
+class Status(_EngineFile):
+    """How a job ended; see ``status.json`` in `supervisor`."""
+
+    token: Annotated[str, Field(max_length=128)]
+    exit_code: Annotated[int, Field(ge=-256, le=255)] | None
+    step: Count
+    cancelled: bool
+    failure: Annotated[str, Field(max_length=1000)]
+    max_rss: Count
+    cpu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    def is_by(self, claim: Claim | None) -> bool:
+        """Return whether the supervisor of this claim wrote it."""
+        return claim is not None and seal(self.token) == claim.seal
 
 
 class SupervisorHandle:
-    """A running supervisor, known by what it wrote into the workspace.
+    """A running supervisor.
 
     Holds a descriptor of the process, so that a later process of the same
-    number can never be taken for it.
+    id can never be taken for it.
 
     Parameters
     ----------
     fd : `int`
         Descriptor of the process (``pidfd``).
     pid : `int`
-        Its number.
+        Its id.
     """
 
     def __init__(self, fd: int, pid: int) -> None:
@@ -34,29 +89,39 @@ class SupervisorHandle:
         self.pid = pid
 
     @classmethod
-    def find(cls, claim: Mapping[str, Any] | None) -> SupervisorHandle | None:
-        """Return a handle of the supervisor that wrote ``claim``.
+    def find(cls, claim: Claim | None) -> SupervisorHandle | None:
+        """Return a handle of the supervisor that wrote a claim.
 
         Parameters
         ----------
-        claim : `~collections.abc.Mapping` or `None`
-            What ``supervisor.json`` says.
+        claim : `Claim` or `None`
+            Which supervisor.
 
         Returns
         -------
         handle : `SupervisorHandle` or `None`
-            `None` if it runs no more.
+            `None` if it does not run any more.
+
+        Raises
+        ------
+        OSError
+            If it cannot be found out, such as without a free descriptor.
         """
-        if not claim:
+        if claim is None:
             return None
         try:
-            fd = os.pidfd_open(claim["pid"])
-        except OSError:
+            fd = os.pidfd_open(claim.pid)
+        except ProcessLookupError:
             return None
-        if identity(claim["pid"]) != claim:
+        try:
+            same = identity(claim.pid) == claim.model_dump(exclude={"seal"})
+        except BaseException:
+            os.close(fd)
+            raise
+        if not same:
             os.close(fd)
             return None
-        return cls(fd, claim["pid"])
+        return cls(fd, claim.pid)
 
     async def ended(self) -> None:
         """Wait for its end."""
@@ -68,7 +133,7 @@ class SupervisorHandle:
         finally:
             loop.remove_reader(self._fd)
         if os.getpid() == 1:
-            # In a container without an init of its own, orphans are ours to bury.
+            # In a container without an init of its own, orphans become our children.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 (it does not wait)
 
@@ -78,28 +143,7 @@ class SupervisorHandle:
             signal.pidfd_send_signal(self._fd, signal.SIGTERM)
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the descriptor."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def kill_session(claim: Mapping[str, Any] | None) -> None:
-    """Kill what a supervisor left when it was killed itself.
-
-    Its job, and all that this started, are in the supervisor's session. The
-    session's own process ended at once, so if there is one of that number,
-    it is another session.
-
-    Parameters
-    ----------
-    claim : `~collections.abc.Mapping` or `None`
-        What ``supervisor.json`` says.
-    """
-    if not claim or identity(claim["session"]):
-        return
-    for name in os.listdir("/proc"):
-        found = identity(int(name)) if name.isdigit() else None
-        if found and all(found[key] == claim[key] for key in ("session", "boot")):
-            with contextlib.suppress(OSError):
-                os.kill(found["pid"], signal.SIGKILL)

@@ -11,6 +11,7 @@ __all__ = ["PipetaskOutcome", "explain", "signal_reason"]
 
 import fnmatch
 import json
+import os
 import re
 import signal
 from collections import Counter
@@ -20,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
+from ...jobs.file_access import open_below
 from ...jobs.model import ErrorSummary
 from ...jobs.workspace import Workspace
 
@@ -47,6 +50,36 @@ _CAUSES = (
 _REGISTER = (
     "a dataset type is not registered: {0}; the first run of a pipeline needs --register-dataset-types"
 )
+
+
+class ExceptionInfo(BaseModel):
+    """An exception in a summary that pipetask wrote."""
+
+    className: str = ""
+    message: str = ""
+
+
+class QuantumReport(BaseModel):
+    """A quantum in a summary that pipetask wrote."""
+
+    taskLabel: str = "?"
+    status: str = "?"
+    dataId: dict[str, Any] | None = None
+    exceptionInfo: ExceptionInfo | None = None
+
+
+class Summary(BaseModel):
+    """What OCPS reads of the summary that pipetask wrote."""
+
+    quantaReports: list[QuantumReport] | None = None
+
+    @classmethod
+    def read(cls, workspace: Workspace, name: str) -> Summary:
+        """Return the summary of a job; an empty one if there is none that can be used."""
+        try:
+            return cls.model_validate(workspace.read_job_json(name) or {})
+        except ValidationError:
+            return cls()
 
 
 @dataclass(frozen=True)
@@ -81,17 +114,13 @@ class PipetaskOutcome:
         """Read what a job left in its workspace."""
         if status is None:
             return cls(exit_code=None)
-        reports = (workspace.read_json(summary_name) or {}).get("quantaReports") or []
         tasks: dict[str, Counter[str]] = {}
         failures = []
-        for report in reports:
-            label, ending = report.get("taskLabel", "?"), report.get("status", "?")
-            tasks.setdefault(label, Counter())[ending] += 1
-            error = report.get("exceptionInfo") or {}
-            if ending not in ("success", "skipped"):
-                failures.append(
-                    (label, report.get("dataId") or {}, error.get("className", ""), error.get("message", ""))
-                )
+        for report in Summary.read(workspace, summary_name).quantaReports or ():
+            tasks.setdefault(report.taskLabel, Counter())[report.status] += 1
+            error = report.exceptionInfo or ExceptionInfo()
+            if report.status not in ("success", "skipped"):
+                failures.append((report.taskLabel, report.dataId or {}, error.className, error.message))
         return cls(
             exit_code=status["exit_code"],
             step=status["step"],
@@ -115,11 +144,10 @@ class PipetaskOutcome:
         """
         found = workspace.output / INDEX_NAME
         kept = workspace.root / "index.json"
-        if found.exists():
+        if found.exists() and not workspace.output.is_symlink():
             found.replace(kept)
-        try:
-            index = json.loads(kept.read_bytes())
-        except (OSError, ValueError):
+        index = workspace.read_job_json(kept.name)
+        if not isinstance(index, dict):
             return []
         refs = index["refs"]["compact_refs"]
         metrics = []
@@ -127,7 +155,7 @@ class PipetaskOutcome:
             for dataset_id in artifact["ids"]:
                 ref = refs[dataset_id]
                 if any(fnmatch.fnmatchcase(ref["dataset_type_name"], glob) for glob in spec["metrics_glob"]):
-                    values = _small_dict(workspace.output / name)
+                    values = _small_dict(workspace.output, name)
                     if values is not None:
                         metrics.append(
                             {
@@ -139,15 +167,20 @@ class PipetaskOutcome:
         return metrics
 
 
-def _small_dict(path: Path) -> Any:
+def _small_dict(folder: Path, name: str) -> Any:
+    """Return what a small file below a directory holds, as JSON types; `None` if it is no such file."""
+    if Path(name).suffix not in (".yaml", ".json"):
+        return None
     try:
-        if path.suffix not in (".yaml", ".json") or path.stat().st_size > MAX_METRIC_SIZE:
+        with os.fdopen(open_below(folder, name), "rb") as file:
+            content = file.read(MAX_METRIC_SIZE + 1)
+        if len(content) > MAX_METRIC_SIZE:
             return None
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(content.decode())
         # Through JSON, which is how it goes out: no dates, no tuples as keys,
         # and null for what JSON has no number for.
         return json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         return None
 
 
@@ -183,7 +216,8 @@ def _reason(outcome: PipetaskOutcome, workspace: Workspace, tail: list[str]) -> 
     if code == 2:
         usage = [line for line in tail if line.startswith("Error: ")]
         return f"pipetask did not accept its command line: {(usage or ['?'])[-1].removeprefix('Error: ')}"
-    query = (workspace.read_json("plan.json") or {}).get("query") or "the data query"
+    plan = workspace.read_json("plan.json")
+    query = (plan.get("query") if isinstance(plan, dict) else "") or "the data query"
     for pattern, words in _CAUSES:
         match = re.search(pattern, text)
         if match:

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 __all__ = ["ProgressReader"]
 
+import contextlib
+import os
 import re
 import threading
 from pathlib import Path
 
+from ...jobs.file_access import open_below
 from ...jobs.model import Progress
 
 _TOTAL = re.compile(rb"QuantumGraph contains (\d+) quant")
@@ -16,6 +19,9 @@ _STEP = re.compile(
     rb"Executed (\d+) quanta successfully, (\d+) failed and \d+ remain out of total (\d+) quanta"
 )
 _CHUNK = 1 << 20
+
+MAX_READ = 256 << 20
+"""How much (bytes) is read at a time, should a log be absurdly long."""
 
 
 class ProgressReader:
@@ -42,14 +48,16 @@ class ProgressReader:
 
     def _read_on(self) -> None:
         try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                while chunk := file.read(_CHUNK):
-                    self._offset += len(chunk)
-                    self._take(chunk)
+            descriptor = open_below(self._path.parent, self._path.name)
         except OSError:
-            # There is none yet, or none any more.
+            # There is none yet or any more, or the job has put something else there.
             return
+        with os.fdopen(descriptor, "rb") as file, contextlib.suppress(OSError):
+            file.seek(self._offset)
+            end = self._offset + MAX_READ
+            while self._offset < end and (chunk := file.read(_CHUNK)):
+                self._offset += len(chunk)
+                self._take(chunk)
 
     def _take(self, chunk: bytes) -> None:
         lines = (self._rest + chunk).split(b"\n")

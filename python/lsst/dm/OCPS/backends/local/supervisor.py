@@ -1,103 +1,88 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The small process that stands between OCPS and one local job.
+"""Supervise one local job: the small process between OCPS and the job.
 
-It starts the job's steps one after the other, each in a process group of its
-own, waits for them, and writes how they ended into the workspace, whole or
-not at all. It belongs to no other process, so it outlives OCPS.
+It runs the job's steps one after the other, each in a process group of its
+own, waits for them, and writes how they ended into the engine's directory of
+the job. It is nobody's child and has a session of its own, so it outlives
+OCPS.
 
-    python -I -S supervisor.py WORKSPACE
+    python -I -S supervisor.py DIRECTORY
 
 This file needs the standard library alone: it also runs, loaded by path,
 inside the interpreter of a Science Pipelines environment.
 
-Files in the workspace:
+Files in the directory:
 
 ``plan.json``
     What to run: ``steps`` (each with ``argv``, and with ``tool`` if that
     wraps a program of the environment: the program's own command line),
-    ``environment``, ``cwd``, ``log``, ``limits``, ``kill_grace`` (s).
+    ``environment``, ``cwd``, ``log``, ``output`` (directory), ``limits``,
+    ``kill_grace`` (s), ``durable`` (whether results are brought to the disk
+    before the job ends), ``group`` (path of a control group, may be empty).
 ``supervisor.json``
-    Written once, by the supervisor that has the job: ``pid``, ``session``,
+    Written once, by the supervisor that runs the job: ``pid``, ``session``,
     ``start`` (the kernel's start time of that process), ``boot`` (id of the
-    machine's boot).
+    machine's boot), ``seal`` (SHA-256 of a random token).
 ``group.json``
-    ``pid`` of the process group of the step that runs.
+    Identity of the leader of the running step's process group.
 ``status.json``
-    Written at the end: ``exit_code`` (negative for a signal, null if no step
-    ran) and ``step``, the index of the last one; ``cancelled``, whether it
-    was stopped before all was done; ``max_rss`` (bytes); ``cpu`` (s).
+    Written at the end: ``token``, which only the supervisor knew until now
+    and which shows that it wrote this file; ``exit_code`` (negative for a
+    signal, null if no step ran) and ``step``, the index of the last one;
+    ``cancelled``, whether it was stopped before all was done; ``failure``,
+    why the job failed whatever its exit code (empty if it did not);
+    ``max_rss`` (bytes); ``cpu`` (s).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import hashlib
 import json
 import os
 import resource
+import secrets
 import signal
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING or __package__:
+    from ...jobs import durable
+    from . import processes
+else:
+    # Loaded by path: without its package, and without leaving a module of a
+    # common name among those that a pipeline reports.
+    def _load(path: Path) -> ModuleType:
+        module = ModuleType(f"_ocps_{path.stem}")
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
+        return module
+
+    processes = _load(Path(__file__).with_name("processes.py"))
+    durable = _load(Path(__file__).resolve().parents[2] / "jobs" / "durable.py")
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
+
+WATCH_INTERVAL = 0.5
+"""How often (s) to look whether a job keeps its limits of output and processes."""
+
+TRY_AGAIN = 75
+"""Exit code where a supervisor could not be started for want of resources, as in sysexits.h."""
+
+SHORTAGES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
+)
+"""Errors (errno) that pass: what met them is tried again."""
 
 Run = Callable[[dict[str, Any]], NoReturn]
 """Becomes the step, in the forked child; never returns."""
-
-
-class AlreadyClaimedError(Exception):
-    """Another supervisor has this job."""
-
-
-def identity(pid: int) -> dict[str, Any] | None:
-    """Return what tells a process from a later one of the same number.
-
-    Returns
-    -------
-    identity : `dict` or `None`
-        ``pid``, ``session``, ``start`` and ``boot``; `None` if there is no such process.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return None
-    fields = stat.rpartition(")")[2].split()
-    if fields[0] in "ZX":
-        return None
-    return {"pid": pid, "session": int(fields[3]), "start": int(fields[19]), "boot": boot}
-
-
-def write_json(path: Path, value: Any, *, once: bool = False) -> None:
-    """Write a JSON file, whole or not at all.
-
-    Parameters
-    ----------
-    path : `pathlib.Path`
-        Where.
-    value : `object`
-        What.
-    once : `bool`
-        Whether to raise `AlreadyClaimedError` if the file is there already.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if not once:
-        os.replace(temporary, path)
-        return
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise AlreadyClaimedError(str(path)) from None
-    finally:
-        os.unlink(temporary)
 
 
 def execute(step: dict[str, Any]) -> NoReturn:
@@ -110,14 +95,23 @@ def execute(step: dict[str, Any]) -> NoReturn:
         os._exit(127)
 
 
-def detach(workspace: Path, run: Run = execute) -> None:
-    """Start the supervisor of a job and return when it has the job.
+def detach(directory: Path, run: Run = execute) -> None:
+    """Start the supervisor of a job and return when it has claimed the job.
 
     Forks twice, so that the supervisor is nobody's child and has a session
     of its own. Returns in the calling process only.
 
+    Parameters
+    ----------
+    directory : `pathlib.Path`
+        The engine's directory of the job.
+    run : `~collections.abc.Callable`
+        Becomes a step in the forked child.
+
     Raises
     ------
+    OSError
+        If resources are missing; it may be tried again.
     RuntimeError
         If it could not be started; the text is the reason.
     """
@@ -125,37 +119,43 @@ def detach(workspace: Path, run: Run = execute) -> None:
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _supervisor_process(workspace, run, writer)
+        _supervisor_process(directory, run, writer)
     os.close(writer)
     with os.fdopen(reader) as file:
         answer = file.read()
     os.waitpid(child, 0)
-    if answer != "ok":
-        raise RuntimeError(answer or "the supervisor ended before it had the job")
+    if answer == "ok":
+        return
+    number, _, words = answer.partition(" ")
+    if number.isdigit() and int(number) in SHORTAGES:
+        raise OSError(int(number), words)
+    raise RuntimeError(words or "the supervisor ended before it had claimed the job")
 
 
-def _supervisor_process(workspace: Path, run: Run, writer: int) -> NoReturn:
+def _supervisor_process(directory: Path, run: Run, writer: int) -> NoReturn:
     code = 1
     try:
         os.setsid()
         if os.fork():
             os._exit(0)
         _leave_descriptors(writer)
-        plan = json.loads((workspace / "plan.json").read_bytes())
-        supervisor = Supervisor(workspace, plan, run)
-        try:
+        # Others of this account may not read its memory, which has the token.
+        _prctl(PR_SET_DUMPABLE, 0)
+        plan = json.loads((directory / "plan.json").read_bytes())
+        supervisor = Supervisor(directory, plan, run)
+        # Claimed already: the job is being run, which is all the caller wants to know.
+        with contextlib.suppress(durable.AlreadyClaimedError):
             supervisor.claim()
-        except AlreadyClaimedError:
-            # The job is in good hands, which is all the caller wants to know.
             os.write(writer, b"ok")
+            os.close(writer)
+            supervisor.supervise()
             os._exit(0)
         os.write(writer, b"ok")
-        os.close(writer)
-        supervisor.supervise()
         code = 0
     except BaseException as error:
+        number = error.errno if isinstance(error, OSError) else 0
         with contextlib.suppress(OSError):
-            os.write(writer, f"{type(error).__name__}: {error}".encode())
+            os.write(writer, f"{number or 0} {type(error).__name__}: {error}".encode(errors="replace"))
     os._exit(code)
 
 
@@ -164,8 +164,11 @@ def _leave_descriptors(keep: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
-    os.closerange(3, keep)
-    os.closerange(keep + 1, 65536)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) != keep:
+            # The listing's own descriptor is closed already.
+            with contextlib.suppress(OSError):
+                os.close(int(name))
 
 
 class Supervisor:
@@ -173,35 +176,44 @@ class Supervisor:
 
     Parameters
     ----------
-    workspace : `pathlib.Path`
-        The job's directory.
+    directory : `pathlib.Path`
+        The engine's directory of the job.
     plan : `dict`
         What to run.
     run : `~collections.abc.Callable`
         Becomes a step in the forked child.
     """
 
-    def __init__(self, workspace: Path, plan: dict[str, Any], run: Run) -> None:
-        self.workspace = workspace
+    def __init__(self, directory: Path, plan: dict[str, Any], run: Run) -> None:
+        self.directory = directory
         self.plan = plan
         self.run = run
+        self.durable = plan.get("durable", True)
+        self.group = plan.get("group", "")
+        self.limits = plan.get("limits", {})
+        self.token = secrets.token_hex(32)
+        self.failure = ""
         self.cancelled = False
         self.interrupted = False
         self.child = 0
 
     def claim(self) -> None:
-        """Take the job, or raise `AlreadyClaimedError`."""
+        """Claim the job, or raise `AlreadyClaimedError`."""
         signal.signal(signal.SIGTERM, self._on_terminate)
         signal.signal(signal.SIGALRM, self._on_alarm)
         for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(ignored, signal.SIG_IGN)
-        # Grandchildren whose parent ends come to this process, so that none
-        # can stay behind.
+        # Taken by sigtimedwait, not by a handler.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+        # Grandchildren whose parent ends become children of this process, so
+        # that none can stay behind.
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
-        write_json(self.workspace / "supervisor.json", identity(os.getpid()), once=True)
+        claim = {**(processes.identity(os.getpid()) or {}), "seal": seal(self.token)}
+        # On the disk before anything runs: after a power cut the job must not run again.
+        durable.write_json(self.directory / "supervisor.json", claim, once=True, durable=self.durable)
 
     def supervise(self) -> None:
-        """Run the steps to their end and write down how they ended."""
+        """Run the steps to their end and write how they ended."""
         last, status = 0, None
         steps = self.plan["steps"]
         for number, step in enumerate(steps):
@@ -209,32 +221,49 @@ class Supervisor:
             if ended is None:
                 break
             last, status = number, ended
-            if status != 0:
+            if status != 0 or self.failure:
                 break
         all_done = status == 0 and last == len(steps) - 1
+        self._sync_output()
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         ending = {
+            "token": self.token,
             "exit_code": None if status is None else os.waitstatus_to_exitcode(status),
             "step": last,
             # Told to stop when all had been done, it has not been stopped.
             "cancelled": self.cancelled and (self.interrupted or not all_done),
+            "failure": self.failure,
             "max_rss": usage.ru_maxrss * 1024,
             "cpu": round(usage.ru_utime + usage.ru_stime, 3),
         }
         while True:
             try:
-                write_json(self.workspace / "status.json", ending)
-                return
+                durable.write_json(self.directory / "status.json", ending, durable=self.durable)
+                break
             except OSError:
-                if not self.workspace.exists():
+                if not self.directory.exists():
                     # The job has been deleted.
-                    return
+                    break
                 # A full disk: the end of the job must not get lost with it.
                 time.sleep(1)
+        processes.remove_group(self.group)
+
+    def _sync_output(self) -> None:
+        """Bring the results to the disk before they are announced."""
+        if not self.durable:
+            return
+        try:
+            durable.sync_tree(self.plan["output"])
+            durable.sync_folder(os.path.dirname(self.plan["output"]))
+        except FileNotFoundError:
+            # The job has been deleted, or has removed its own directory.
+            return
+        except OSError as error:
+            self.failure = self.failure or f"its results could not be written to the disk: {error.strerror}"
 
     def _run_step(self, step: dict[str, Any]) -> int | None:
         """Run one step; return its wait status, `None` if it is not to run any more."""
-        # No signal may come between the fork and the note of whom it made.
+        # No signal may come between the fork and the assignment of the child's id.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         if self.cancelled:
             return None
@@ -244,16 +273,42 @@ class Supervisor:
         with contextlib.suppress(OSError):
             os.setpgid(self.child, self.child)
         with contextlib.suppress(OSError):
-            write_json(self.workspace / "group.json", identity(self.child))
+            leader = processes.identity(self.child)
+            durable.write_json(self.directory / "group.json", leader, durable=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        while True:
-            pid, status = os.waitpid(-1, 0)
-            if pid == self.child:
-                break
+        status = self._wait()
         signal.alarm(0)
         self._sweep()
         self.child = 0
         return status
+
+    def _wait(self) -> int:
+        """Wait for the running step, watching its limits; return its wait status."""
+        watched = self.limits.get("processes") or self.limits.get("output_size")
+        while True:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == self.child:
+                    return status
+                if pid == 0:
+                    break
+            if watched and not self.failure:
+                self._watch()
+                signal.sigtimedwait({signal.SIGCHLD}, WATCH_INTERVAL)
+            else:
+                signal.sigwaitinfo({signal.SIGCHLD})
+
+    def _watch(self) -> None:
+        """Kill a job that exceeds its limits."""
+        size, count = self.limits.get("output_size"), self.limits.get("processes")
+        with contextlib.suppress(OSError):
+            if size and durable.tree_size(self.plan["output"]) > size:
+                self.failure = f"its output grew beyond the limit of {size} bytes, so it was stopped"
+            elif count and len(processes.members(self.group) or _descendants()) > count:
+                self.failure = f"it had more than {count} processes, so it was stopped"
+        if self.failure:
+            processes.kill_group(self.group)
+            _kill_group(self.child, signal.SIGKILL)
 
     def _become(self, step: dict[str, Any]) -> NoReturn:
         """Turn this forked child into the step."""
@@ -264,14 +319,13 @@ class Supervisor:
                 with contextlib.suppress(OSError, ValueError):
                     signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, set())
-            log = os.open(self.plan["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.close(log)
+            _open_log(self.plan["log"])
+            processes.join_group(self.group)
             os.chdir(self.plan["cwd"])
             os.environ.clear()
             os.environ.update(self.plan["environment"])
-            set_limits(self.plan.get("limits", {}))
+            set_limits(self.limits)
+            _prctl(PR_SET_DUMPABLE, 1)
             self.run(step)
         except BaseException as error:
             os.write(2, f"OCPS could not start the step: {error}\n".encode(errors="replace"))
@@ -290,10 +344,11 @@ class Supervisor:
             _kill_group(self.child, signal.SIGKILL)
 
     def _sweep(self) -> None:
-        """End whatever the step left running."""
+        """Kill whatever the step left running."""
         _kill_group(self.child, signal.SIGKILL)
+        processes.kill_group(self.group)
         while True:
-            for pid in _children():
+            for pid in processes.children(os.getpid()):
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             try:
@@ -309,7 +364,8 @@ def set_limits(limits: dict[str, Any]) -> None:
     ----------
     limits : `dict`
         ``memory`` (bytes of address space), ``open_files``, ``core`` (bytes),
-        ``nice``; any may be absent.
+        ``nice``, ``soft_open_files`` (only where ``open_files`` is not given);
+        any may be absent. The supervisor itself enforces the others.
     """
     kinds = {
         "memory": resource.RLIMIT_AS,
@@ -321,8 +377,27 @@ def set_limits(limits: dict[str, Any]) -> None:
             hard = resource.getrlimit(kind)[1]
             value = limits[name] if hard == resource.RLIM_INFINITY else min(limits[name], hard)
             resource.setrlimit(kind, (value, value))
+    if limits.get("soft_open_files") and not limits.get("open_files"):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits["soft_open_files"], hard), hard))
     if limits.get("nice"):
         os.nice(limits["nice"])
+
+
+def seal(token: str) -> str:
+    """Return what shows, without giving it away, that somebody knows a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _open_log(path: str) -> None:
+    """Let standard output and error of this process go to a log."""
+    # A former step may have put something else there, which must not be waited for.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    log = os.open(path, flags, 0o600)
+    os.set_blocking(log, True)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
 
 
 def _has_ended(child: int) -> bool:
@@ -337,16 +412,13 @@ def _kill_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _children() -> list[int]:
-    """Return the processes whose parent this one is."""
-    me = str(os.getpid())
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
-                if fields[1] == me:
-                    found.append(int(name))
+def _descendants() -> list[int]:
+    """Return the processes below this one."""
+    found, ahead = [], [os.getpid()]
+    while ahead:
+        below = processes.children(ahead.pop())
+        found += below
+        ahead += below
     return found
 
 
@@ -355,9 +427,12 @@ def _prctl(option: int, value: int) -> None:
 
 
 def main() -> int:
-    """Start a job's supervisor and return when it has the job."""
+    """Start a job's supervisor and return when it has claimed the job."""
     try:
         detach(Path(sys.argv[1]))
+    except OSError as error:
+        print(error.strerror, file=sys.stderr)
+        return TRY_AGAIN
     except RuntimeError as error:
         print(error, file=sys.stderr)
         return 1
