@@ -123,6 +123,13 @@ class Link:
             await self._session.close()
             self._session = None
 
+    def owns(self, url: str) -> bool:
+        """Return whether an address is one of this server's."""
+        try:
+            return URL(url).origin() == self._origin
+        except ValueError:
+            return False
+
     async def get(self, url: str, params: Mapping[str, Any] | None = None, **options: Any) -> Answer:
         """Ask for a document; tried again when the answer was lost.
 
@@ -217,6 +224,10 @@ class Link:
                 if not target:
                     yield response
                     return
+                if not self._follow and target.origin() != self._origin:
+                    raise UnreachableError(
+                        f"{self.url} redirects elsewhere: to {target.origin()}", reached=True
+                    )
             address = target
         raise UnreachableError(f"{self.url} redirects without an end", reached=True)
 

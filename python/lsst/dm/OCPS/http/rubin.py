@@ -16,6 +16,7 @@ from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError
 from ..jobs.model import ExecutionPhase, Progress
 from ..jobs.store import JobQuery
+from ..jobs.workspace import LOG_NAME
 from ..rubin_json import http_document, phase_name
 from . import rubin_requests
 from .auth import Caller
@@ -134,13 +135,14 @@ async def get_member(request: web.Request) -> web.StreamResponse:
 
 
 async def get_result(request: web.Request) -> web.StreamResponse:
-    """Send the file of a result by its number."""
-    service = request.app[SERVICE]
-    job = await service.job(request)
+    """Send the file of a result by its number; the log also by its name, while the job runs."""
+    job = await request.app[SERVICE].job(request)
     number = request.match_info["number"]
+    if number == LOG_NAME:
+        return await send_result(request, job, number)
     if not (number.isascii() and number.isdigit() and len(number) < 10 and int(number) < len(job.results)):
         raise web.HTTPNotFound(text=f"Job {job.id} has no result {number[:40]!r}\n")
-    return await send_result(service, job, job.results[int(number)].id)
+    return await send_result(request, job, job.results[int(number)].id)
 
 
 async def delete_job(request: web.Request) -> web.StreamResponse:

@@ -301,5 +301,5 @@ async def get_results(request: web.Request) -> web.StreamResponse:
 
 async def get_result(request: web.Request) -> web.StreamResponse:
     """Send a result, whole or a range of it."""
-    service, job = await _find(request)
-    return await send_result(service, job, request.match_info["name"])
+    _, job = await _find(request)
+    return await send_result(request, job, request.match_info["name"])

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Backend", "BackendUpdate", "Report"]
+__all__ = ["Backend", "BackendUpdate", "RemoteFile", "Report"]
 
 import abc
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -47,6 +48,25 @@ class BackendUpdate:
     error: ErrorSummary | None = None
     handle: str | None = None
     info: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file that lies where its job ran, as it comes.
+
+    Parameters
+    ----------
+    parts : `~collections.abc.AsyncIterator` [`bytes`]
+        Its content from ``start`` on.
+    start : `int`
+        First byte that comes.
+    size : `int` or `None`
+        Its whole length (bytes), if known.
+    """
+
+    parts: AsyncIterator[bytes]
+    start: int = 0
+    size: int | None = None
 
 
 Report = Callable[[str, BackendUpdate], None]
@@ -119,3 +139,30 @@ class Backend(abc.ABC):
 
         What runs goes on; what has not been started yet must not start any more.
         """
+
+    @asynccontextmanager
+    async def fetch(self, job: Job, result: Result | None, start: int) -> AsyncIterator[RemoteFile | None]:
+        """Open a file that only this backend can reach, with credentials of its own.
+
+        Parameters
+        ----------
+        job : `Job`
+            Whose file.
+        result : `Result` or `None`
+            Which result; `None` for the log of a job that runs.
+        start : `int`
+            First byte that is wanted.
+
+        Yields
+        ------
+        file : `RemoteFile` or `None`
+            The file; `None` if it is not this backend's to fetch.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        BackendError
+            If the server that has it cannot be asked.
+        """
+        yield None

@@ -17,15 +17,16 @@ __all__ = ["HANDFUL", "UwsBackend"]
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Collection, Coroutine
+from collections.abc import AsyncIterator, Collection, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from ...client.errors import ClientError, UnknownError
 from ...config import UwsConfig
-from ...jobs.backend import Backend, BackendUpdate
+from ...jobs.backend import Backend, BackendUpdate, RemoteFile
 from ...jobs.errors import BackendError
-from ...jobs.model import TERMINAL, ErrorSummary, ExecutionPhase, Job
+from ...jobs.model import TERMINAL, ErrorSummary, ExecutionPhase, Job, Result
 from .polling import HANDFUL, PollWatcher
 from .server import Dialect, UwsServer
 from .stream import StreamWatcher
@@ -128,6 +129,15 @@ class UwsBackend(Backend):
             tracked.shown = (job.phase, job.message)
             if tracked.doubtful and not job.stopping:
                 tracked.submission = self._spawn(self._submit(tracked))
+
+    @asynccontextmanager
+    async def fetch(self, job: Job, result: Result | None, start: int) -> AsyncIterator[RemoteFile | None]:
+        url = result.uri if result else self._server.log_url(job.handle) if job.handle else ""
+        try:
+            async with self._server.fetch(url, start) as file:
+                yield file
+        except ClientError as error:
+            raise BackendError(in_words(self._server.url, error)) from None
 
     # One job
 

@@ -11,19 +11,21 @@ import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from enum import StrEnum
 from typing import TypeVar
 from urllib.parse import quote
 
 from ...client.documents import RemoteJob
-from ...client.errors import ClientError, RefusedError, UnreachableError
+from ...client.errors import ClientError, RefusedError, UnknownError, UnreachableError
 from ...client.job_lists import JobLists
-from ...client.link import Link
+from ...client.link import CHUNK, Link
 from ...client.rubin import RubinServer
 from ...client.sse import ServerEvent
 from ...config import ConfigError, UwsConfig
+from ...jobs.backend import RemoteFile
 from ...jobs.model import Job
+from ...jobs.workspace import LOG_NAME
 from .creation import creation_body, creation_form
 
 T = TypeVar("T")
@@ -40,6 +42,13 @@ MAX_READS = 8
 
 MAX_LISTS = 3
 """List requests and streams under way at a time: one to see changes, one that looks for a job, one more."""
+
+
+SILENCE = 60.0
+"""How long (s) a file may stop coming before it counts as lost."""
+
+PARTIAL, RANGE_NOT_SATISFIABLE = 206, 416
+"""HTTP statuses: a part of a file, or that there is no more of it."""
 
 
 class Dialect(StrEnum):
@@ -166,6 +175,41 @@ class UwsServer:
             async for event in events:
                 yield event
 
+    @asynccontextmanager
+    async def fetch(self, url: str, start: int) -> AsyncIterator[RemoteFile | None]:
+        """Open a file of this server from byte ``start`` on; yield `None` for another server's.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        ClientError
+            If it cannot be had.
+        """
+        if not self._link.owns(url):
+            # Credentials are for this server alone, and so are requests in its name.
+            yield None
+            return
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        try:
+            async with self._link.fetch(url, headers=headers, silence=SILENCE) as response:
+                parts = response.content.iter_chunked(CHUNK)
+                length = response.content_length
+                if response.status == PARTIAL:
+                    yield RemoteFile(parts, start, None if length is None else start + length)
+                else:
+                    yield RemoteFile(parts, 0, length)
+        except UnknownError as error:
+            raise FileNotFoundError(str(error)) from None
+        except RefusedError as error:
+            if error.status != RANGE_NOT_SATISFIABLE:
+                raise
+            yield RemoteFile(_nothing(), start, start)
+
+    def log_url(self, server_id: str) -> str:
+        """Return where the log of a job that runs is; empty if the server does not show it."""
+        return f"{self.url}/job/result/{server_id}/{LOG_NAME}" if self.dialect == Dialect.OURS else ""
+
     def read_event(self, event: ServerEvent) -> RemoteJob:
         """Return the job that an event shows; see `RubinServer.read_event`."""
         return self._rubin.read_event(event)
@@ -225,3 +269,8 @@ class UwsServer:
         if self.dialect != dialect:
             self.dialect = dialect
             self._log.info(f"UWS server {self.url} is {dialect}")
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
