@@ -57,6 +57,10 @@ async def test_good_server_passes(standin: StandIn, tmp_path: Path) -> None:
     assert standin.requests == ["GET /api/v1/job?phase=executing"]
 
 
+async def test_the_root_of_a_server_of_the_json_dialect_will_do(standin: StandIn, tmp_path: Path) -> None:
+    await check_config(configuration(standin, tmp_path, url=standin.url.removesuffix("/api/v1")), LOG)
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [

@@ -306,6 +306,25 @@ async def test_a_job_that_another_server_forgets_is_unknown(elsewhere: JobManage
     assert found.phase == "UNKNOWN"
 
 
+@pytest.mark.parametrize("path", ["", "/", "/uws", "/uws/pipetask", "/api/v1"])
+async def test_whatever_address_of_an_ocps_is_given_it_is_found(
+    remote: Remote, tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    root = f"http://127.0.0.1:{remote.server.port}"
+    manager = await engine(root + path, tmp_path / "work")
+    try:
+        job = await submit(manager)
+        await phase(manager, job, "EXECUTING")
+        assert "is an OCPS: one change stream shows all jobs" in caplog.text
+        assert ("(at " in caplog.text) == (path != "/api/v1")
+        await remote.change(job, phase=ExecutionPhase.COMPLETED, exit_code=0)
+        job = await phase(manager, job, "COMPLETED")
+        assert job.info["uws"]["uri"] == f"{root}/api/v1/job/{(await remote.of(job)).id}"
+    finally:
+        await manager.close()
+
+
 async def test_check_finds_each_kind_of_server(other: Uws11, network: Proxy) -> None:
     for url in (other.url, f"{network.url}/api/v1"):
         backend = UwsBackend(url, 0.1, UwsConfig(), LOG)

@@ -47,7 +47,7 @@ class UwsBackend(Backend):
     Parameters
     ----------
     url : `str`
-        Base address of the server, up to and without ``/job``; or that of a UWS job list.
+        Address of the server; see `UwsServer`.
     poll_interval : `float`
         How often to ask (s).
     config : `UwsConfig`
@@ -93,7 +93,10 @@ class UwsBackend(Backend):
             await self._server.list("executing", timeout=timeout)
         except UnknownError:
             url = self._server.url
-            raise BackendError(f"url {url}: there is no UWS server (HTTP 404 for {url}/job)") from None
+            raise BackendError(
+                f"url {url}: there is no UWS server: neither an OCPS, nor the Rubin JSON dialect "
+                f"(HTTP 404 for {url}/job), nor a UWS job list"
+            ) from None
         except ClientError as error:
             raise BackendError(in_words(self._server.url, error)) from None
         finally:
@@ -153,9 +156,7 @@ class UwsBackend(Backend):
         if created is None:
             return
         tracked.server_id = created.id
-        self.report(
-            job_id, BackendUpdate(handle=created.id, info={"uws": server_info(created, self._server.url)})
-        )
+        self.report(job_id, BackendUpdate(handle=created.id, info={"uws": server_info(created)}))
         if tracked.doubtful:
             self._spawn(self._look_for_duplicates(tracked))
         if tracked.early and tracked.early.id == created.id:
@@ -180,12 +181,12 @@ class UwsBackend(Backend):
         last, finished = await self._made.stop(tracked)
         self._table.untrack(tracked)
         if last and finished:
-            self.report(tracked.job.id, ending(last, self._server.url))
+            self.report(tracked.job.id, ending(last))
             return
         update = BackendUpdate(phase=Phase.ABORTED)
         if last:
-            kept = ending(last, self._server.url)
-            info = {**(kept.info or {}), "lastDocument": last_seen(last, self._server.url)}
+            kept = ending(last)
+            info = {**(kept.info or {}), "lastDocument": last_seen(last)}
             # Results that a deletion has taken along are not to be had any more.
             results = kept.results if execution_phase(last) in TERMINAL else None
             update = dataclasses.replace(update, exit_code=kept.exit_code, results=results, info=info)

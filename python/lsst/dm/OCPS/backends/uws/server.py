@@ -11,13 +11,14 @@ import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from enum import StrEnum
 from typing import TypeVar
 from urllib.parse import quote
 
 from ...client.documents import RemoteJob
 from ...client.errors import ClientError, RefusedError, UnknownError, UnreachableError
+from ...client.follow import discover
 from ...client.job_lists import JobLists
 from ...client.link import CHUNK, Link
 from ...client.rubin import RubinServer
@@ -66,8 +67,8 @@ class UwsServer:
     Parameters
     ----------
     url : `str`
-        Base address of the JSON dialect, up to and without ``/job``; or that
-        of a UWS job list.
+        Address of an OCPS, or of one of its job lists; base address of the
+        JSON dialect, up to and without ``/job``; or address of a UWS job list.
     config : `UwsConfig`
         Time-out, token, certificates.
     log : `logging.Logger`
@@ -208,7 +209,7 @@ class UwsServer:
 
     def log_url(self, server_id: str) -> str:
         """Return where the log of a job that runs is; empty if the server does not show it."""
-        return f"{self.url}/job/result/{server_id}/{LOG_NAME}" if self.dialect == Dialect.OURS else ""
+        return f"{self._rubin.api}/job/result/{server_id}/{LOG_NAME}" if self.dialect == Dialect.OURS else ""
 
     def read_event(self, event: ServerEvent) -> RemoteJob:
         """Return the job that an event shows; see `RubinServer.read_event`."""
@@ -234,21 +235,44 @@ class UwsServer:
             found = await self._marked(rubin)
         except RefusedError:
             # What it does not understand it has not done either. Others may have found out meanwhile.
-            if self.dialect == Dialect.UNKNOWN and not await self._speaks_xml():
+            if self.dialect == Dialect.UNKNOWN and not await self._find_out():
                 raise
-            if self.dialect not in (Dialect.UNKNOWN, Dialect.XML):
+            if self._speaks(Dialect.XML):
+                return await self._marked(xml)
+            if self._rubin.api == self.url:
                 raise
-            self._decide(Dialect.XML)
-            return await self._marked(xml)
+            return await self._marked(rubin)
         self._decide(Dialect.OURS if self._link.ours and not self._streamless else Dialect.RUBIN)
         return found
 
-    async def _speaks_xml(self) -> bool:
-        try:
-            await self._marked(lambda: self._lists.list(self.url))
-        except ClientError:
-            return False
-        return True
+    def _speaks(self, dialect: Dialect) -> bool:
+        return self.dialect == dialect
+
+    async def _find_out(self) -> bool:
+        """Find out what is at the address, if it is not the base address of the JSON dialect.
+
+        Returns
+        -------
+        found : `bool`
+            Whether a request should be sent again.
+        """
+        found = await self._marked(lambda: discover(self._link))
+        if found.ours:
+            # The root of an OCPS, or one of its job lists.
+            self._rubin = RubinServer(self._link, found.api)
+            self._decide(Dialect.OURS)
+            return found.api != self.url
+        below = RubinServer(self._link, f"{self.url}/api/v1")
+        for ask, dialect in (
+            (lambda: self._lists.list(self.url), Dialect.XML),
+            (lambda: below.list(phase="executing"), Dialect.RUBIN),
+        ):
+            with suppress(ClientError):
+                await self._marked(ask)
+                self._rubin = below if dialect == Dialect.RUBIN else self._rubin
+                self._decide(dialect)
+                return True
+        return False
 
     async def _marked(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Send a request, and remember since when the server has not answered."""
@@ -268,7 +292,8 @@ class UwsServer:
     def _decide(self, dialect: Dialect) -> None:
         if self.dialect != dialect:
             self.dialect = dialect
-            self._log.info(f"UWS server {self.url} is {dialect}")
+            where = f" (at {self._rubin.api})" if self._rubin.api != self.url else ""
+            self._log.info(f"UWS server {self.url} is {dialect}{where}")
 
 
 async def _nothing() -> AsyncIterator[bytes]:

@@ -84,7 +84,7 @@ class JobTable:
         elif execution_phase(found) in TERMINAL:
             self.tell_duplicates(tracked)
             self.untrack(tracked)
-            self.report(tracked.job.id, ending(found, self.url))
+            self.report(tracked.job.id, ending(found))
         else:
             self._show_progress(tracked, found.progress)
             self.show(tracked, execution_phase(found), remark(found))

@@ -56,15 +56,13 @@ def remark(found: RemoteJob) -> str:
     return "held by the server" if found.phase == "HELD" else ""
 
 
-def ending(found: RemoteJob, url: str) -> BackendUpdate:
+def ending(found: RemoteJob) -> BackendUpdate:
     """Return what is to be reported of a job that has ended.
 
     Parameters
     ----------
     found : `RemoteJob`
         The job, with all that the server tells of it.
-    url : `str`
-        Base address of the server.
     """
     phase = execution_phase(found)
     results = tuple(
@@ -74,7 +72,7 @@ def ending(found: RemoteJob, url: str) -> BackendUpdate:
     info = {name: found.info[name] for name in _INFO if name in found.info}
     if found.exit_code is not None:
         info["exitCode"] = found.exit_code
-    info["uws"] = server_info(found, url)
+    info["uws"] = server_info(found)
     error = None
     if phase == _P.ERROR:
         logs = [result.uri for result in results if result.id.endswith(".log")]
@@ -83,12 +81,11 @@ def ending(found: RemoteJob, url: str) -> BackendUpdate:
     return BackendUpdate(phase=phase, exit_code=found.exit_code, results=results, error=error, info=info)
 
 
-def server_info(found: RemoteJob, url: str) -> dict[str, Any]:
+def server_info(found: RemoteJob) -> dict[str, Any]:
     """Return where the server has a job, and what it says of its times."""
     return {
         "jobId": found.id,
-        # An OCPS may call itself by another name than ours for it.
-        "uri": f"{url}/job/{found.id}" if found.ours else found.url,
+        "uri": found.url,
         # uws_scripts names the collection after the server's id, not ours.
         "collection": f"u/ocps/{found.id}",
         "creationTime": _text(found.creation_time),
@@ -97,10 +94,10 @@ def server_info(found: RemoteJob, url: str) -> dict[str, Any]:
     }
 
 
-def last_seen(found: RemoteJob, url: str) -> dict[str, Any]:
+def last_seen(found: RemoteJob) -> dict[str, Any]:
     """Return what the server showed of a job before it was stopped there."""
     message = found.error or found.message
-    return {**server_info(found, url), "phase": found.phase.lower(), "message": message}
+    return {**server_info(found), "phase": found.phase.lower(), "message": message}
 
 
 def in_words(url: str, error: ClientError) -> str:
