@@ -26,6 +26,7 @@ from lsst.dm.OCPS.jobs.definition import PIPETASK, JobDefinition
 from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
+from lsst.dm.OCPS.jobs.parts import Parts
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
@@ -89,7 +90,7 @@ async def serve(options: argparse.Namespace, folder: Path) -> None:
     await manager.open()
     limits = Limits(max_workers=100_000, max_queued=100_000)
     backend = Pause(options.duration, options.spread)
-    await manager.use("pause", backend, {PIPETASK: AnyPipeline(PIPETASK)}, limits)
+    await manager.use("pause", Parts("pause", backend, {PIPETASK: AnyPipeline(PIPETASK)}, limits))
     server = await start_server(manager, HttpConfig(port=0), log)
     proxy = Proxy(f"http://127.0.0.1:{server.port}", delay=options.delay, cut=options.cut)
 

@@ -37,6 +37,7 @@ from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 from lsst.dm.OCPS.jobs.parameters import Parameter
+from lsst.dm.OCPS.jobs.parts import Parts
 from lsst.dm.OCPS.jobs.store import JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
@@ -91,7 +92,7 @@ async def serve_ours(work_dir: Path) -> None:
     await manager.open()
     definition = InstantDefinition("instant", [Parameter("data_query"), Parameter("config", default="")])
     limits = Limits(max_workers=100, max_queued=JOBS)
-    await manager.use("instant", Instant(), {"instant": definition}, limits)
+    await manager.use("instant", Parts("instant", Instant(), {"instant": definition}, limits))
     server = await start_server(manager, HttpConfig(port=0), log)
     print(server.port, flush=True)
     await asyncio.Event().wait()

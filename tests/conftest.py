@@ -7,7 +7,9 @@ costly to make and only read is made once for all of them.
 
 from __future__ import annotations
 
+import configparser
 import fcntl
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -67,24 +69,32 @@ def find_service(program: str) -> str:
     return found
 
 
+def check_installed() -> None:
+    """Stop if the installed metadata of an editable checkout lack an entry point that setup.cfg has."""
+    declared = configparser.RawConfigParser()
+    declared.optionxform = str  # type: ignore[assignment,method-assign]
+    declared.read(ROOT / "setup.cfg")
+    for group, text in declared["options.entry_points"].items():
+        names = {line.partition("=")[0].strip() for line in text.splitlines() if line.strip()}
+        if names - importlib.metadata.entry_points(group=group).names:
+            pytest.exit("setup.cfg has changed since OCPS was installed: pip install --no-deps -e .", 3)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect the missing services of the workers, if there are any."""
-    if config.pluginmanager.hasplugin("dsession"):
-        config.pluginmanager.register(_WorkersServices())
+    """Stop at once where no test could tell anything."""
+    check_installed()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Tell the main process which services a worker missed."""
+    """Tell the main process of pytest-xdist which services this worker missed."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["missing_services"] = sorted(missing_services)
 
 
-class _WorkersServices:
-    """A plugin of the main process of pytest-xdist, which alone writes the summary."""
-
-    @pytest.hookimpl
-    def pytest_testnodedown(self, node: Any) -> None:
-        missing_services.update(getattr(node, "workeroutput", {}).get("missing_services", ()))
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collect the missing services of a worker in the main process, which alone writes the summary."""
+    missing_services.update(getattr(node, "workeroutput", {}).get("missing_services", ()))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import jsonschema
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from lsst.dm.OCPS import config as module
-from lsst.dm.OCPS.config import ConfigError, InstanceConfig, load_instance
+from lsst.dm.OCPS.config import ConfigError, HttpConfig, InstanceConfig, load_instance
 from lsst.dm.OCPS.config_schema import CONFIG_SCHEMA
+
+from tests.fuzzing import taken, texts
 
 TODAY = {
     "instances": [
@@ -90,3 +94,12 @@ def test_the_key_of_a_backend_is_the_same_in_every_process():
     assert one.key() == two.key()
     assert one.key() != load_instance(TODAY, 2).key()
     assert one.key() == one.model_copy(update={"work_dir": "/elsewhere", "on_exit": "wait"}).key()
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(["API_PORT", "API_BASEPATH", "API_DOMAIN", "API_PROTOCOL"]), texts))
+@example({"API_PORT": "²"})
+@example({"API_PORT": "9" * 5000})
+def test_what_the_environment_says_is_used_or_refused(variables):
+    config, refused = taken(lambda: HttpConfig().overridden(variables), ConfigError)
+    assert refused or isinstance(config, HttpConfig)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""One DemoCam repository for all tests, and a way to run pipetask on it as anybody would."""
+"""A way to run pipetask on the DemoCam repository as anybody would."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import TIMEOUT
 
 DEMOCAM_DIR = Path(__file__).parents[2] / "demo"
 
@@ -49,16 +51,8 @@ def command(
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """Return the seed of the repository."""
+    """Return the seed of the repository: that of `make_repo` where none is given."""
     return 1
-
-
-@pytest.fixture(scope="session")
-def repo(tmp_path_factory: pytest.TempPathFactory, seed: int) -> Path:
-    """Make a repository with one night."""
-    from democam.make_repo import make_repo
-
-    return make_repo(tmp_path_factory.mktemp("butler") / "repo", seed=seed)
 
 
 @pytest.fixture(scope="session")
@@ -73,7 +67,7 @@ def pipetask(repo: Path) -> RunPipetask:
             env=environment(),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=TIMEOUT,
         )
 
     return run

@@ -9,11 +9,12 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from democam.tasks.misbehave import MisbehaveConfig, MisbehaveTask
+
+from tests.waiting import TIMEOUT, until_blocking
 
 
 def start(how: str, **config: object) -> multiprocessing.context.ForkProcess:
@@ -30,14 +31,6 @@ def start(how: str, **config: object) -> multiprocessing.context.ForkProcess:
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
     return process
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def command_of(pid: int) -> list[str]:
@@ -69,24 +62,33 @@ def sleepers(mark: str) -> list[int]:
 )
 def test_the_process_ends_as_asked(how: str, code: int) -> None:
     process = start(how)
-    process.join(10.0)
+    process.join(TIMEOUT)
     assert process.exitcode == code
 
 
+def test_a_hang_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    process = start("hang", until=str(tmp_path / "go"), duration=3600.0)
+    process.join(0.2)
+    assert process.is_alive()
+    (tmp_path / "go").touch()
+    process.join(TIMEOUT)
+    assert process.exitcode == 0
+
+
 def test_stubborn_ignores_sigterm_but_not_sigkill() -> None:
-    process = start("stubborn", duration=30.0)
+    process = start("stubborn", duration=3600.0)
     ignored = 1 << (signal.SIGTERM - 1)
 
     def ignores() -> bool:
         status = Path(f"/proc/{process.pid}/status").read_text()
         return bool(int(status.partition("SigIgn:")[2].split()[0], 16) & ignored)
 
-    wait_for(ignores)
+    until_blocking(ignores)
     process.terminate()
     process.join(0.3)
     assert process.is_alive()
     process.kill()
-    process.join(10.0)
+    process.join(TIMEOUT)
     assert process.exitcode == -signal.SIGKILL
 
 
@@ -95,14 +97,14 @@ def test_grandchildren_go_with_the_process_group_and_daemons_do_not(how: str, su
     duration = 1000.0 + os.getpid() / 1e6 + survive / 4e6
     process = start(how, duration=duration)
     try:
-        wait_for(lambda: len(sleepers(str(duration))) == 2)
+        until_blocking(lambda: len(sleepers(str(duration))) == 2)
         os.killpg(process.pid, signal.SIGKILL)
-        process.join(10.0)
+        process.join(TIMEOUT)
         if survive:
             time.sleep(0.3)
             assert len(sleepers(str(duration))) == 2
         else:
-            wait_for(lambda: not sleepers(str(duration)))
+            until_blocking(lambda: not sleepers(str(duration)))
     finally:
         for pid in sleepers(str(duration)):
             os.kill(pid, signal.SIGKILL)
@@ -112,7 +114,7 @@ def test_orphans_outlive_their_task() -> None:
     duration = 1000.0 + os.getpid() / 1e6 + 0.5 / 1e6
     process = start("orphans", duration=duration)
     try:
-        process.join(10.0)
+        process.join(TIMEOUT)
         assert process.exitcode == 0
         assert len(sleepers(str(duration))) == 2
     finally:
@@ -121,16 +123,16 @@ def test_orphans_outlive_their_task() -> None:
 
 
 def test_memory_is_really_taken() -> None:
-    process = start("memory", megabytes=300, duration=30.0)
+    process = start("memory", megabytes=300, duration=3600.0)
 
     def resident_kilobytes() -> int:
         return int(Path(f"/proc/{process.pid}/status").read_text().partition("VmRSS:")[2].split()[0])
 
     try:
-        wait_for(lambda: resident_kilobytes() > 300_000)
+        until_blocking(lambda: resident_kilobytes() > 300_000)
     finally:
         process.kill()
-        process.join(10.0)
+        process.join(TIMEOUT)
 
 
 def test_log_is_as_long_as_asked(caplog: pytest.LogCaptureFixture) -> None:

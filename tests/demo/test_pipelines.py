@@ -107,7 +107,7 @@ def test_slow_takes_the_time_it_is_given(repo: Path, pipetask: RunPipetask) -> N
     assert "DC_O_20261120_000001: step 4 of 4." in done.stderr
     with Butler.from_config(str(repo), collections="u/test/slow", instrument="DemoCam") as butler:
         metrics = butler.get("slowMetrics", exposure=DEFAULT_DAY * 100_000 + 1, detector=0)
-    assert 0.3 <= metrics["duration_s"] < 3.0
+    assert metrics["duration_s"] >= 0.3
 
 
 def test_one_quantum_is_one_quantum(repo: Path, pipetask: RunPipetask) -> None:

@@ -15,6 +15,7 @@ from lsst.dm.OCPS.jobs.errors import RequestError
 from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
+from lsst.dm.OCPS.jobs.parts import Parts
 from lsst.dm.OCPS.jobs.store import JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
@@ -76,7 +77,9 @@ class Bench:
         store = await JobStore.open(f"sqlite+aiosqlite:///{workspaces.work_dir / 'jobs.sqlite3'}")
         self.manager = JobManager(store, workspaces, logging.getLogger("engine"))
         await self.manager.open()
-        await self.manager.use("test", self.backend, {"any": AnyDefinition("any")}, Limits(**limits))
+        await self.manager.use(
+            "test", Parts("test", self.backend, {"any": AnyDefinition("any")}, Limits(**limits))
+        )
         return self.manager
 
     async def reopen(self, **limits) -> JobManager:

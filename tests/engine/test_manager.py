@@ -387,19 +387,22 @@ async def test_a_job_given_up_while_it_was_being_started_is_stopped_when_it_has_
 
 async def test_workers_are_counted_over_all_configurations(bench, ask):
     from lsst.dm.OCPS.jobs.lane import Limits
+    from lsst.dm.OCPS.jobs.parts import Parts
 
     manager = await bench.open(max_workers=1)
     first = await manager.submit(ask())
     await bench.settle()
     other = type(bench.backend)()
-    await manager.use("test-2", other, manager.lane.definitions, Limits(max_workers=1))
+    await manager.use("test-2", Parts("test", other, manager.lane.definitions, Limits(max_workers=1)))
     second = await manager.submit(ask())
     await bench.settle()
     assert other.given == []
     await end(bench, first)
     await bench.settle()
     assert other.given == [second.id]
-    await manager.use("test-3", type(bench.backend)(), manager.lane.definitions, Limits(mode="sync"))
+    await manager.use(
+        "test-3", Parts("test", type(bench.backend)(), manager.lane.definitions, Limits(mode="sync"))
+    )
     with pytest.raises(QueueFullError, match="One job at a time"):
         await manager.submit(ask())
 

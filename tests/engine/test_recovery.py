@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 from lsst.dm.OCPS.config import InstanceConfig
-from lsst.dm.OCPS.factory import end_jobs, make_manager
+from lsst.dm.OCPS.factory import make_manager
+from lsst.dm.OCPS.jobs.ending import end_jobs
 from lsst.dm.OCPS.jobs.errors import StoreError
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
@@ -197,7 +198,7 @@ async def test_a_former_configuration_that_is_gone_ends_its_jobs_and_nothing_els
 
 
 async def test_an_engine_that_cannot_be_opened_gives_the_work_directory_back(tmp_path, monkeypatch):
-    config = InstanceConfig(sal_index=1, work_dir=str(tmp_path / "work"))
+    config = InstanceConfig(sal_index=1, work_dir=str(tmp_path / "work"), definitions=("sleep",))
 
     async def full(self, name, value):
         raise StoreError("disk full")

@@ -299,9 +299,9 @@ async def test_strangers_and_other_jobs_cannot_report(served):
     job = await served.create(run=True, duration="3600")
     await served.executing(job)
     job_id = job.rpartition("/")[2]
-    from lsst.dm.OCPS.jobs.events import EventKey
+    from lsst.dm.OCPS.http.job_tokens import JobTokens
 
-    key = EventKey.of(served.manager.workspaces.work_dir)
+    key = JobTokens.of(served.manager.workspaces.work_dir)
     url = f"{API}/job/{job_id}/event"
     for token in ("", "x", key.token("0" * 32), "é"):
         headers = {"Authorization": f"Bearer {token}"}

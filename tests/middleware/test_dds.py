@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 
 import dds
 import ddsutil
@@ -280,9 +279,8 @@ def test_history_is_waited_for_once_and_not_for_volatile_topics(parsed_idl):
     assert not link.reader.wait_for_historical_data(dds.DDSDuration(sec=0.01))
     assert volatile.reader.wait_for_historical_data(dds.DDSDuration(sec=0))
     assert link.reader.wait_for_historical_data(TIMEOUT)
-    started = time.monotonic()
+    # Without time to wait: it is known already.
     assert other.reader.wait_for_historical_data(dds.DDSDuration(sec=0))
-    assert time.monotonic() - started < 0.1
     link.participant.close()
 
 

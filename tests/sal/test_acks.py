@@ -24,7 +24,7 @@ async def test_progress_comes_with_renewed_acknowledgements(bus, monkeypatch):
     ):
         await script.set_state(salobj.State.ENABLED)
         execution = await script.execute("true.yaml")
-        await csc.service.manager.report(execution.job_id, Progress(3, 1, 9), None)
+        await csc.host.manager.report(execution.job_id, Progress(3, 1, 9), None)
         await until(lambda: '"done"' in execution.acks[-1].result)
         await script.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
         assert (await execution.done()).ack == salobj.SalRetCode.CMD_ABORTED
@@ -72,4 +72,4 @@ async def test_a_job_keeps_its_configuration_when_another_is_started(bus, pristi
         assert [one["exit_code"], waited["exit_code"]] == [0, 0]
         # With one worker, as when it was accepted, it had to wait for the first.
         assert waited["startTime"] >= one["endTime"]
-        assert len(csc.service.manager.lanes) == 2
+        assert len(csc.host.manager.lanes) == 2

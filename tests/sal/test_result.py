@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase, Job, Progress, Result
-from lsst.dm.OCPS.sal.result import MAX_RESULT_SIZE, exit_code, result_text
+from lsst.dm.OCPS.sal.result import MAX_RESULT_SIZE, exit_code, result_document, result_text
 
 TIME = datetime(2026, 11, 20, 3, 4, 5, 678000, tzinfo=UTC)
 
@@ -49,16 +49,17 @@ def test_each_end_has_its_code_also_when_the_job_is_archived(phase, code, name):
     for shown in (phase, ExecutionPhase.ARCHIVED):
         job = dataclasses.replace(JOB, phase=shown, final_phase=phase)
         assert exit_code(job) == code
-        assert json.loads(result_text(job))["phase"] == name
+        assert result_document(job)["phase"] == name
 
 
 def test_a_result_has_all_members_and_is_the_same_each_time():
-    document = json.loads(result_text(JOB))
+    document = json.loads(result_text(result_document(JOB))[0])
     assert set(document) == MEMBERS
     assert document["creationTime"] == "2026-11-20 03:04:05+00:00"
     assert document["executionDuration"] == 0
     assert document["jobInfo"]["progress"] == {"done": 1, "failed": 0, "total": 1}
-    assert result_text(JOB) == result_text(JOB)
+    assert result_document(JOB) == document
+    assert result_text(document) == result_text(document)
 
 
 @given(
@@ -85,12 +86,15 @@ def test_a_result_never_is_too_long_and_says_where_the_whole_is(
             "metrics": [{"datasetType": "m", "dataId": {}, "values": {"v": "y" * 100}}] * metrics,
         },
     )
-    text = result_text(job, "file:///whole.json")
+    whole = result_document(job)
+    before = json.dumps(whole)
+    text, cut = result_text(whole, "file:///whole.json")
+    assert json.dumps(whole) == before
     assert len(text.encode()) <= MAX_RESULT_SIZE
     document = json.loads(text)
     assert set(document) == MEMBERS
     assert document["jobInfo"]["exitCode"] == 1
-    if document["jobInfo"].get("truncated"):
+    if cut:
         assert document["jobInfo"]["truncated"] == {"whole": "file:///whole.json"}
     else:
         assert len(document["results"]) == results

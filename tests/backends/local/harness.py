@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import Job, JobRequest
 from lsst.dm.OCPS.jobs.workspace import Workspace
 
+from tests.waiting import TIMEOUT
+
 BIAS = "exposure.observation_type='bias'"
-TIMEOUT = 120.0
 
 
 class Pool:
@@ -75,13 +76,6 @@ class Pool:
         """Tell whether a job's supervisor came from a preloaded process (while it runs)."""
         claim = self.workspace(job).read_json("supervisor.json")
         return "zygote" in Path(f"/proc/{claim['pid']}/cmdline").read_text()
-
-
-async def until(condition: Callable[[], Any], timeout: float = 30.0) -> None:
-    """Wait for something that tells nobody when it comes."""
-    async with asyncio.timeout(timeout):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 @contextlib.asynccontextmanager

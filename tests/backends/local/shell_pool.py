@@ -24,6 +24,7 @@ from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import JobRequest
 from lsst.dm.OCPS.jobs.parameters import Parameter
+from lsst.dm.OCPS.jobs.parts import Parts
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
@@ -45,7 +46,7 @@ async def open_pool(
         [Parameter(name="script", type="string", description="What to run")],
     )
     backend = LocalBackend(workspaces, {"command": planner})
-    await manager.use("test", backend, {"shell": definition}, Limits(**(limits or {})))
+    await manager.use("test", Parts("test", backend, {"shell": definition}, Limits(**(limits or {}))))
     return manager
 
 

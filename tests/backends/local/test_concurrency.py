@@ -18,8 +18,9 @@ import pytest
 from democam.make_repo import make_repo
 from lsst.dm.OCPS.jobs.model import ExecutionPhase
 
-from tests.backends.local.harness import BIAS, Pool, open_pool, until
+from tests.backends.local.harness import BIAS, Pool, open_pool
 from tests.conftest import find_service
+from tests.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -105,7 +106,7 @@ async def test_jobs_at_once_on_one_postgresql_butler(postgresql: str, tmp_path: 
         await run_many(pool)
         pid = await pool.preloaded()
         # As the preloaded process is asked now, it has done all it had to do.
-        assert await pool.zygotes.check(pool.preload, ["DemoCam/raw/all"], 10) == ""
+        assert await pool.zygotes.check(pool.preload, ["DemoCam/raw/all"], TIMEOUT) == ""
         # Neither does it hold a connection itself.
         await until(lambda: connections(postgresql) == 0)
         job = await pool.run("bias", BIAS)

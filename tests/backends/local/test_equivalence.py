@@ -23,6 +23,7 @@ from lsst.daf.butler import Butler
 from lsst.dm.OCPS.jobs.workspace import Workspace
 
 from tests.backends.local.harness import BIAS, Pool, open_pool
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -217,7 +218,6 @@ async def test_preloading_is_what_was_tested(pool: Pool) -> None:
     # Nor is there anything that keeps it from the shorter ways through the Butler.
     assert [zygote.problem for zygote in pool.zygotes._zygotes.values()] == [""]
     job = await pool.submit("misbehave", config="-c misbehave:how=hang")
-    while not (pool.workspace(job).engine / "group.json").exists():
-        await asyncio.sleep(0.02)
+    await until((pool.workspace(job).engine / "group.json").exists)
     assert pool.was_preloaded(job)
     await pool.manager.abort(job.id)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from lsst.dm.OCPS.backends.local.processes import identity
 from lsst.dm.OCPS.jobs.errors import BackendError
 from lsst.dm.OCPS.jobs.model import ExecutionPhase
 
-from tests.backends.local.harness import BIAS, Pool, open_pool, probed, until
+from tests.backends.local.harness import BIAS, Pool, open_pool, probed
+from tests.gates import Gate
+from tests.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -34,23 +36,29 @@ def running(pool: Pool, job: Any) -> bool:
     return "about to misbehave" in pool.log(job)
 
 
-async def test_jobs_survive_the_death_of_the_preloaded_process(pool: Pool) -> None:
-    hang = "-c misbehave:how=hang -c misbehave:duration="
+def hang(gate: Gate) -> str:
+    """Return the options of ``misbehave`` with which a job runs until the gate is opened."""
+    return f"-c misbehave:how=hang -c misbehave:until={gate.path} -c misbehave:duration=3600"
+
+
+async def test_jobs_survive_the_death_of_the_preloaded_process(pool: Pool, tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
     pid = await pool.preloaded()
     ends_well, fails = [
-        await pool.submit("misbehave", config=f"{hang}2"),
+        await pool.submit("misbehave", config=hang(gate)),
         await pool.submit("misbehave", config="-c misbehave:how=exit -c misbehave:exitCode=9"),
     ]
     await until(lambda: running(pool, ends_well))
     assert pool.was_preloaded(ends_well)
     os.kill(pid, signal.SIGKILL)
+    gate.open()
     assert (await pool.end(ends_well)).phase == Phase.COMPLETED
     failed = await pool.end(fails)
     assert (failed.phase, failed.exit_code) == (Phase.ERROR, 9)
     # The very next job must not suffer from it, and soon all is as before.
     assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
     assert await pool.preloaded() != pid
-    job = await pool.submit("misbehave", config=f"{hang}600")
+    job = await pool.submit("misbehave", config=hang(Gate(tmp_path / "never")))
     await until(lambda: running(pool, job))
     assert pool.was_preloaded(job)
     await pool.manager.abort(job.id)
@@ -75,9 +83,11 @@ async def test_a_preloaded_process_that_does_not_answer_is_replaced(
 async def test_it_ends_with_ocps_and_jobs_do_not(repo: Path, tmp_path: Path) -> None:
     async with open_pool(tmp_path / "work", repo) as pool:
         pid = await pool.preloaded()
-        job = await pool.submit("misbehave", config="-c misbehave:how=hang -c misbehave:duration=3")
+        gate = Gate(tmp_path / "gate")
+        job = await pool.submit("misbehave", config=hang(gate))
         await until(lambda: running(pool, job))
     assert not psutil.pid_exists(pid)
+    gate.open()
     async with open_pool(tmp_path / "work", repo) as pool:
         assert (await pool.end(job)).phase == Phase.COMPLETED
 
@@ -90,10 +100,9 @@ async def test_the_butler_is_checked_by_it(pool: Pool, monkeypatch: pytest.Monke
         raise AssertionError("a new process was started")
 
     monkeypatch.setattr(planner, "_check_cold", not_this_one)
-    begin = time.monotonic()
+    monkeypatch.setattr("lsst.dm.OCPS.backends.local.pipetask.CHECK_TIMEOUT", TIMEOUT)
     await pool.backend.check()
-    assert time.monotonic() - begin < 2
-    found = await pool.zygotes.check(pool.preload, ["no/such"], 10)
+    found = await pool.zygotes.check(pool.preload, ["no/such"], TIMEOUT)
     assert "no input collection 'no/such'" in found
 
 
@@ -190,7 +199,7 @@ async def test_a_database_that_was_put_back_is_seen(own_repo: Path, tmp_path: Pa
     async with open_pool(tmp_path / "work", own_repo) as pool:
         pid = await pool.preloaded()
         # When it answers this, it has opened its Butlers.
-        assert await pool.zygotes.check(pool.preload, [], 10) == ""
+        assert await pool.zygotes.check(pool.preload, [], TIMEOUT) == ""
         database.write_bytes(before)
         assert (await pool.run("oneQuantum")).exit_code == 0
         await until(lambda: not psutil.pid_exists(pid))
@@ -258,9 +267,9 @@ async def test_a_preloaded_process_killed_while_it_loads_is_soon_started_again(
 
 
 async def test_ending_does_not_wait_for_what_is_being_preloaded(repo: Path, tmp_path: Path) -> None:
-    begin = time.monotonic()
-    async with open_pool(tmp_path / "work", repo) as pool:
-        (zygote,) = pool.zygotes._zygotes.values()
-        await until(lambda: zygote.pid)
-    assert time.monotonic() - begin < 10
-    assert not psutil.pid_exists(zygote.pid)
+    never_ready = [{"name": "default", "setup": "sleep 3600"}]
+    async with asyncio.timeout(TIMEOUT):
+        async with open_pool(tmp_path / "work", repo, environments=never_ready) as pool:
+            await until(pool.zygotes.pids)
+            (pid,) = pool.zygotes.pids()
+    assert not psutil.pid_exists(pid)

@@ -20,6 +20,7 @@ from lsst.dm.OCPS.jobs.definition import PIPETASK
 from lsst.dm.OCPS.jobs.lane import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest, Progress, Result
+from lsst.dm.OCPS.jobs.parts import Parts
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
@@ -56,7 +57,9 @@ async def remote(tmp_path: Path) -> AsyncIterator[Remote]:
     manager = JobManager(await JobStore.open(), workspaces, LOG)
     await manager.open()
     backend = Pause(1e6, 0)
-    await manager.use("pause", backend, {PIPETASK: AnyPipeline(PIPETASK)}, Limits(max_workers=1000))
+    await manager.use(
+        "pause", Parts("pause", backend, {PIPETASK: AnyPipeline(PIPETASK)}, Limits(max_workers=1000))
+    )
     server = await start_server(manager, HttpConfig(port=0), LOG)
     yield Remote(manager, backend, server)
     await server.close()

@@ -41,7 +41,7 @@ class MisbehaveConfig(PipelineTaskConfig, pipelineConnections=MisbehaveConnectio
             "segfault": "Die from SIGSEGV, as faulty compiled code does.",
             "exit": "Leave with os._exit(exitCode): no exception, no clean-up.",
             "kill": "Die from SIGKILL, as the kernel does it when memory runs out.",
-            "hang": "Sleep for `duration`.",
+            "hang": "Sleep for `duration`, or until the file `until` exists.",
             "stubborn": "Sleep for `duration` and ignore SIGTERM and SIGINT.",
             "memory": "Take `megabytes` of memory, hold them for `duration`, then go on.",
             "grandchildren": "Start processes that start processes that sleep; sleep as well.",
@@ -53,6 +53,7 @@ class MisbehaveConfig(PipelineTaskConfig, pipelineConnections=MisbehaveConnectio
     )
     exitCode = Field[int](doc="Exit code for 'exit'.", default=7)
     duration = Field[float](doc="How long to sleep, in seconds.", default=600.0)
+    until = Field[str](doc="A file that ends a 'hang' when it appears; empty for none.", default="")
     megabytes = Field[int](doc="How much memory to take or log to write, in units of 1e6 bytes.", default=20)
 
     def validate(self) -> None:
@@ -93,7 +94,7 @@ class MisbehaveTask(DemoTask):
             "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
             "exit": lambda: os._exit(self.config.exitCode),
             "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-            "hang": self._sleep,
+            "hang": self._hang,
             "stubborn": self._sleep_stubbornly,
             "memory": self._take_memory,
             "grandchildren": lambda: self._start_grandchildren(wait=True),
@@ -109,6 +110,16 @@ class MisbehaveTask(DemoTask):
 
     def _sleep(self) -> None:
         time.sleep(self.config.duration)
+
+    def _hang(self) -> None:
+        end = time.monotonic() + self.config.duration
+        while (left := end - time.monotonic()) > 0:
+            if not self.config.until:
+                time.sleep(left)
+            elif os.path.exists(self.config.until):
+                break
+            else:
+                time.sleep(min(left, 0.05))
 
     def _sleep_stubbornly(self) -> None:
         before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -7,12 +7,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import keyword
 import os
 import pathlib
 import re
 import struct
 import types
 import typing
+from collections.abc import Collection
 
 import cyclonedds.idl
 import cyclonedds.topic
@@ -43,8 +45,13 @@ _TYPES: dict[str, tuple[typing.Any, typing.Any]] = {
 _STRUCT = re.compile(r"^\s*struct\s+(\w+)\s*\{(.*?)\s\};", re.DOTALL | re.MULTILINE)
 _KEYLIST = re.compile(r"^\s*#pragma\s+keylist\s+(\w+)((?:[ \t]+\w+)*)", re.MULTILINE)
 _FIELD = re.compile(
-    r"(?P<type>[a-z][a-z ]*?)\s*(?:<(?P<bound>\d+)>)?\s+(?P<name>\w+)(?:\[(?P<length>\d+)\])?"
+    r"(?P<type>[a-z][a-z ]*?) ?(?:< ?(?P<bound>[0-9]{1,9}) ?>)? "
+    r"(?P<name>\w+) ?(?:\[ ?(?P<length>[0-9]{1,9}) ?\])?"
 )
+
+
+_MAX_LENGTH = 100_000
+"""Largest number of elements of an array; every sample has a default of this size."""
 
 
 class Field(typing.NamedTuple):
@@ -62,7 +69,7 @@ class Field(typing.NamedTuple):
 
 
 def parse_idl_file(path: str | os.PathLike[str]) -> dict[str, tuple[Field, ...]]:
-    """Read an IDL file as SAL makes them: one module of flat structs.
+    """Return the topics of an IDL file in the form that SAL uses: one module of flat structs.
 
     Parameters
     ----------
@@ -76,27 +83,51 @@ def parse_idl_file(path: str | os.PathLike[str]) -> dict[str, tuple[Field, ...]]
 
     Raises
     ------
+    OSError
+        If the file cannot be read.
     ValueError
-        If something in the file is not understood.
+        If something in the file is not as expected.
     """
-    # Comments may hold anything, braces and semicolons too.
-    text = re.sub(r"//.*", "", pathlib.Path(path).read_text())
+    try:
+        text = pathlib.Path(path).read_text()
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{path}: not UTF-8: {e}") from None
+    # Comments may contain anything, braces and semicolons too.
+    text = re.sub(r"//.*", "", text)
     module = re.search(r"\bmodule\s+(\w+)", text)
     if module is None:
         raise ValueError(f"{path}: no module")
     keys = {name: words.split() for name, words in _KEYLIST.findall(text)}
-    topics = {}
+    topics: dict[str, tuple[Field, ...]] = {}
     for name, body in _STRUCT.findall(text):
-        fields = []
-        for statement in filter(None, map(str.strip, body.split(";"))):
-            match = _FIELD.fullmatch(statement)
-            if match is None or match["type"] not in _TYPES:
-                raise ValueError(f"{path}: struct {name}: cannot understand {statement!r}")
-            length, bound = (int(match[part]) if match[part] else None for part in ("length", "bound"))
-            is_key = match["name"] in keys.get(name, ())
-            fields.append(Field(match["name"], match["type"], length, bound, is_key))
+        if f"{module[1]}::{name}" in topics:
+            raise ValueError(f"{path}: more than one struct {name}")
+        try:
+            statements = filter(None, (" ".join(words.split()) for words in body.split(";")))
+            fields = [_parse_field(statement, keys.get(name, ())) for statement in statements]
+            names = [field.name for field in fields]
+            if twice := {field for field in names if names.count(field) > 1}:
+                raise ValueError(f"more than one field {', '.join(sorted(twice))}")
+        except ValueError as e:
+            raise ValueError(f"{path}: struct {name}: {e}") from None
         topics[f"{module[1]}::{name}"] = tuple(fields)
     return topics
+
+
+def _parse_field(statement: str, keys: Collection[str]) -> Field:
+    """Return the field that a statement of IDL declares; raise ValueError if it is not as expected."""
+    match = _FIELD.fullmatch(statement)
+    if match is None or match["type"] not in _TYPES:
+        raise ValueError(f"cannot understand {statement!r:.200}")
+    length, bound = (int(match[part]) if match[part] else None for part in ("length", "bound"))
+    if length is not None and not 0 < length <= _MAX_LENGTH:
+        raise ValueError(f"{statement!r:.200}: an array must have 1 to {_MAX_LENGTH} elements")
+    if bound is not None and match["type"] != "string":
+        raise ValueError(f"{statement!r:.200}: only a string can be bounded")
+    name = match["name"]
+    if keyword.iskeyword(name) or hasattr(Sample, name) or not name.isidentifier() or name.startswith("_"):
+        raise ValueError(f"{name!r} cannot be the name of a field")
+    return Field(name, match["type"], length, bound, name in keys)
 
 
 class Sample:

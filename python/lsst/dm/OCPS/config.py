@@ -24,12 +24,13 @@ import enum
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import jsonschema
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from .config_schema import CONFIG_SCHEMA
 
@@ -156,14 +157,14 @@ class HttpConfig(_Frozen):
         names["protocol"] = "API_PROTOCOL"
         found = {field: environ[name] for field, name in names.items() if environ.get(name)}
         document = {**self.model_dump(mode="json"), **found}
-        if "port" in found and found["port"].isdigit():
+        if re.fullmatch("[0-9]{1,5}", found.get("port", "")):
             document["port"] = int(found["port"])
         errors = jsonschema.Draft7Validator(
             {**CONFIG_SCHEMA["definitions"]["http"], "definitions": CONFIG_SCHEMA["definitions"]}
         ).iter_errors(document)
         for error in errors:
             field = str(next(iter(error.absolute_path), ""))
-            raise ConfigError(f"{names.get(field, field)}: {error.message}")
+            raise ConfigError(f"{names.get(field, field)}: {error.message[:300]}")
         return HttpConfig(**document)
 
     def public_url(self) -> str:
@@ -275,7 +276,7 @@ def validate(document: Any) -> None:
     error = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(CONFIG_SCHEMA).iter_errors(document))
     if error:
         place = "/".join(str(part) for part in error.absolute_path) or "top level"
-        raise ConfigError(f"at {place}: {error.message}")
+        raise ConfigError(f"at {place}: {error.message[:1000]}")
 
 
 def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig:
@@ -293,7 +294,7 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     ConfigError
         If it is not valid, or has no entry for the index.
     """
-    validate(dict(document))
+    validate(dict(document) if isinstance(document, Mapping) else document)
     instances = document.get("instances")
     if instances is None:
         if "url" not in document:
@@ -311,4 +312,9 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     entry.setdefault("backend", "uws" if entry.get("url") else "local")
     if entry["backend"] == "uws" and not entry.get("url"):
         raise ConfigError(f"instance {sal_index}: backend uws needs a url")
-    return InstanceConfig(**entry)
+    try:
+        return InstanceConfig(**entry)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        place = "/".join(str(part) for part in wrong["loc"])
+        raise ConfigError(f"instance {sal_index}: at {place}: {wrong['msg']}") from None

@@ -1,53 +1,65 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the CSC stands on: the engine, its results going out, and HTTP beside it."""
+"""One engine with its HTTP server: what the CSC and ``run_uws.py`` both stand on."""
 
 from __future__ import annotations
 
-__all__ = ["Service"]
+__all__ = ["Host", "check_file", "check_instance"]
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .config import ConfigError, InstanceConfig, load_instance
-from .factory import check_config, end_jobs, make_manager, make_simulation, use_config
+from .config import ConfigError, InstanceConfig, SalIndex, load_instance
+from .factory import Shared, check_parts, make_manager, make_parts, make_simulation, use_config
+from .jobs.ending import end_jobs
+from .jobs.errors import JobError
+from .jobs.file_access import look_at_files
 from .jobs.manager import JobManager
-from .sal.publisher import Publisher, Write
+from .jobs.workspace import Workspaces
+from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from .http.server import HttpServer
 
 
-class Service:
-    """One engine at a time, with its publisher and its HTTP server.
+class Companion(Protocol):
+    """Works with an engine for as long as that is open."""
+
+    async def close(self) -> None:
+        """Stop; the engine is still open."""
+
+
+class Host:
+    """One engine at a time, with its HTTP server.
 
     Parameters
     ----------
-    write : `~collections.abc.Callable`
-        Writes the event of one result.
     log : `logging.Logger`
         Gets what happens.
+    accompany : `~collections.abc.Callable`, optional
+        Called with each engine once it is open; returns what is to be closed
+        before the engine is.
     """
 
-    def __init__(self, write: Write, log: logging.Logger) -> None:
+    def __init__(
+        self, log: logging.Logger, accompany: Callable[[JobManager], Companion] | None = None
+    ) -> None:
         self.config: InstanceConfig | None = None
-        self._write = write
         self._log = log
+        self._accompany = accompany
+        self._shared: Shared = {}
         self._manager: JobManager | None = None
-        self._publisher: Publisher | None = None
+        self._companion: Companion | None = None
         self._http: HttpServer | None = None
 
     @property
     def manager(self) -> JobManager:
-        """The engine; there is one when the CSC is DISABLED or ENABLED."""
+        """The engine; `is_open` says whether there is one."""
         assert self._manager is not None
         return self._manager
-
-    @property
-    def publisher(self) -> Publisher:
-        """Brings the engine's results out."""
-        assert self._publisher is not None
-        return self._publisher
 
     @property
     def is_open(self) -> bool:
@@ -55,7 +67,7 @@ class Service:
         return self._manager is not None
 
     async def simulate(self, document: dict[str, Any], sal_index: int, duration: float | None) -> None:
-        """Take a configuration for simulation, for which none is needed.
+        """Open an engine that simulates, for which no configuration is needed.
 
         Parameters
         ----------
@@ -73,14 +85,19 @@ class Service:
             self._open(await make_simulation(config, duration, self._log))
 
     async def configure(self, config: InstanceConfig) -> None:
-        """Take a configuration; jobs that run keep theirs.
+        """Use a configuration for new jobs; jobs that are there already keep theirs.
+
+        Parameters
+        ----------
+        config : `InstanceConfig`
+            The configuration.
 
         Raises
         ------
         JobError, ConfigError
             If jobs could not run with it; then nothing has changed.
         """
-        await check_config(config, self._log)
+        await check_instance(config, self._log, self._shared)
         if self._manager and self._manager.workspaces.work_dir != config.directory():
             if live := self._manager.live():
                 raise ConfigError(
@@ -89,35 +106,41 @@ class Service:
                 )
             await self.close()
         if self._manager is None:
-            self._open(await make_manager(config, self._log))
+            self._open(await make_manager(config, self._log, self._shared))
         else:
-            await use_config(self._manager, config, self._log)
+            await use_config(self._manager, config, self._log, self._shared)
         await self._serve(config)
         self.config = config
 
     async def check(self) -> None:
-        """Try whether jobs could run; raises `BackendError` with the reason."""
+        """Check whether jobs could run.
+
+        Raises
+        ------
+        BackendError
+            If they could not, with the reason.
+        """
         await self.manager.lane.backend.check()
 
     async def end_jobs(self) -> None:
-        """Do with running jobs what is configured for the end of OCPS; take no more over HTTP."""
+        """Accept no more requests over HTTP, and do with live jobs what ``on_exit`` says."""
         await self._stop_serving()
         if self._manager and self.config:
             await end_jobs(self._manager, self.config.on_exit)
 
     async def close(self) -> None:
-        """Let go of the engine; its jobs run on."""
+        """Close the engine; jobs run on."""
         await self._stop_serving()
-        if self._publisher:
-            await self._publisher.close()
+        if self._companion:
+            await self._companion.close()
         if self._manager:
             await self._manager.close()
-        self._publisher = self._manager = None
+        self._companion = self._manager = None
 
     def _open(self, manager: JobManager) -> None:
         self._manager = manager
-        self._publisher = Publisher(manager, self._write, self._log)
-        self._publisher.open()
+        if self._accompany:
+            self._companion = self._accompany(manager)
 
     async def _serve(self, config: InstanceConfig) -> None:
         """Serve the engine over HTTP too, if that is configured."""
@@ -125,7 +148,7 @@ class Service:
             return
         await self._stop_serving()
         if config.http:
-            # A CSC without HTTP starts quicker for not knowing of it.
+            # A CSC without HTTP starts sooner if it does not import it.
             from .http.server import start_server
 
             self._http = await start_server(self.manager, config.http, self._log)
@@ -134,3 +157,84 @@ class Service:
         if self._http:
             await self._http.close()
             self._http = None
+
+
+async def check_instance(config: InstanceConfig, log: logging.Logger, shared: Shared | None = None) -> None:
+    """Check whether an instance could work as configured; nothing is started, opened or made.
+
+    The CSC does so at ``start``, ``run_uws.py`` before it serves, and
+    ``ocps check --config`` when it is told to.
+
+    Parameters
+    ----------
+    config : `InstanceConfig`
+        The configuration.
+    log : `logging.Logger`
+        Gets what is unusual.
+    shared : `dict`, optional
+        What the backends of this process share.
+
+    Raises
+    ------
+    JobError, ConfigError
+        If it could not, with the reason.
+    """
+    if config.sal_index == SalIndex.RA:
+        from .sal.rapid_analysis import RapidAnalysis
+
+        await RapidAnalysis().check()
+        return
+    if reason := await look_at_files(_unusable, config.directory()):
+        raise ConfigError(f"work_dir: {reason}")
+    parts = make_parts(config, Workspaces(config.directory()), log, shared)
+    if config.http:
+        from .http.server import check_server
+
+        check_server(config.http, parts.definitions.values(), log)
+    await check_parts(parts)
+
+
+def _unusable(directory: Path) -> str:
+    """Return why a directory can be neither used nor made; empty if it can."""
+    for path in (directory, *directory.parents):
+        if path.is_dir():
+            return "" if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written to"
+        if path.exists() or path.is_symlink():
+            return f"{path} is not a directory"
+    return ""
+
+
+async def check_file(path: Path, sal_index: int) -> str:
+    """Check a configuration file; the entry point behind ``ocps check --config``.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        The file.
+    sal_index : `int`
+        Which instance of it.
+
+    Returns
+    -------
+    reason : `str`
+        Why it cannot be used; empty if it can.
+    """
+    try:
+        await check_instance(read_instance(path, sal_index), logging.getLogger("ocps"))
+    except (JobError, ConfigError) as error:
+        return " ".join(str(error).split())
+    return ""
+
+
+def read_instance(path: Path, sal_index: int) -> InstanceConfig:
+    """Return the configuration of one instance from a file.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or is not valid.
+    """
+    document = read_yaml(path)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping with the key instances")
+    return load_instance(document, sal_index)

@@ -17,12 +17,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from .config import ConfigError, HttpConfig, InstanceConfig, SalIndex, load_instance
-from .factory import check_config, end_jobs, make_manager
+from .config import ConfigError, HttpConfig, InstanceConfig, SalIndex
+from .host import Host, read_instance
 from .http.secrets_file import hash_password, hash_token
-from .http.server import start_server
 from .jobs.errors import JobError
 
 DEMO = Path(__file__).resolve().parent / "config_package" / "OCPS" / "v4" / "demo.yaml"
@@ -49,14 +46,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def _load(arguments: argparse.Namespace) -> InstanceConfig:
     if arguments.demo:
         _prepare_demo(arguments)
-    path: Path = DEMO if arguments.demo else arguments.config
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a mapping with the key instances")
-    config = load_instance(document, arguments.index)
+    config = read_instance(DEMO if arguments.demo else arguments.config, arguments.index)
     http = (config.http or HttpConfig()).overridden()
     changes: dict[str, Any] = {
         name: getattr(arguments, name) for name in ("host", "port") if getattr(arguments, name) is not None
@@ -94,18 +84,13 @@ async def _serve(config: InstanceConfig, log: logging.Logger) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await check_config(config, log)
-    manager = await make_manager(config, log)
+    host = Host(log)
     try:
-        assert config.http
-        server = await start_server(manager, config.http, log)
-        try:
-            await stop.wait()
-        finally:
-            await server.close()
-            await end_jobs(manager, config.on_exit)
+        await host.configure(config)
+        await stop.wait()
+        await host.end_jobs()
     finally:
-        await manager.close()
+        await host.close()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,20 +3,49 @@
 
 from __future__ import annotations
 
-__all__ = ["SimulationBackend", "SimulationDefinition"]
+__all__ = ["SimulationBackend", "SimulationDefinition", "make_parts"]
 
 import asyncio
 import uuid
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..jobs.backend import Backend, BackendUpdate
-from ..jobs.definition import JobDefinition
-from ..jobs.errors import RequestError
-from ..jobs.model import ErrorSummary, ExecutionPhase, Job, JobRequest
+from ..backend_api import (
+    Backend,
+    BackendContext,
+    BackendUpdate,
+    ErrorSummary,
+    ExecutionPhase,
+    InstanceConfig,
+    Job,
+    JobDefinition,
+    JobRequest,
+    Parts,
+    RequestError,
+    limits_of,
+)
+from ..jobs.definition import PIPETASK
 
 OUTCOMES = ("true.yaml", "false.yaml", "fault.yaml")
-"""The pipelines that there are; they end as they are called."""
+"""The simulated pipelines; each ends as its name says."""
+
+MAX_WORKERS = 100_000
+"""Simulated jobs cost nothing, so that all may run at once."""
+
+
+def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
+    """Make the simulation.
+
+    Parameters
+    ----------
+    config : `InstanceConfig`
+        Only its limits and ``simulation_duration`` count.
+    context : `BackendContext`
+        What the engine provides.
+    """
+    backend = SimulationBackend(config.simulation_duration)
+    definitions = {PIPETASK: SimulationDefinition(PIPETASK)}
+    return Parts("simulation", backend, definitions, limits_of(config, max_workers=MAX_WORKERS))
 
 
 class SimulationDefinition(JobDefinition):
@@ -38,7 +67,7 @@ def _pipeline(request: JobRequest) -> str:
 
 
 class SimulationBackend(Backend):
-    """Lets each job last a while and end as it is called.
+    """Ends each job after a fixed time, as the name of its pipeline says.
 
     Parameters
     ----------

@@ -6,6 +6,7 @@ from __future__ import annotations
 __all__ = ["COMMANDS"]
 
 import asyncio
+import importlib.metadata
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,9 @@ from .session import FAILED, REFUSED, UNREACHABLE, Session, command_options
 from .submit import parse_pairs
 
 Step = Callable[[], Awaitable[str]]
+
+CHECKS = "lsst.dm.OCPS.checks"
+"""Group of the entry points of checks that need the server side."""
 
 
 class _WrongError(Exception):
@@ -137,22 +141,18 @@ class Checks:
 
 
 async def _check_configuration(path: Path, index: int) -> str:
-    """Try a configuration here, with nothing running; return what is wrong, empty if nothing is."""
-    try:
-        import yaml
+    """Return what is wrong with a configuration file; empty if nothing is.
 
-        from ..config import ConfigError, load_instance
-        from ..factory import check_config
-        from ..jobs.errors import JobError
-    except ImportError as error:
-        return f"{error.name} is not installed; this needs dm-ocps[server]"
-    import logging
-
+    The server side of OCPS knows that; it is found by its entry point,
+    because the terminal works without it too.
+    """
     try:
-        await check_config(load_instance(yaml.safe_load(path.read_text()), index), logging.getLogger("ocps"))
-    except (OSError, yaml.YAMLError, ConfigError, JobError) as error:
-        return str(error)
-    return ""
+        (entry,) = importlib.metadata.entry_points(group=CHECKS, name="configuration")
+        check_file = entry.load()
+    except (ImportError, ValueError) as error:
+        name = getattr(error, "name", None) or "the server side of OCPS"
+        return f"{name} is not installed; this needs dm-ocps[server]"
+    return str(await check_file(path, index))
 
 
 @click.command()

@@ -87,6 +87,8 @@ def find_profile(url: str = "", name: str = "", environ: Mapping[str, str] = os.
     document = _read(path)
     profiles = document.get("profiles", {})
     name = name or document.get("default", "")
+    if not isinstance(profiles, dict) or not isinstance(name, str):
+        raise ProfileError(f"{path}: expected default, a text, and profiles, a table of tables")
     if not name:
         return Profile(DEFAULT_URL, environ.get("OCPS_TOKEN", ""))
     entry = profiles.get(name)
@@ -97,16 +99,16 @@ def find_profile(url: str = "", name: str = "", environ: Mapping[str, str] = os.
         raise ProfileError(f"{path}: profiles.{name}: {unknown[0]} is none of {', '.join(_FIELDS)}")
     if any(not isinstance(value, str) for value in entry.values()) or not (url or entry.get("url")):
         raise ProfileError(f"{path}: profiles.{name}: expected texts, and a url among them")
-    ca_file = str(Path(entry["ca_file"]).expanduser()) if entry.get("ca_file") else ""
+    ca_file = os.path.expanduser(entry.get("ca_file", ""))
     return Profile(url or entry["url"], _token(entry, f"{path}: profiles.{name}", environ), ca_file)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ProfileError(f"{path}: {error}") from None
 
 
@@ -119,10 +121,10 @@ def _token(entry: Mapping[str, str], place: str, environ: Mapping[str, str]) -> 
         return environ[variable]
     if not entry.get("token_file"):
         return ""
-    path = Path(entry["token_file"]).expanduser()
+    path = Path(os.path.expanduser(entry["token_file"]))
     try:
         if path.stat().st_mode & 0o077:
             raise ProfileError(f"{place}: token_file {path} can be read by others; chmod 600 it")
         return path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ProfileError(f"{place}: token_file {path}: {getattr(error, 'strerror', error)}") from None

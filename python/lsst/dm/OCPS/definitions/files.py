@@ -6,6 +6,7 @@ from __future__ import annotations
 __all__ = ["load_definitions"]
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import yaml
 from ..config import ConfigError
 from ..jobs.definition import JobDefinition
 from ..jobs.parameters import Parameter
+from ..yaml_files import read_yaml
 from .command import OWN_VALUES, CommandDefinition, Source
 from .pipeline import PipelineDefinition
+from .pipetask import PipetaskDefinition
 
 SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "schema" / "definitions.yaml").read_text())
 
@@ -30,27 +33,28 @@ RESERVED = frozenset(
 """Parameters that UWS itself has, in lower case."""
 
 
-def load_definitions(names: Iterable[str], general: JobDefinition) -> dict[str, JobDefinition]:
+def load_definitions(names: Iterable[str], general: PipetaskDefinition | None) -> dict[str, JobDefinition]:
     """Read job definitions.
 
     Parameters
     ----------
     names : `~collections.abc.Iterable` [`str`]
         Files, directories of ``*.yaml`` files, or names of shipped ones.
-    general : `JobDefinition`
-        The general pipeline job, of which pipelines are a case.
+    general : `PipetaskDefinition` or `None`
+        The general pipeline job, of which pipelines are a case; `None` where
+        no pipelines can run.
 
     Returns
     -------
     definitions : `dict` [`str`, `JobDefinition`]
-        By name, ``general`` among them.
+        By name, ``general`` among them if there is one.
 
     Raises
     ------
     ConfigError
         With all mistakes of a file at once.
     """
-    found: dict[str, JobDefinition] = {general.name: general}
+    found: dict[str, JobDefinition] = {general.name: general} if general else {}
     for path in _files(names):
         for definition in _load_file(path, general):
             if definition.name in found:
@@ -73,11 +77,8 @@ def _files(names: Iterable[str]) -> list[Path]:
     return files
 
 
-def _load_file(path: Path, general: JobDefinition) -> list[JobDefinition]:
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {' '.join(str(error).split())}") from None
+def _load_file(path: Path, general: PipetaskDefinition | None) -> list[JobDefinition]:
+    document = read_yaml(path)
     if isinstance(document, dict) and "type" in document:
         return _job_types(path, document["type"])
     mistakes = _mistakes(document)
@@ -101,21 +102,21 @@ def _mistakes(document: Any) -> list[str]:
         kind.pop("oneOf", None)
     if not isinstance(document, dict) or not isinstance(document.get("definitions"), list):
         return ["expected a mapping with the key definitions, a list"]
-    mistakes = [f"{key}: not expected" for key in document if key != "definitions"]
+    mistakes = [f"{str(key)[:80]}: not expected" for key in document if key != "definitions"]
     for number, entry in enumerate(document["definitions"]):
         place = f"definitions/{number}"
-        if not isinstance(entry, dict) or entry.get("kind") not in kinds:
+        if not isinstance(entry, dict) or str(entry.get("kind")) not in kinds:
             mistakes.append(f"{place}: expected a mapping with kind {' or '.join(kinds)}")
             continue
         # Against the schema of its own kind: an error against all three would say nothing.
-        validator = jsonschema.Draft7Validator(kinds[entry["kind"]])
+        validator = jsonschema.Draft7Validator(kinds[str(entry["kind"])])
         for error in validator.iter_errors(entry):
             where = "/".join([place, *(str(part) for part in error.absolute_path)])
-            mistakes.append(f"{where}: {error.message}")
+            mistakes.append(f"{where}: {error.message[:300]}")
     return mistakes
 
 
-def _make(entry: Mapping[str, Any], general: JobDefinition) -> JobDefinition:
+def _make(entry: Mapping[str, Any], general: PipetaskDefinition | None) -> JobDefinition:
     parameters = [_parameter(name, given or {}) for name, given in entry.get("parameters", {}).items()]
     common = {
         "description": entry.get("description", ""),
@@ -126,6 +127,8 @@ def _make(entry: Mapping[str, Any], general: JobDefinition) -> JobDefinition:
     }
     definition: CommandDefinition | PipelineDefinition
     if entry["kind"] == "pipeline":
+        if general is None:
+            raise ValueError("no pipelines can run, because the configuration names no butler")
         definition = PipelineDefinition(
             entry["name"],
             general,
@@ -156,6 +159,10 @@ def _make(entry: Mapping[str, Any], general: JobDefinition) -> JobDefinition:
 def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
     if name.lower() in RESERVED or name in OWN_VALUES:
         raise ValueError(f"parameters/{name}: this name has a meaning of its own")
+    try:
+        re.compile(entry.get("pattern", ""))
+    except re.error as error:
+        raise ValueError(f"parameters/{name}/pattern: not a regular expression: {error}") from None
     default = entry.get("default")
     parameter = Parameter(
         name,
@@ -190,6 +197,8 @@ def _job_types(path: Path, types: Any) -> list[JobDefinition]:
         if not isinstance(entry, dict) or not isinstance(entry.get("script"), str):
             raise ConfigError(f"{path}: type/{name}: expected script and env")
         variables: Sequence[str] = entry.get("env") or ()
+        if not isinstance(variables, list | tuple) or not all(isinstance(each, str) for each in variables):
+            raise ConfigError(f"{path}: type/{name}/env: expected a list of names of variables")
         script = Path(entry["script"])
         # Paths in it are relative to the directory that holds the directory of the file.
         candidates = (path.parent / script, path.parent.parent / script)

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..jobs.definition import JobDefinition
-from ..jobs.errors import RequestError
+from ..jobs.errors import BackendError, RequestError
 from ..jobs.model import JobRequest
 from ..jobs.parameters import Parameter, check_parameters
+from .pipetask import PipetaskDefinition
 from .templates import check_words, fill, names
 
 
@@ -24,7 +25,7 @@ class PipelineDefinition(JobDefinition):
     ----------
     name : `str`
         Name of the job list.
-    general : `JobDefinition`
+    general : `PipetaskDefinition`
         The general pipeline job that it is a case of.
     pipeline : `str`
         The pipeline.
@@ -46,7 +47,7 @@ class PipelineDefinition(JobDefinition):
     def __init__(
         self,
         name: str,
-        general: JobDefinition,
+        general: PipetaskDefinition,
         pipeline: str,
         parameters: Sequence[Parameter] = (),
         *,
@@ -63,6 +64,12 @@ class PipelineDefinition(JobDefinition):
         self.data_query = data_query
         self.outputs = tuple(outputs)
         self.version = version
+
+    async def check_ready(self) -> None:
+        try:
+            await self.general.check_pipeline(self.pipeline, self.version)
+        except RequestError as error:
+            raise BackendError(f"job definition {self.name}: {error}") from None
 
     async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
         values = check_parameters(self.parameters, request.parameters)

@@ -206,7 +206,7 @@ def check_exists(pipeline: str, environment: Environment) -> None:
         raise RequestError(f"pipeline {pipeline!r}: {scheme}:// is not supported; give a path or file://")
     path = Path(unquote(urlsplit(address).path) if scheme else address)
     where = "" if str(path) == pipeline else f" (that is {path})"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise RequestError(f"pipeline {pipeline!r}{where}: there is no such file")
     if not os.access(path, os.R_OK):
         raise RequestError(f"pipeline {pipeline!r}{where} cannot be read")

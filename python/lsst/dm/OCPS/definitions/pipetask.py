@@ -106,17 +106,17 @@ class PipetaskDefinition(JobDefinition):
         values = check_parameters(self.PARAMETERS, request.parameters)
         if values["butler"] not in ("", self.data.butler):
             raise RequestError(f"butler: {values['butler']!r} is not the one that is configured here")
-        pipeline = values["pipeline"].strip()
+        pipeline, version = values["pipeline"].strip(), values["version"].strip()
         options = parse_options(values["config"])
         if "\0" in values["data_query"]:
             raise RequestError("data_query contains a NUL character")
         trusted = request.origin in TRUSTED_ORIGINS
-        await look_at_files(self._check_files, values["version"].strip(), pipeline, options, trusted)
+        await look_at_files(self._check_files, version, pipeline, options, trusted)
         inputs = [*split_list(self.data.input_collection), *options.inputs]
         return {
             "kind": "pipetask",
             "pipeline": pipeline,
-            "version": values["version"].strip(),
+            "version": version,
             "data_query": values["data_query"].strip(),
             "run_options": values["config"],
             "options": list(options.arguments),
@@ -129,6 +129,23 @@ class PipetaskDefinition(JobDefinition):
             "output": f"u/ocps/{job_id}",
             "run": f"u/ocps/{job_id}/run",
         }
+
+    async def check_pipeline(self, pipeline: str, version: str) -> None:
+        """Check that a pipeline may run, and that its file exists as far as this process can see it.
+
+        Parameters
+        ----------
+        pipeline : `str`
+            The pipeline.
+        version : `str`
+            The environment; empty for the default one.
+
+        Raises
+        ------
+        RequestError
+            If it may not, does not exist, or there is no such environment.
+        """
+        await look_at_files(self._check_files, version, pipeline, parse_options(""), True)
 
     def _check_files(self, version: str, pipeline: str, options: PipetaskOptions, trusted: bool) -> None:
         """Check where a pipeline and its configuration files are; runs in a thread."""

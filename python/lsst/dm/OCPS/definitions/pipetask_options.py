@@ -59,6 +59,7 @@ _OWNED = {
 }
 _VALUE_NAMES = {name: names[0] for names in _WITH_VALUE for name in names} | dict.fromkeys(_INPUT, "--input")
 _OWNED_NAMES = {name: reason for names, reason in _OWNED.items() for name in names}
+_WHOLE_NUMBERS = ("-j", "--processes", "-n", "--cores-per-quantum", "--timeout")
 _KEY_VALUE = re.compile(r"[A-Za-z_][\w:.\[\]'\"]*=.*", re.DOTALL)
 
 
@@ -150,7 +151,9 @@ def _value(name: str, value: str | None, words: Iterator[str]) -> str:
         value = next(words, None)
     if not value:
         raise RequestError(f"config: option {name} needs a value")
-    if name in ("-j", "--processes", "-n", "--cores-per-quantum", "--timeout") and not value.isdigit():
+    if name in ("-j", "--processes", "-n", "--cores-per-quantum", "--timeout") and not (
+        value.isascii() and value.isdigit()
+    ):
         raise RequestError(f"config: option {name} needs a whole number, not {value!r}")
     if name in ("-c", "--config") and not _KEY_VALUE.fullmatch(value):
         raise RequestError(f"config: option {name} needs label:field=value, not {value!r}")

@@ -17,10 +17,10 @@ from aiohttp import web
 from ..config import HttpConfig
 from ..jobs.definition import JobDefinition
 from ..jobs.errors import NotAllowedError, QueueFullError, RequestError, UnknownJobError
-from ..jobs.events import EventKey
 from ..jobs.manager import JobManager
 from ..jobs.model import Job, JobRequest, check_job_id, now
 from .auth import Authenticator, Caller
+from .job_tokens import JobTokens
 
 ORIGIN = "http"
 """The face that jobs made here come from."""
@@ -40,7 +40,7 @@ class Service:
         The configuration of this face.
     authenticator : `Authenticator`
         Tells who is asking.
-    events : `EventKey`
+    tokens : `JobTokens`
         Checks the tokens of jobs that report their progress.
     log : `logging.Logger`
         Gets what is unusual.
@@ -49,7 +49,7 @@ class Service:
     manager: JobManager
     config: HttpConfig
     authenticator: Authenticator
-    events: EventKey
+    tokens: JobTokens
     log: logging.Logger
     _owners: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 

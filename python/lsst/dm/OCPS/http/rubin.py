@@ -176,7 +176,7 @@ async def post_event(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     job_id = request.match_info["job_id"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not service.events.matches(job_id, token.strip()):
+    if scheme.lower() != "bearer" or not service.tokens.matches(job_id, token.strip()):
         # The same for a job that is not there: nothing is told to a stranger.
         raise web.HTTPUnauthorized(text="Expected the token of this job, as Authorization: Bearer …\n")
     body = await _read(request)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HttpServer", "start_server"]
+__all__ = ["HttpServer", "check_server", "start_server"]
 
 import asyncio
 import contextlib
@@ -12,18 +12,20 @@ import logging
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from aiohttp import web
 
 from ..config import ConfigError, HttpConfig
-from ..jobs.events import EventKey
+from ..jobs.definition import JobDefinition
 from ..jobs.manager import JobManager
 from ..logs import CleanText, RateLimit, protect_log
 from .app import make_app
 from .auth import Authenticator
 from .connections import BACKLOG, ConnectionLimits, Listener, raise_open_files
 from .context import Service
+from .job_tokens import JobTokens
 from .site import check_binding
 
 SHUTDOWN_TIMEOUT = 1.0
@@ -64,6 +66,28 @@ class HttpServer:
         await self._runner.cleanup()
 
 
+def check_server(config: HttpConfig, definitions: Iterable[JobDefinition], log: logging.Logger) -> None:
+    """Check whether an engine could be served as configured; nothing listens yet.
+
+    Parameters
+    ----------
+    config : `HttpConfig`
+        As configured; environment variables override it.
+    definitions : `~collections.abc.Iterable` [`JobDefinition`]
+        What may be requested of the engine.
+    log : `logging.Logger`
+        Gets what is unusual.
+
+    Raises
+    ------
+    ConfigError
+        If it could not.
+    """
+    config = config.overridden()
+    check_binding(config, definitions)
+    Authenticator(config.auth, log)
+
+
 async def start_server(manager: JobManager, config: HttpConfig, log: logging.Logger) -> HttpServer:
     """Serve an engine over HTTP.
 
@@ -91,8 +115,8 @@ async def start_server(manager: JobManager, config: HttpConfig, log: logging.Log
     protect_log(log)
     log_of_requests = _limited_log(log)
     authenticator = Authenticator(config.auth, log_of_requests)
-    events = EventKey.of(manager.workspaces.work_dir)
-    service = Service(manager, config, authenticator, events, log_of_requests)
+    tokens = JobTokens.of(manager.workspaces.work_dir)
+    service = Service(manager, config, authenticator, tokens, log_of_requests)
     limits = ConnectionLimits.of(
         config.max_connections, config.max_connections_per_peer, raise_open_files(), authenticator.is_proxy
     )

@@ -87,6 +87,15 @@ class JobDefinition(abc.ABC):
         if self.parameters:
             check_parameters(self.parameters, request.parameters, complete=complete)
 
+    async def check_ready(self) -> None:  # noqa: B027 - most definitions need no files
+        """Check that such jobs could run, as far as can be known before one is requested.
+
+        Raises
+        ------
+        JobError
+            If they could not, with the reason.
+        """
+
     def duration(self, wish: int | None) -> int | None:
         """Return the run time (s) to ask the engine for; `None` for its default."""
         chosen = (self.execution_duration or None) if wish is None else wish

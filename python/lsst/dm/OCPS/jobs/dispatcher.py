@@ -9,17 +9,17 @@ import asyncio
 import functools
 import logging
 from collections import defaultdict
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any
 
-from .backend import Backend, BackendUpdate
-from .definition import JobDefinition
+from .backend import BackendUpdate
 from .errors import BackendError, JobError, StoreError, UnknownJobError
-from .lane import Lane, Limits
+from .lane import Lane
 from .ledger import Ledger, Make
 from .model import ErrorSummary, ExecutionPhase, Job, now
 from .outcome import apply_update, stopped
+from .parts import Parts
 from .store import JobStore
 
 Phase = ExecutionPhase
@@ -58,13 +58,12 @@ class Dispatcher:
         for lane in self.lanes.values():
             await lane.backend.close()
 
-    async def add(
-        self, key: str, backend: Backend, definitions: Mapping[str, JobDefinition], limits: Limits
-    ) -> Lane:
+    async def add(self, key: str, parts: Parts) -> Lane:
         """Open a backend and take up the jobs that the store has for it."""
+        backend = parts.backend
         backend.report = self.report
         await backend.open()
-        lane = self.lanes[key] = Lane(key, backend, definitions, limits)
+        lane = self.lanes[key] = Lane(key, parts.kind, backend, parts.definitions, parts.limits)
         mine = [job for job in self.ledger.live.values() if job.backend == key]
         lane.running |= {job.id for job in mine if job.dispatched}
         for job in mine:

@@ -94,6 +94,8 @@ class Lane:
     """One backend in use."""
 
     key: str
+    kind: str
+    """Names the backend without its configuration; lanes of the same kind share their workers."""
     backend: Backend
     definitions: Mapping[str, JobDefinition]
     limits: Limits
@@ -105,11 +107,6 @@ class Lane:
 
     def __post_init__(self) -> None:
         self.queue = JobQueue(self.limits.newest_first)
-
-    @property
-    def kind(self) -> str:
-        """What kind of backend it is: its key without what tells configurations apart."""
-        return self.key.partition("-")[0]
 
     def definition(self, name: str) -> JobDefinition:
         """Return a definition.

@@ -12,12 +12,11 @@ from typing import Any
 
 from .acceptance import Acceptance
 from .archivist import Archivist
-from .backend import Backend, BackendUpdate
+from .backend import BackendUpdate
 from .changes import Subscription
-from .definition import JobDefinition
 from .dispatcher import Dispatcher
 from .errors import BackendError, TransitionError, UnknownJobError
-from .lane import Lane, Limits
+from .lane import Lane
 from .model import (
     ACTIVE,
     TERMINAL,
@@ -29,6 +28,7 @@ from .model import (
     check_job_id,
 )
 from .outcome import apply_update
+from .parts import Parts
 from .store import JobQuery, JobStore
 from .workspace import Workspaces
 
@@ -73,9 +73,7 @@ class JobManager:
         await self.store.close()
         self.workspaces.close()
 
-    async def use(
-        self, key: str, backend: Backend, definitions: Mapping[str, JobDefinition], limits: Limits
-    ) -> None:
+    async def use(self, key: str, parts: Parts) -> None:
         """Give new jobs to this backend; jobs of another one stay with it.
 
         Jobs that the store has for ``key`` from before are taken up.
@@ -84,19 +82,16 @@ class JobManager:
         ----------
         key : `str`
             Names the backend with its configuration; the same after a restart.
-        backend : `Backend`
-            Not yet open; not used if ``key`` is in use already.
-        definitions : `~collections.abc.Mapping` [`str`, `JobDefinition`]
-            What may be asked for.
-        limits : `Limits`
-            How much is taken on.
+        parts : `Parts`
+            The backend, not open yet, with its definitions and limits. If
+            ``key`` is in use already, only the definitions count.
         """
         lane = self._dispatcher.lanes.get(key)
         if lane is None:
-            lane = await self._dispatcher.add(key, backend, definitions, limits)
+            lane = await self._dispatcher.add(key, parts)
         else:
             # Their files may have changed; jobs that were accepted keep what these made of them.
-            lane.definitions = definitions
+            lane.definitions = parts.definitions
         if self._current is None:
             # Not before: it needs to know how many jobs are kept.
             self._dispatcher.spawn(self._archivist.run())

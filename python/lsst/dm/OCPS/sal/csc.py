@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The CSC: SAL in, SAL out."""
+"""The CSC: answers SAL commands from the engine, and publishes what becomes of jobs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from lsst.ts import salobj
 from .. import __version__
 from ..config import ConfigError, SalIndex, load_instance, validate
 from ..config_schema import CONFIG_SCHEMA
-from ..host import Service
+from ..host import Host
 from ..jobs.errors import JobError, UnknownJobError
+from ..jobs.manager import JobManager
 from ..jobs.model import ExecutionPhase, Job, now
 from . import compat as salobj_compat
+from .publisher import Publisher
 from .rapid_analysis import RapidAnalysis
 from .reading import ReadingGuard
 from .request import execute_request
@@ -84,6 +86,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         simulation_duration: float | None = None,
     ) -> None:
         self.rapid_analysis: RapidAnalysis | None = None
+        self._publisher: Publisher | None = None
         self._simulation_duration = simulation_duration
         self._ending = False
         self._closing = asyncio.Event()
@@ -98,12 +101,23 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             simulation_mode=simulation_mode,
             **salobj_compat.csc_arguments(settings_to_apply),
         )
-        self.service = Service(self._write_result, self.log)
+        self.host = Host(self.log, self._follow_engine)
         self.config_validator = _Validator()
         salobj_compat.make_acks_atomic(self)
         self.reading = ReadingGuard(self)
         self.cmd_execute.allow_multiple_callbacks = True
         self.cmd_abort_job.allow_multiple_callbacks = True
+
+    @property
+    def publisher(self) -> Publisher:
+        """Publishes the results of the engine that is open."""
+        assert self._publisher is not None
+        return self._publisher
+
+    def _follow_engine(self, manager: JobManager) -> Publisher:
+        self._publisher = Publisher(manager, self._write_result, self.log)
+        self._publisher.open()
+        return self._publisher
 
     @staticmethod
     def get_config_pkg() -> str:
@@ -132,7 +146,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             await super().begin_start(data)
         except salobj.ExpectedError:
             raise
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             words = f"not YAML: {' '.join(str(error).split())}"
             raise salobj.ExpectedError(f"{salobj_compat.settings_of(data)}: {words}") from None
         except (AttributeError, TypeError):
@@ -154,32 +168,32 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         with _refusals():
             if self.salinfo.index == SalIndex.RA:
                 self.rapid_analysis = RapidAnalysis()
-                self.rapid_analysis.address()
+                await self.rapid_analysis.check()
             elif self.simulation_mode:
-                await self.service.simulate(document, self.salinfo.index, self._simulation_duration)
+                await self.host.simulate(document, self.salinfo.index, self._simulation_duration)
             else:
-                await self.service.configure(load_instance(document, self.salinfo.index))
+                await self.host.configure(load_instance(document, self.salinfo.index))
 
     async def begin_enable(self, data: Any) -> None:
         """Check that jobs could run before the state changes."""
         await super().begin_enable(data)
-        if self.service.is_open:
+        if self.host.is_open:
             with _refusals():
-                await self.service.check()
+                await self.host.check()
 
     async def handle_summary_state(self) -> None:
         """Publish what has ended meanwhile, once ENABLED."""
         await super().handle_summary_state()
         if self._watch:
             self._watch.cancel()
-        if self.summary_state == salobj.State.ENABLED and self.service.is_open:
-            self.service.publisher.activate()
-            if self.service.config and self.service.config.fault_after and self.service.config.url:
-                self._watch = asyncio.create_task(self._watch_backend(self.service.config.fault_after))
+        if self.summary_state == salobj.State.ENABLED and self.host.is_open:
+            self.publisher.activate()
+            if self.host.config and self.host.config.fault_after and self.host.config.url:
+                self._watch = asyncio.create_task(self._watch_backend(self.host.config.fault_after))
 
     async def _watch_backend(self, fault_after: float) -> None:
         """Go to FAULT when the backend has been unreachable for ``fault_after`` (s)."""
-        backend = self.service.manager.lane.backend
+        backend = self.host.manager.lane.backend
         while True:
             await asyncio.sleep(min(WATCH_INTERVAL, fault_after / 4))
             # Without jobs nobody else asks whether it is there.
@@ -196,13 +210,13 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
     async def close_tasks(self) -> None:
         """Answer open commands, then let go of the engine."""
         self._ending = True
-        await self.service.end_jobs()
+        await self.host.end_jobs()
         self._closing.set()
         if self._watch:
             self._watch.cancel()
         if self._open_commands:
             await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
-        await self.service.close()
+        await self.host.close()
         self.reading.close()
         await super().close_tasks()
 
@@ -218,7 +232,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 await self.rapid_analysis.push(data.config)
                 return None
             request = execute_request(data)
-            manager, publisher = self.service.manager, self.service.publisher
+            manager, publisher = self.host.manager, self.publisher
             job_id = manager.lane.definition(request.definition).new_id(request)
             published = publisher.hold(job_id)
             try:
@@ -244,7 +258,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             job_id = data.job_id.strip()
             if not job_id or self.rapid_analysis:
                 raise salobj.ExpectedError(f"No such job: {job_id!r}")
-            await self.service.manager.abort(job_id, "aborted by command abort_job")
+            await self.host.manager.abort(job_id, "aborted by command abort_job")
 
     @contextlib.asynccontextmanager
     async def _answering(self) -> AsyncIterator[_Pace]:
@@ -264,7 +278,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         """Send CMD_INPROGRESS with what is known of the job."""
         answer: dict[str, Any] = {"job_id": job_id}
         with contextlib.suppress(UnknownJobError):
-            progress = (await self.service.manager.get(job_id)).progress
+            progress = (await self.host.manager.get(job_id)).progress
             if progress.total:
                 answer |= {"done": progress.done, "failed": progress.failed, "total": progress.total}
         await salobj_compat.ack_in_progress(self.cmd_execute, data, ACK_TIMEOUT, json.dumps(answer))

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Brings each result out over SAL, once."""
+"""Publish each result over SAL, once."""
 
 from __future__ import annotations
 
 __all__ = ["Publisher"]
 
 import asyncio
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
@@ -16,20 +15,19 @@ from ..jobs.errors import JobError
 from ..jobs.manager import JobManager
 from ..jobs.model import Job
 from ..jobs.workspace import Workspace
-from ..rubin_json import job_document
-from .result import result_text
+from .result import result_document, result_text
 
 ORIGIN = "sal"
-"""What jobs that came over SAL have as ``origin``."""
+"""The ``origin`` of jobs that were requested over SAL."""
 
 RETRY = 2.0
-"""How long (s) to wait before what went wrong is tried again."""
+"""How long (s) to wait after a failure before trying again."""
 
 CLOSE_TIMEOUT = 5.0
-"""How long (s) results that are on their way may take when OCPS ends."""
+"""How long (s) the results being published may take when OCPS ends."""
 
 REMEMBERED = 10_000
-"""How many published ids to remember, against a change that was still under way."""
+"""How many published ids to remember, against late changes of their jobs."""
 
 T = TypeVar("T")
 
@@ -47,7 +45,7 @@ class Publisher:
     write : `~collections.abc.Callable`
         Writes the event.
     log : `logging.Logger`
-        Gets what goes wrong.
+        Gets errors.
     """
 
     def __init__(self, manager: JobManager, write: Write, log: logging.Logger) -> None:
@@ -66,7 +64,7 @@ class Publisher:
         self._spawn(self._follow(), self._following)
 
     async def close(self) -> None:
-        """Stop; what has not gone out goes out after the next start."""
+        """Stop; results that have not been published are published after the next start."""
         for task in self._following:
             task.cancel()
         if self._publishing:
@@ -78,13 +76,11 @@ class Publisher:
         await asyncio.gather(*left, return_exceptions=True)
         for job_id, waiter in self._waiters.items():
             if not waiter.done():
-                words = (
-                    f"OCPS stopped before the result of job {job_id} went out; it comes after the next start"
-                )
-                waiter.set_exception(JobError(words))
+                words = f"OCPS stopped before the result of job {job_id} was published"
+                waiter.set_exception(JobError(f"{words}; it is published after the next start"))
 
     def activate(self) -> None:
-        """Publish from now on, and what has ended before."""
+        """Publish all results from now on, those of jobs that ended before included."""
         self._active = True
         self._spawn(self._catch_up(), self._following)
 
@@ -93,12 +89,12 @@ class Publisher:
             self._take(job)
 
     def hold(self, job_id: str) -> asyncio.Future[Job]:
-        """Keep a job's result back until `release`: its id must go out first.
+        """Do not publish a job's result before `release`: its id must be published first.
 
         Returns
         -------
         published : `asyncio.Future`
-            Gets the job when its result has gone out.
+            The job, once its result has been published.
         """
         self._held[job_id] = asyncio.Event()
         future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
@@ -106,13 +102,13 @@ class Publisher:
         return future
 
     def release(self, job_id: str) -> None:
-        """Let a job's result go out."""
+        """Allow a job's result to be published."""
         event = self._held.pop(job_id, None)
         if event:
             event.set()
 
     def forget(self, job_id: str) -> None:
-        """Nobody waits for this job's result any more."""
+        """Forget who waits for a job's result, and allow it to be published."""
         self.release(job_id)
         self._waiters.pop(job_id, None)
 
@@ -144,7 +140,7 @@ class Publisher:
         await self._retrying(lambda: self.manager.mark_published(job.id))
 
     async def _retrying(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Do something until it succeeds: a result must not get lost to a full disk."""
+        """Try again until it succeeds: a full disk must not lose a result."""
         while True:
             try:
                 return await act()
@@ -153,16 +149,17 @@ class Publisher:
                 await asyncio.sleep(RETRY)
 
     async def _text(self, job: Job) -> str:
-        """Return the JSON of a result; where it had to be cut, write the whole down before."""
+        """Return the JSON of a result; if it had to be cut, write the whole document to a file first."""
         workspace = self.manager.workspaces.of(job.id)
         path = workspace.engine / "result.json"
-        text = result_text(job, path.as_uri())
-        if "truncated" in json.loads(text)["jobInfo"]:
+        document = result_document(job)
+        text, cut = result_text(document, path.as_uri())
+        if cut:
             try:
-                await asyncio.to_thread(_write_whole, workspace, path.name, job_document(job))
+                await asyncio.to_thread(_write_whole, workspace, path.name, document)
             except OSError as error:
                 self._log.error(f"Job {job.id}: its whole result could not be written: {error}")
-                return result_text(job)
+                text, _ = result_text(document)
         return text
 
     def _spawn(self, coroutine: Coroutine[Any, Any, Any], tasks: set[asyncio.Task[Any]]) -> None:

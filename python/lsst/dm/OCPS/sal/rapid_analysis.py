@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Index 101: what ``execute`` says goes to Rapid Analysis through Redis.
+"""Index 101: pass on what ``execute`` says to Rapid Analysis through Redis.
 
-No job and no event: the reader pops from the left of each list.
+There is no job and no event; the reader pops from the left of each list.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 __all__ = ["RapidAnalysis"]
 
 import asyncio
+import contextlib
 import json
 import os
+from collections.abc import AsyncIterator
 
 import redis.asyncio
 import redis.exceptions
@@ -33,7 +35,7 @@ class RapidAnalysis:
         Raises
         ------
         BackendError
-            If they are not set, or no host and port.
+            If REDIS_HOST is not set, or REDIS_PORT is not a number.
         """
         host, port = os.environ.get("REDIS_HOST"), os.environ.get("REDIS_PORT") or "6379"
         if not host:
@@ -41,6 +43,17 @@ class RapidAnalysis:
         if not port.isdecimal():
             raise BackendError(f"REDIS_PORT is {port!r}; it must be a number")
         return host, int(port)
+
+    async def check(self) -> None:
+        """Check that Redis answers, and accepts the password.
+
+        Raises
+        ------
+        BackendError
+            If it does not.
+        """
+        async with self._connected() as client:
+            await client.ping()
 
     async def push(self, config: str) -> None:
         """Push each key and value of a JSON object to the list of that key.
@@ -53,7 +66,7 @@ class RapidAnalysis:
         Raises
         ------
         RequestError
-            If it is none.
+            If it is not a JSON object.
         BackendError
             If Redis cannot be reached or does not answer in time.
         """
@@ -63,6 +76,15 @@ class RapidAnalysis:
             raise RequestError(f"config is not JSON: {error}") from None
         if not isinstance(items, dict) or not items:
             raise RequestError('config must be a JSON object with at least one key, such as {"KEY": "value"}')
+        doubt = "; whether it received the values is not known"
+        async with self._connected(doubt) as client, client.pipeline(transaction=True) as pipeline:
+            for key, value in items.items():
+                pipeline.lpush(key, value if isinstance(value, str) else json.dumps(value))
+            await pipeline.execute()
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, doubt: str = "") -> AsyncIterator[redis.asyncio.Redis]:
+        """Provide a connection for at most `TIMEOUT`; ``doubt`` is added where the time runs out."""
         host, port = self.address()
         client = redis.asyncio.Redis(
             host=host,
@@ -74,13 +96,10 @@ class RapidAnalysis:
             retry=Retry(NoBackoff(), 0),
         )
         try:
-            async with asyncio.timeout(TIMEOUT), client.pipeline(transaction=True) as pipeline:
-                for key, value in items.items():
-                    pipeline.lpush(key, value if isinstance(value, str) else json.dumps(value))
-                await pipeline.execute()
+            async with asyncio.timeout(TIMEOUT):
+                yield client
         except (TimeoutError, redis.exceptions.TimeoutError):
-            words = f"did not answer within {TIMEOUT:g} s; it may have been pushed or not"
-            raise BackendError(f"Redis at {host} {words}") from None
+            raise BackendError(f"Redis at {host} did not answer within {TIMEOUT:g} s{doubt}") from None
         except redis.exceptions.RedisError as error:
             raise BackendError(f"Redis at {host}: {error}") from None
         finally:

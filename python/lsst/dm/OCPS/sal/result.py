@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job's result as it goes out over SAL."""
+"""The JSON of ``job_result``, the event that tells how a job ended."""
 
 from __future__ import annotations
 
-__all__ = ["EXIT_CODES", "MAX_RESULT_SIZE", "exit_code", "result_text"]
+__all__ = ["EXIT_CODES", "MAX_RESULT_SIZE", "exit_code", "result_document", "result_text"]
 
 import json
 from typing import Any
@@ -24,46 +24,54 @@ def exit_code(job: Job) -> int:
     return EXIT_CODES[job.final_phase]
 
 
-def result_text(job: Job, whole_uri: str = "") -> str:
-    """Return the JSON to publish for a job that has ended.
+def result_document(job: Job) -> dict[str, Any]:
+    """Return the document to publish for a job that has ended.
 
-    The same record always gives the same text.
+    The same record always gives the same document.
 
     Parameters
     ----------
     job : `Job`
         The job.
-    whole_uri : `str`
-        Where the whole document is, if this one has to be cut.
     """
     document = {"job_id": job.id, **job_document(job)}
-    # An archived job ended as something before.
+    # An archived job ended in another phase before.
     document["phase"] = phase_name(job.final_phase or job.phase)
     info = document["jobInfo"]
-    document["jobInfo"] = info | {"definition": job.definition, "progress": _progress(job)}
+    progress = {"done": job.progress.done, "failed": job.progress.failed, "total": job.progress.total}
+    document["jobInfo"] = info | {"definition": job.definition, "progress": progress}
     if "result" in info:
         document["result"] = info["result"]
-    return _cut(document, whole_uri)
+    return document
 
 
-def _progress(job: Job) -> dict[str, int]:
-    return {"done": job.progress.done, "failed": job.progress.failed, "total": job.progress.total}
+def result_text(document: dict[str, Any], whole_uri: str = "") -> tuple[str, bool]:
+    """Return a document as JSON, with its longest parts cut if it is too long.
 
+    Parameters
+    ----------
+    document : `dict`
+        The document; it is not changed.
+    whole_uri : `str`
+        Where the whole document can be found, if this one has to be cut.
 
-def _cut(document: dict[str, Any], whole_uri: str) -> str:
-    """Return a document as JSON, shortening its longest parts if it is too long."""
+    Returns
+    -------
+    text : `str`
+        The JSON, at most `MAX_RESULT_SIZE` bytes.
+    cut : `bool`
+        Whether something was cut.
+    """
     text = json.dumps(document, allow_nan=False)
     if len(text) <= MAX_RESULT_SIZE:
-        return text
-    info = dict(document["jobInfo"])
-    document = {**document, "jobInfo": info}
-    info["truncated"] = {"whole": whole_uri}
+        return text, False
+    short = {**document, "jobInfo": {**document["jobInfo"], "truncated": {"whole": whole_uri}}}
     for shorten in (_cut_tail, _cut_metrics, _cut_results, _cut_texts, _cut_rest):
-        shorten(document)
-        text = json.dumps(document)
+        shorten(short)
+        text = json.dumps(short)
         if len(text) <= MAX_RESULT_SIZE:
             break
-    return text
+    return text, True
 
 
 def _cut_tail(document: dict[str, Any]) -> None:
@@ -79,7 +87,7 @@ def _cut_results(document: dict[str, Any]) -> None:
 
 
 def _fit(holder: dict[str, Any], name: str) -> None:
-    """Keep as much of the beginning of a list as has room in a third of the whole."""
+    """Cut a list so that it takes at most a third of the largest text."""
     room, kept = MAX_RESULT_SIZE // 3, []
     for item in holder.get(name, []):
         room -= len(json.dumps(item)) + 2
@@ -92,8 +100,9 @@ def _fit(holder: dict[str, Any], name: str) -> None:
 
 def _cut_texts(document: dict[str, Any]) -> None:
     document["errorSummary"] = {"message": document["errorSummary"]["message"][:2000]}
-    environment = document["parameters"]["environment"]
-    document["parameters"]["environment"] = [item | {"value": item["value"][:2000]} for item in environment]
+    parameters = document["parameters"]
+    environment = [item | {"value": item["value"][:2000]} for item in parameters["environment"]]
+    document["parameters"] = {**parameters, "environment": environment}
     document["jobInfo"] = {
         name: value for name, value in document["jobInfo"].items() if name not in ("tasks", "logTail")
     }

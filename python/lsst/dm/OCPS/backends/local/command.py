@@ -7,14 +7,13 @@ __all__ = ["CommandPlanner"]
 
 import fnmatch
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...definitions.environments import Environments
 from ...definitions.templates import fill
 from ...jobs.backend import BackendUpdate
-from ...jobs.events import EventAddress
 from ...jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
 from ...jobs.parameters import UPLOAD_PREFIX
 from ...jobs.workspace import LOG_NAME, Workspace
@@ -43,8 +42,9 @@ class CommandPlanner:
         Where programs and variables come from.
     limits : `~collections.abc.Mapping`
         Limits of each process, see `supervisor.set_limits`.
-    events : `EventAddress` or `None`
-        Where a job may report its progress.
+    variables_of : `~collections.abc.Callable`
+        Returns the environment variables with which a job, by its id, can
+        report its progress.
     kill_grace : `float`
         How long (s) a job may take to end when it is told to.
     """
@@ -53,12 +53,12 @@ class CommandPlanner:
         self,
         environments: Environments,
         limits: Mapping[str, Any] | None = None,
-        events: EventAddress | None = None,
+        variables_of: Callable[[str], Mapping[str, str]] | None = None,
         kill_grace: float = 3.0,
     ) -> None:
         self.environments = environments
         self.limits = dict(limits or {"core": 0})
-        self.events = events
+        self.variables_of = variables_of
         self.kill_grace = kill_grace
 
     async def check(self) -> None:
@@ -79,8 +79,8 @@ class CommandPlanner:
             "ocps_dir": str(Path(__file__).resolve().parents[2]),
         }
         variables = environment.variables() | job_variables(job, workspace)
-        if self.events:
-            variables |= self.events.variables(job.id)
+        if self.variables_of:
+            variables |= self.variables_of(job.id)
         if spec["source"]:
             variables |= {
                 "JOB_SOURCE_DIR": str(source),

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Progress that a job reports itself, over HTTP.
+"""Tokens with which jobs report their own progress over HTTP.
 
-A job that runs where OCPS sees neither its files nor its process gets an
-address and a token that is good for this job alone.
+A job that runs where OCPS sees neither its files nor its process gets the URL
+of its events, and a token that is valid for this job alone.
 """
 
 from __future__ import annotations
 
-__all__ = ["EventAddress", "EventKey"]
+__all__ = ["JobTokens", "job_variables"]
 
 import hashlib
 import hmac
@@ -16,30 +16,31 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import StoreError
+from ..config import HttpConfig
+from ..jobs.errors import StoreError
 
 KEY_NAME = "event.key"
-
+"""Name of the file in the work directory that holds the secret."""
 
 KEY_SIZE = 32
 """Length of the secret (bytes)."""
 
 
 @dataclass(frozen=True)
-class EventKey:
-    """The secret from which the jobs' tokens are made.
+class JobTokens:
+    """Makes and checks the tokens of jobs.
 
     Parameters
     ----------
     key : `bytes`
-        The secret.
+        The secret from which they are made.
     """
 
     key: bytes
 
     @classmethod
-    def of(cls, work_dir: Path) -> EventKey:
-        """Return the secret of a work directory, making one where there is none.
+    def of(cls, work_dir: Path) -> JobTokens:
+        """Return the tokens of a work directory; make their secret where there is none.
 
         Raises
         ------
@@ -52,7 +53,7 @@ class EventKey:
             raise StoreError(f"{work_dir / KEY_NAME}: {error.strerror}") from None
 
     @classmethod
-    def _read_or_make(cls, work_dir: Path) -> EventKey:
+    def _read_or_make(cls, work_dir: Path) -> JobTokens:
         path = work_dir / KEY_NAME
         try:
             key = path.read_bytes()
@@ -76,24 +77,28 @@ class EventKey:
         return hmac.compare_digest(self.token(job_id).encode(), token.encode())
 
 
-@dataclass(frozen=True)
-class EventAddress:
-    """Where jobs may report.
+def job_variables(config: HttpConfig | None, work_dir: Path, job_id: str) -> dict[str, str]:
+    """Return the environment variables that let a job report its progress.
 
     Parameters
     ----------
-    url : `str`
-        Address of the JSON dialect.
-    key : `EventKey`
-        Makes the tokens.
+    config : `HttpConfig` or `None`
+        How OCPS serves jobs over HTTP, if it does.
+    work_dir : `pathlib.Path`
+        The work directory.
+    job_id : `str`
+        The job.
+
+    Returns
+    -------
+    variables : `dict` [`str`, `str`]
+        JOB_EVENT_URL and JOB_EVENT_TOKEN; none where OCPS does not know its
+        own URL.
     """
-
-    url: str
-    key: EventKey
-
-    def variables(self, job_id: str) -> dict[str, str]:
-        """Return the environment variables that tell a job so."""
-        return {
-            "JOB_EVENT_URL": f"{self.url}/job/{job_id}/event",
-            "JOB_EVENT_TOKEN": self.key.token(job_id),
-        }
+    http = config.overridden() if config else None
+    if http is None or not http.public_url():
+        return {}
+    return {
+        "JOB_EVENT_URL": f"{http.public_url()}{http.base_path}/job/{job_id}/event",
+        "JOB_EVENT_TOKEN": JobTokens.of(work_dir).token(job_id),
+    }

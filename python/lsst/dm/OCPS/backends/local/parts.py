@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The local pool as the configuration describes it."""
+
+from __future__ import annotations
+
+__all__ = ["make_parts"]
+
+from ...backend_api import BackendContext, ConfigError, InstanceConfig, Parts, limits_of, load_definitions
+from ...definitions.environments import Environments
+from ...definitions.pipetask import ButlerConfig, PipetaskDefinition
+from ...definitions.shell import ShellDefinition
+from ...jobs.definition import COMMAND, PIPETASK
+from .backend import LocalBackend
+from .command import CommandPlanner
+from .pipetask import PipetaskPlanner
+from .planner import Planner
+from .zygote.pool import ZygotePool
+
+MAX_WORKERS = 2
+"""Jobs that run at a time where the configuration does not say."""
+
+
+def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
+    """Make the backend that runs jobs as processes on this machine.
+
+    Without a Butler it runs commands and scripts, and no pipelines.
+
+    Parameters
+    ----------
+    config : `InstanceConfig`
+        The configuration.
+    context : `BackendContext`
+        What the engine provides.
+
+    Raises
+    ------
+    ConfigError
+        If a job definition cannot be used, or there is none.
+    """
+    environments = Environments(config.environments, config.limits.threads)
+    limits = config.limits.of_process()
+    zygotes = context.share(ZygotePool, lambda: ZygotePool(context.log))
+    planners: dict[str, Planner] = {"command": CommandPlanner(environments, limits, context.job_variables)}
+    general = None
+    if config.butler:
+        data = ButlerConfig(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
+        general = PipetaskDefinition(
+            PIPETASK,
+            data,
+            environments,
+            config.allowed_pipelines,
+            config_directories=config.config_directories,
+            work_dir=context.workspaces.work_dir,
+            users=config.users_of_general(),
+        )
+        planners["pipetask"] = PipetaskPlanner(data, environments, limits, zygotes=zygotes)
+    definitions = load_definitions(config.definitions, general)
+    if config.commands:
+        definitions[COMMAND] = ShellDefinition(config.commands, config.users_of_general())
+    if not definitions:
+        raise ConfigError(
+            f"instance {config.sal_index}: no job could run; set butler for pipelines, or definitions or "
+            "commands for anything else"
+        )
+    backend = LocalBackend(context.workspaces, planners, context.log, zygotes)
+    return Parts("local", backend, definitions, limits_of(config, max_workers=MAX_WORKERS))

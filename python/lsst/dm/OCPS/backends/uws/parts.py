@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The forwarding backend as the configuration describes it."""
+
+from __future__ import annotations
+
+__all__ = ["make_parts"]
+
+from ...backend_api import BackendContext, InstanceConfig, Parts, limits_of, load_definitions
+from ...definitions.pipetask import ButlerConfig
+from ...jobs.definition import PIPETASK
+from .backend import UwsBackend
+from .definition import UwsDefinition
+
+MAX_WORKERS = 1000
+"""Jobs that the server has at a time where the configuration does not say; it has a queue of its own."""
+
+
+def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
+    """Make the backend that forwards jobs to a UWS server.
+
+    Parameters
+    ----------
+    config : `InstanceConfig`
+        The configuration.
+    context : `BackendContext`
+        What the engine provides.
+
+    Raises
+    ------
+    ConfigError
+        If a job definition cannot be used.
+    """
+    data = ButlerConfig(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
+    general = UwsDefinition(
+        PIPETASK,
+        data,
+        config.allowed_pipelines,
+        config.uws,
+        config_directories=config.config_directories,
+        users=config.users_of_general(),
+    )
+    backend = UwsBackend(config.url, config.poll_interval, config.uws, context.log)
+    definitions = load_definitions(config.definitions, general)
+    return Parts("uws", backend, definitions, limits_of(config, max_workers=MAX_WORKERS))

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one configuration makes for the engine, and what it is made with."""
+
+from __future__ import annotations
+
+__all__ = ["BackendContext", "Parts"]
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from .backend import Backend
+from .definition import JobDefinition
+from .lane import Limits
+from .workspace import Workspaces
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A backend, and what may be requested of it.
+
+    Parameters
+    ----------
+    kind : `str`
+        Names the backend without its configuration. Configurations of the
+        same kind share their workers.
+    backend : `Backend`
+        The backend, not open yet.
+    definitions : `~collections.abc.Mapping` [`str`, `JobDefinition`]
+        Job definitions by name.
+    limits : `Limits`
+        How many jobs are accepted, and how long they may last.
+    """
+
+    kind: str
+    backend: Backend
+    definitions: Mapping[str, JobDefinition]
+    limits: Limits
+
+
+def _no_variables(job_id: str) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class BackendContext:
+    """What an engine provides to the backends that are made for it.
+
+    Parameters
+    ----------
+    workspaces : `Workspaces`
+        The directories of jobs.
+    log : `logging.Logger`
+        Gets what is unusual.
+    job_variables : `~collections.abc.Callable`
+        Returns the environment variables with which a job can report its
+        progress, for a job id; none where that is not possible. It may read
+        a file.
+    shared : `dict`
+        Holds what all configurations of an engine share; see `share`.
+    """
+
+    workspaces: Workspaces
+    log: logging.Logger
+    job_variables: Callable[[str], Mapping[str, str]] = _no_variables
+    shared: dict[type, Any] = field(default_factory=dict)
+
+    def share(self, kind: type[T], make: Callable[[], T]) -> T:
+        """Return the one object of a class that outlives a change of the configuration.
+
+        Parameters
+        ----------
+        kind : `type`
+            The class.
+        make : `~collections.abc.Callable`
+            Makes the object when it is first requested.
+        """
+        if kind not in self.shared:
+            self.shared[kind] = make()
+        found: T = self.shared[kind]
+        return found
