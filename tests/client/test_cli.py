@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from lsst.dm.OCPS.cli.profiles import ProfileError, find_profile
+from lsst.dm.OCPS.client.profiles import ProfileError, find_profile
 from lsst.dm.OCPS.http.secrets_file import hash_token
 
 from tests.client.conftest import OCPS, User, environment, ocps

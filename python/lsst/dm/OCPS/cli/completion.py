@@ -13,7 +13,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..client import Client, ClientError
-from .profiles import ProfileError, find_profile
+from ..client.profiles import ProfileError, find_profile
 from .session import Session
 
 PATIENCE = 2.0

@@ -30,8 +30,8 @@ import click
 from rich.console import Console
 
 from ..client import Client, ClientError, RemoteJob, UnknownError, UnreachableError
+from ..client.profiles import Profile, ProfileError, find_profile
 from ..client.text import printable
-from .profiles import Profile, ProfileError, find_profile
 
 FAILED = 1
 """Exit code: the job ended as ERROR, or a check failed. 2 is click's, for a wrong command line."""

@@ -12,6 +12,7 @@ __all__ = [
     "BlockingClient",
     "Client",
     "ClientError",
+    "Content",
     "Progress",
     "RefusedError",
     "RemoteJob",
@@ -22,5 +23,6 @@ __all__ = [
 
 from .blocking import BlockingClient
 from .client import Client
+from .content import Content
 from .documents import Progress, RemoteJob, RemoteResult
 from .errors import ClientError, RefusedError, UnknownError, UnreachableError

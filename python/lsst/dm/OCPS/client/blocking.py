@@ -7,7 +7,7 @@ __all__ = ["BlockingClient"]
 
 import asyncio
 import threading
-from collections.abc import Collection, Coroutine, Iterator, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +15,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from .client import Client, JobOrId
+from .content import Content
 from .documents import RemoteJob, RemoteResult
+from .errors import ClientError
+from .patience import Away
 
 T = TypeVar("T")
 
@@ -25,21 +28,43 @@ class BlockingClient:
 
     It has an event loop in a thread of its own, so that it also works where
     one runs already, as in a notebook. Methods are those of `Client`, with
-    the same arguments and errors.
+    the same parameters and errors.
 
     Parameters
     ----------
-    url : `str`
-        As for `Client`.
-    **options
+    url, profile, token, timeout, poll_interval, ca_file, patience, away
         As for `Client`.
     """
 
-    def __init__(self, url: str, **options: Any) -> None:
-        self._client = Client(url, **options)
+    def __init__(
+        self,
+        url: str = "",
+        *,
+        profile: str = "",
+        token: str = "",
+        timeout: float = 30.0,
+        poll_interval: float = 1.0,
+        ca_file: str = "",
+        patience: float = 600.0,
+        away: Away | None = None,
+    ) -> None:
+        self._client = Client(
+            url,
+            profile=profile,
+            token=token,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            ca_file=ca_file,
+            patience=patience,
+            away=away,
+        )
+        self.url = self._client.url
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ocps client", daemon=True)
         self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"BlockingClient({self.url!r})"
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +83,9 @@ class BlockingClient:
             self._loop.close()
 
     def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            coroutine.close()
+            raise ClientError("This client was closed")
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -67,14 +95,14 @@ class BlockingClient:
             raise
 
     def definitions(self) -> list[dict[str, Any]]:
-        """Return what may be asked for."""
+        """Return which jobs may be submitted, with their parameters."""
         return self._call(self._client.definitions())
 
     def jobs(
         self,
         definition: str = "",
         *,
-        phases: Collection[str] = (),
+        phases: str | Collection[str] = (),
         last: int | None = None,
         after: datetime | None = None,
     ) -> list[RemoteJob]:
@@ -85,9 +113,33 @@ class BlockingClient:
         """Return a job as it is now."""
         return self._call(self._client.get(job))
 
-    def submit(self, definition: str = "", *arguments: Any, **options: Any) -> RemoteJob:
-        """Make a job and run it."""
-        return self._call(self._client.submit(definition, *arguments, **options))
+    def submit(
+        self,
+        definition: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        files: Mapping[str, Path] | None = None,
+        run_id: str = "",
+        execution_duration: int | None = None,
+        destruction: datetime | None = None,
+        prerequisites: Sequence[JobOrId] = (),
+        priority: int = 0,
+        run: bool = True,
+    ) -> RemoteJob:
+        """Create a job and run it."""
+        return self._call(
+            self._client.submit(
+                definition,
+                parameters,
+                files=files,
+                run_id=run_id,
+                execution_duration=execution_duration,
+                destruction=destruction,
+                prerequisites=prerequisites,
+                priority=priority,
+                run=run,
+            )
+        )
 
     def run(self, job: JobOrId) -> RemoteJob:
         """Run a job that is PENDING or HELD."""
@@ -114,7 +166,7 @@ class BlockingClient:
         return self._call(self._client.wait_all(jobs, timeout))
 
     def changes(self, definitions: Sequence[str] = ()) -> Iterator[RemoteJob]:
-        """Give each job as it is after a change, from now on and without an end."""
+        """Yield each job as it is after a change, from now on and without an end."""
         changes = self._client.changes(definitions)
 
         async def next_change() -> RemoteJob | None:
@@ -135,6 +187,27 @@ class BlockingClient:
         """Return what a job produced."""
         return self._call(self._client.results(job))
 
-    def download(self, result: RemoteResult, folder: Path, *, overwrite: bool = False) -> Path:
+    def read(self, result: RemoteResult) -> Content:
+        """Return the content of a result: its bytes, or as text, table or picture."""
+        return self._call(self._client.read(result))
+
+    def download(self, result: RemoteResult, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Save a result in a folder, under its name; return where it is."""
-        return self._call(self._client.download(result, folder, overwrite=overwrite))
+        return self._call(self._client.download(result, Path(folder), overwrite=overwrite))
+
+    def download_all(self, job: JobOrId, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Save all results of a job in a folder."""
+        return self._call(self._client.download_all(job, Path(folder), overwrite=overwrite))
+
+    def read_log(self, job: JobOrId, start: int = 0) -> str:
+        """Return a job's log as text, from byte ``start`` on, also while it runs."""
+
+        async def read() -> bytes:
+            found = await self._client.get(job)
+            text, position = bytearray(), start
+            while part := await self._client.read_log(found, position):
+                text += part
+                position += len(part)
+            return bytes(text)
+
+        return self._call(read()).decode(errors="replace")

@@ -14,14 +14,16 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
-from .bodies import moved, multipart
-from .documents import PHASES, RemoteJob, RemoteResult, time_text
+from .content import Content
+from .documents import RemoteJob, RemoteResult, time_text
 from .errors import ClientError, RefusedError, UnknownError, UnreachableError
 from .follow import Follower, PollFollower, Server, StreamFollower, discover
 from .job_lists import JobLists, form_of
 from .link import Link
+from .parts import id_of, moved, multipart, wanted_phases
 from .patience import Away, Patience
-from .results import read_log, save_result
+from .profiles import find_profile
+from .results import read_log, read_result, save_result
 from .rubin import RubinServer
 from .waiting import WAIT, wait_for_end, wait_for_ends
 
@@ -40,10 +42,13 @@ class Client:
     Parameters
     ----------
     url : `str`
-        Our own server: its address (``http://host:8080``). Another: that of
-        a UWS job list.
+        Address of an OCPS (``http://host:8080``), or of the job list of
+        another server. Where it is empty, the server is that of the profile,
+        or what OCPS_URL, OCPS_PROFILE and the file of profiles say.
+    profile : `str`
+        Name of a profile; see `lsst.dm.OCPS.client.profiles`.
     token : `str`
-        Bearer token; empty for none.
+        Bearer token; empty for none, or for that of the profile.
     timeout : `float`
         How long an answer may take (s).
     poll_interval : `float`
@@ -65,8 +70,9 @@ class Client:
 
     def __init__(
         self,
-        url: str,
+        url: str = "",
         *,
+        profile: str = "",
         token: str = "",
         timeout: float = 30.0,
         poll_interval: float = 1.0,
@@ -76,6 +82,9 @@ class Client:
     ) -> None:
         self._patience = patience
         self._away = away
+        if profile or not url:
+            found = find_profile(url, profile)
+            url, token, ca_file = found.url, token or found.token, ca_file or found.ca_file
         self._link = Link(url, token=token, timeout=timeout, ca_file=ca_file)
         self._lists = JobLists(self._link)
         self.url = self._link.url
@@ -152,7 +161,7 @@ class Client:
             If ``last`` is below 1, or there is no such phase.
         """
         server = await self.server()
-        wanted = _wanted_phases(phases)
+        wanted = wanted_phases(phases)
         if last is not None and last < 1:
             raise ValueError(f"last: expected a number above 0, not {last}")
         if server.ours and not definition:
@@ -385,6 +394,22 @@ class Client:
         """Return what a job produced."""
         return list((await self.get(job)).results)
 
+    async def read(self, result: RemoteResult) -> Content:
+        """Return the content of a result: its bytes, or as text, table or picture.
+
+        Raises
+        ------
+        ClientError
+            If it could not be had, or is longer than 64 MiB; see `download`.
+        """
+        return await read_result(self._link, result)
+
+    async def download_all(self, job: JobOrId, folder: Path, *, overwrite: bool = False) -> list[Path]:
+        """Save all results of a job in a folder; parameters and errors as for `download`."""
+        return [
+            await self.download(result, folder, overwrite=overwrite) for result in await self.results(job)
+        ]
+
     async def download(self, result: RemoteResult, folder: Path, *, overwrite: bool = False) -> Path:
         """Save a result in a folder, under its name; return where it is.
 
@@ -411,16 +436,3 @@ class Client:
         At most 16 MiB at a time; empty if there is no more.
         """
         return await read_log(self._link, job, start)
-
-
-def id_of(job: JobOrId) -> str:
-    """Return the id of a job that is given as such, or as its address or id."""
-    return job.id if isinstance(job, RemoteJob) else job.rstrip("/").rpartition("/")[2]
-
-
-def _wanted_phases(phases: str | Collection[str]) -> set[str]:
-    """Return phases in upper case; a word alone is one phase."""
-    wanted = {phase.upper() for phase in ([phases] if isinstance(phases, str) else phases)}
-    if unknown := sorted(wanted - PHASES):
-        raise ValueError(f"phases: {unknown[0]!r} is not one of {', '.join(sorted(PHASES))}")
-    return wanted

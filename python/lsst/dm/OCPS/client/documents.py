@@ -28,6 +28,7 @@ from typing import Any
 from urllib.parse import urljoin
 
 from .errors import DocumentError
+from .html import job_html
 from .text import one_line
 
 PHASES = frozenset(
@@ -145,6 +146,10 @@ class RemoteJob:
     def ended(self) -> bool:
         """Whether it has ended."""
         return self.phase in TERMINAL
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        return job_html(self)
 
 
 # Checks that the parsers share

@@ -21,6 +21,10 @@ class ClientError(Exception):
         super().__init__(reason)
         self.status = status
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the reason, without the frames of libraries."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UnreachableError(ClientError):
     """The server could not be asked, or its answer makes no sense; later it may.

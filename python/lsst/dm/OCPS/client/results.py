@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-__all__ = ["LOG", "read_log", "save_result"]
+__all__ = ["LOG", "read_log", "read_result", "save_result"]
 
 import os
 import secrets
 from pathlib import Path, PurePosixPath
 
+from .content import Content
 from .documents import RemoteJob, RemoteResult
 from .errors import ClientError, RefusedError, UnknownError
-from .link import CHUNK, Link
+from .link import CHUNK, MAX_ANSWER, Link
 
 RANGE_NOT_SATISFIABLE = 416
 """HTTP status: the log has no more than was read."""
@@ -24,6 +25,21 @@ MAX_LOG = 16 * 1024**2
 
 SILENCE = 60.0
 """How long (s) a file may stop coming before it counts as lost."""
+
+
+async def read_result(link: Link, result: RemoteResult) -> Content:
+    """Return the content of a result; see `Client.read`."""
+    async for attempt in link.attempts():
+        with attempt:
+            data = bytearray()
+            async with link.fetch(result.url, silence=SILENCE) as response:
+                async for part in response.content.iter_chunked(CHUNK):
+                    data += part
+                    if len(data) > MAX_ANSWER:
+                        raise ClientError(f"{result.id} is longer than {MAX_ANSWER} bytes; download it")
+                kind = result.mime_type or response.content_type
+            return Content(result.id, bytes(data), "" if kind == "application/octet-stream" else kind)
+    raise AssertionError("not reached")
 
 
 async def save_result(link: Link, result: RemoteResult, folder: Path, *, overwrite: bool = False) -> Path:

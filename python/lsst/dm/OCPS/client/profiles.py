@@ -30,13 +30,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .errors import ClientError
+
 DEFAULT_URL = "http://localhost:8080"
 """The server, where nothing else is said."""
 
 _FIELDS = ("url", "token_file", "token_env", "ca_file")
 
 
-class ProfileError(Exception):
+class ProfileError(ClientError):
     """The profiles cannot be used; the text says where and why."""
 
 

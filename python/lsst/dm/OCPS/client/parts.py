@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Forms with files, and jobs at another address."""
+"""Parts of requests: forms with files, ids, phases; and jobs at another address."""
 
 from __future__ import annotations
 
-__all__ = ["moved", "multipart"]
+__all__ = ["id_of", "moved", "multipart", "wanted_phases"]
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
 
-from .documents import RemoteJob
+from .documents import PHASES, RemoteJob
 from .errors import ClientError
 
 
@@ -43,3 +43,16 @@ def moved(job: RemoteJob, url: str) -> RemoteJob:
     )
     definition = url.rpartition("/")[0].rpartition("/")[2]
     return dataclasses.replace(job, url=url, definition=definition, results=results)
+
+
+def id_of(job: RemoteJob | str) -> str:
+    """Return the id of a job that is given as such, or as its address or id."""
+    return job.id if isinstance(job, RemoteJob) else job.rstrip("/").rpartition("/")[2]
+
+
+def wanted_phases(phases: str | Collection[str]) -> set[str]:
+    """Return phases in upper case; a word alone is one phase."""
+    wanted = {phase.upper() for phase in ([phases] if isinstance(phases, str) else phases)}
+    if unknown := sorted(wanted - PHASES):
+        raise ValueError(f"phases: {unknown[0]!r} is not one of {', '.join(sorted(PHASES))}")
+    return wanted
