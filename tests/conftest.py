@@ -12,6 +12,7 @@ import fcntl
 import importlib.metadata
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -80,9 +81,12 @@ def check_installed() -> None:
             pytest.exit("setup.cfg has changed since OCPS was installed: pip install --no-deps -e .", 3)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Stop at once where no test could tell anything."""
+def pytest_configure() -> None:
+    """Stop at once where no test could tell anything; let programs under test hear SIGINT."""
     check_installed()
+    # A shell starts what is to run in the background with SIGINT ignored, and programs inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

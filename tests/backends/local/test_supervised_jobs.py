@@ -10,10 +10,11 @@ import signal
 from pathlib import Path
 
 import pytest
+from lsst.dm.OCPS.backends.local.handle import SupervisorHandle
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
 
 from tests.backends.local.shell_pool import gone, open_pool, request
-from tests.waiting import TIMEOUT, until
+from tests.waiting import TIMEOUT, until, until_blocking
 
 Phase = ExecutionPhase
 
@@ -136,6 +137,22 @@ async def test_a_work_directory_that_cannot_be_written_is_a_reason(tmp_path):
     job = await manager.wait_end(job.id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert "Not a directory" in job.error.message
+    await manager.close()
+
+
+async def test_a_job_that_ends_before_anybody_looks_has_a_start_time(tmp_path, monkeypatch):
+    find = SupervisorHandle.find
+
+    def find_late(claim):
+        until_blocking(lambda: gone(claim.pid))
+        return find(claim)
+
+    monkeypatch.setattr(SupervisorHandle, "find", find_late)
+    manager = await open_pool(tmp_path / "work")
+    job = await manager.submit(request("exit 3"))
+    job = await manager.wait_end(job.id, TIMEOUT)
+    assert (job.phase, job.exit_code) == (Phase.ERROR, 3)
+    assert job.creation_time <= job.start_time <= job.end_time
     await manager.close()
 
 

@@ -219,8 +219,10 @@ class LocalBackend(Backend):
         claim = Claim.parse(job.handle) or await _retry(Claim.read, workspace, "supervisor.json")
         handle = await _retry(SupervisorHandle.find, claim)
         self._sources[job.id] = self._planner(job).progress_source(workspace)
-        if handle and claim:
+        if handle:
             self._running[job.id] = handle
+        if claim:
+            # Also for one that has ended already: it did run.
             found = BackendUpdate(phase=ExecutionPhase.EXECUTING, message="", handle=claim.model_dump_json())
             self.report(job.id, found)
         self._spawn(self._await_end(job, workspace, claim, handle))
