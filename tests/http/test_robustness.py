@@ -158,9 +158,9 @@ async def test_entities_of_xml_are_never_expanded(served):
 
 
 async def test_slow_clients_hold_nobody_up(served, monkeypatch):
-    from lsst.dm.OCPS.http import forms
+    from lsst.dm.OCPS.http import bodies
 
-    monkeypatch.setattr(forms, "READ_TIMEOUT", 2)
+    monkeypatch.setattr(bodies, "GRACE", 2)
     head = b"POST /uws/sleep HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n"
     slow = [asyncio.create_task(raw(served, head + FORM_LINE + b"\r\ntext=", half=True)) for _ in range(50)]
     idle = [asyncio.create_task(raw(served, b"GET /uws", half=True)) for _ in range(50)]

@@ -135,7 +135,9 @@ class HttpConfig(_Frozen):
     protocol: Literal["http", "https"] = "http"
     max_body: int = 1_048_576
     max_upload: int = 104_857_600
-    max_jobs: int = 0
+    max_owner_uploads: int = 10_737_418_240
+    max_uploads: int = 107_374_182_400
+    max_jobs: int = 250
     max_connections: int = 0
     max_connections_per_peer: int = 0
     auth: AuthConfig = AuthConfig()

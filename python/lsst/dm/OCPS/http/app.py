@@ -8,6 +8,7 @@ __all__ = ["make_app"]
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..jobs.errors import (
     BackendError,
@@ -93,9 +94,20 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except JobError as error:
         status = _STATUS.get(type(error), 500)
         headers = {"Retry-After": "10"} if status == 503 else {}
-        return web.Response(text=f"{error}\n", status=status, headers=headers)
-    except (web.HTTPException, ConnectionError):
+        # What a client sent may be repeated in the words, and need not be Unicode.
+        words = f"{error}\n".encode(errors="backslashreplace")
+        return web.Response(
+            body=words, status=status, headers=headers, content_type="text/plain", charset="utf-8"
+        )
+    except (HttpProcessingError, web.RequestPayloadError):
+        return web.Response(text="The request cannot be read\n", status=400)
+    except web.HTTPException:
         raise
+    except ConnectionError:
+        # There is nobody to answer any more.
+        if request.transport:
+            request.transport.abort()
+        return web.Response(status=499)
     except Exception:
         # Details go to the log only: they may hold what the caller must not see.
         service.log.exception(f"{request.method} {request.path} failed")

@@ -143,8 +143,8 @@ class Connection(web.RequestHandler):
         super().__init__(server, loop=loop, **options)
         self.peer = peer
         self.credentials = credentials
-        self.lost = asyncio.Event()
-        """Set when the connection has ended."""
+        self.on_lost: set[Callable[[], None]] = set()
+        """Called when the connection has ended."""
         self._listener = listener
         self._busy = 0
         self._served_at: float | None = None
@@ -154,8 +154,24 @@ class Connection(web.RequestHandler):
         """Note the end of the connection; called by the event loop."""
         self._timer.cancel()
         self._listener.discard(self)
-        self.lost.set()
+        for call in list(self.on_lost):
+            call()
         super().connection_lost(exc)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is not HTTP in one line, without repeating it in the answer or the log."""
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        self.logger.info(f"Request from {self.peer} cannot be read: {type(exc).__name__}")
+        answer = web.Response(text="The request cannot be read\n", status=status)
+        answer.force_close()
+        return answer
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from ..jobs.manager import JobManager
 from ..jobs.model import Job, JobRequest, check_job_id, now
 from .auth import Authenticator, Caller
 from .job_tokens import JobTokens
+from .uploads import Uploads
 
 ORIGIN = "http"
 """The face that jobs made here come from."""
@@ -51,10 +52,12 @@ class Service:
     authenticator: Authenticator
     tokens: JobTokens
     log: logging.Logger
+    uploads: Uploads = field(init=False)
     _owners: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     def __post_init__(self) -> None:
         self.up_since = now()
+        self.uploads = Uploads(self.manager, self.config)
 
     def base_url(self, request: web.Request) -> str:
         """Return the address of this server, as the caller sees it."""

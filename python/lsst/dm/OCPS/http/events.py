@@ -16,8 +16,8 @@ __all__ = ["READERS", "Readers", "end_streams", "routes"]
 import asyncio
 import contextlib
 import json
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from aiohttp import web
 
@@ -25,16 +25,20 @@ from ..jobs.changes import Subscription
 from ..jobs.errors import QueueFullError, RequestError
 from ..jobs.model import Job
 from ..rubin_json import http_document
+from .connections import Connection
 from .context import SERVICE, Service, caller_of
 
 HEARTBEAT = 15.0
 """How often (s) a reader hears from us when nothing happens."""
 
 STUCK = 60.0
-"""How long (s) a reader may take none of what is sent, until it is cut off."""
+"""Disconnect a reader that accepts no data for this long (s)."""
 
 MAX_READERS = 1000
 """How many may read at a time."""
+
+MAX_READERS_OF_OWNER = 500
+"""How many of them may belong to one owner."""
 
 PAGE = 200
 """How many jobs are read from the store at a time, for one that was cut off."""
@@ -48,7 +52,29 @@ class Readers:
 
     def __init__(self) -> None:
         self.open: set[Subscription] = set()
+        self._owners: Counter[str] = Counter()
         self._texts: OrderedDict[int, bytes] = OrderedDict()
+
+    @contextlib.contextmanager
+    def place(self, owner: str) -> Iterator[None]:
+        """Take a place for a reader.
+
+        Raises
+        ------
+        QueueFullError
+            If the owner, or all together, read too many streams.
+        """
+        if self._owners[owner] >= MAX_READERS_OF_OWNER:
+            raise QueueFullError(f"You read {MAX_READERS_OF_OWNER} streams of changes already")
+        if self._owners.total() >= MAX_READERS:
+            raise QueueFullError(f"{MAX_READERS} clients read changes already")
+        self._owners[owner] += 1
+        try:
+            yield
+        finally:
+            self._owners[owner] -= 1
+            if not self._owners[owner]:
+                del self._owners[owner]
 
     def text(self, job: Job) -> bytes:
         """Return the event that shows a job."""
@@ -77,14 +103,21 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     """Send changes of jobs as they come; ``list`` (repeatable) names the job lists that are wanted."""
     service, readers = request.app[SERVICE], request.app[READERS]
     since = _last_event_id(request)
-    if len(readers.open) >= MAX_READERS:
-        raise QueueFullError(f"{MAX_READERS} clients read changes already")
-    async with service.manager.subscribe(_filter(service, request)) as subscription:
-        readers.open.add(subscription)
-        try:
-            return await _send(request, subscription, since)
-        finally:
-            readers.open.discard(subscription)
+    connection = request.protocol
+    peer = connection.peer if isinstance(connection, Connection) else ""
+    # Where nobody says who they are, addresses stand for owners.
+    owner = caller_of(request).name or f"peer {peer}"
+    with readers.place(owner):
+        async with service.manager.subscribe(_filter(service, request)) as subscription:
+            readers.open.add(subscription)
+            if isinstance(connection, Connection):
+                connection.on_lost.add(subscription.close)
+            try:
+                return await _send(request, subscription, since)
+            finally:
+                readers.open.discard(subscription)
+                if isinstance(connection, Connection):
+                    connection.on_lost.discard(subscription.close)
 
 
 def _last_event_id(request: web.Request) -> int | None:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Form", "read_form"]
+__all__ = ["Form", "parse_form", "read_form"]
 
 import asyncio
 import contextlib
+import errno
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
@@ -14,11 +15,15 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from aiohttp import BodyPartReader, MultipartReader, hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError
 from ..jobs.parameters import UPLOAD_PREFIX
 from ..jobs.workspace import Workspace
+from .bodies import Clock, read_body
+from .context import Service
+from .uploads import INPUTS, Upload
 
 CONTROLS = frozenset(
     {"PHASE", "RUNID", "ACTION", "DESTRUCTION", "EXECUTIONDURATION", "WAIT", "PREREQ_JOBS", "PRIORITY"}
@@ -26,8 +31,8 @@ CONTROLS = frozenset(
 """Parameters that are UWS's own, and two of ours; case does not count, as everywhere in the VO."""
 
 MAX_FIELDS = 1000
-READ_TIMEOUT = 60.0
-"""How long (s) a client may take to send a form without files."""
+MAX_NAME = 200
+"""Longest name (characters) of a part of a form."""
 
 CHUNK = 1 << 18
 
@@ -113,7 +118,7 @@ class Form:
     async def keep_files(self, workspace: Workspace, values: dict[str, str]) -> None:
         """Put the files that belong to parameters into a job's directory."""
         wanted = {name for name, value in values.items() if value == UPLOAD_PREFIX + name}
-        inputs = workspace.root / "inputs"
+        inputs = workspace.root / INPUTS
         for name in wanted & self.files.keys():
             inputs.mkdir(parents=True, exist_ok=True)
             (inputs / name).unlink(missing_ok=True)
@@ -121,17 +126,17 @@ class Form:
 
 
 @contextlib.asynccontextmanager
-async def read_form(request: web.Request, work_dir: Path, max_upload: int) -> AsyncIterator[Form]:
+async def read_form(request: web.Request, service: Service, owner: str) -> AsyncIterator[Form]:
     """Read a form; files are removed at the end unless they were kept.
 
     Parameters
     ----------
     request : `aiohttp.web.Request`
         The request.
-    work_dir : `pathlib.Path`
-        Where files are put for the time being.
-    max_upload : `int`
-        Longest file (bytes).
+    service : `Service`
+        Has the limits, and the place where files are put for the time being.
+    owner : `str`
+        Who sent the request.
 
     Raises
     ------
@@ -143,71 +148,90 @@ async def read_form(request: web.Request, work_dir: Path, max_upload: int) -> As
     form = Form()
     form.add(request.query.items())
     if request.content_type == "multipart/form-data":
-        with tempfile.TemporaryDirectory(prefix="upload-", dir=work_dir) as folder:
-            await _read_multipart(request, form, Path(folder), max_upload)
+        await service.uploads.check()
+        work_dir = service.manager.workspaces.work_dir
+        with (
+            service.uploads.arriving(owner) as upload,
+            tempfile.TemporaryDirectory(prefix="upload-", dir=work_dir) as folder,
+        ):
+            await _read_multipart(request, form, Path(folder), upload, service.config.max_upload)
             yield form
         return
-    body = await _read_body(request)
+    body = await read_body(request)
     if body:
         if request.content_type not in ("application/x-www-form-urlencoded", "application/octet-stream"):
             raise web.HTTPUnsupportedMediaType(
                 text="Expected application/x-www-form-urlencoded or multipart/form-data"
             )
         try:
-            fields = parse_qsl(
-                body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict"
-            )
-        except ValueError as error:
+            text = body.decode()
+        except UnicodeDecodeError as error:
             raise RequestError(f"The form cannot be read: {error}") from None
-        form.add(fields)
+        form.add(parse_form(text))
     yield form
 
 
-async def _read_body(request: web.Request) -> bytes:
+def parse_form(text: str) -> list[tuple[str, str]]:
+    """Return the fields of a URL-encoded form.
+
+    Raises
+    ------
+    RequestError
+        If it cannot be read.
+    """
     try:
-        async with asyncio.timeout(READ_TIMEOUT):
-            return await request.read()
-    except TimeoutError:
-        raise web.HTTPRequestTimeout(text="The request was sent too slowly") from None
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+    except ValueError as error:
+        raise RequestError(f"The form cannot be read: {error}") from None
 
 
-async def _read_multipart(request: web.Request, form: Form, folder: Path, max_upload: int) -> None:
+async def _read_multipart(
+    request: web.Request, form: Form, folder: Path, upload: Upload, max_upload: int
+) -> None:
     length = 0
     fields = []
+    clock = Clock()
     try:
         reader = await request.multipart()
-        while (part := await reader.next()) is not None:
+        while (part := await clock.bound(reader.next())) is not None:
             if isinstance(part, MultipartReader) or not part.name:
                 raise RequestError("The form cannot be read: a part has no name")
+            if not part.name.isprintable() or len(part.name) > MAX_NAME:
+                raise RequestError(f"The form cannot be read: {part.name[:80]!a} is no name of a part")
             if part.filename is not None:
                 path = folder / str(len(form.files))
-                await _save(part, path, max_upload)
+                await _save(part, path, clock, upload, max_upload)
                 form.files[part.name] = path
             else:
-                value = await _text(part, request.client_max_size - length)
+                value = await _text(part, clock, request.client_max_size - length)
                 length += len(value)
                 fields.append((part.name, value))
             if len(fields) + len(form.files) > MAX_FIELDS:
                 raise RequestError(f"The form has more than {MAX_FIELDS} fields")
-    except (ValueError, AssertionError, LookupError, RuntimeError) as error:
-        raise RequestError(f"The form cannot be read: {error or hdrs.CONTENT_TYPE}") from None
+    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError) as error:
+        words = "".join(character for character in str(error)[:200] if character.isprintable())
+        raise RequestError(f"The form cannot be read: {words or hdrs.CONTENT_TYPE}") from None
     form.add(fields)
 
 
-async def _text(part: BodyPartReader, limit: int) -> str:
+async def _text(part: BodyPartReader, clock: Clock, limit: int) -> str:
     value = bytearray()
-    while chunk := await part.read_chunk(CHUNK):
+    while chunk := await clock.bound(part.read_chunk(CHUNK)):
         value += chunk
+        clock.received += len(chunk)
         if len(value) > limit:
             raise web.HTTPRequestEntityTooLarge(limit, len(value))
     return value.decode()
 
 
-async def _save(part: BodyPartReader, path: Path, max_upload: int) -> None:
-    size = 0
-    with path.open("wb") as file:
-        while chunk := await part.read_chunk(CHUNK):
-            size += len(chunk)
-            if size > max_upload:
-                raise web.HTTPRequestEntityTooLarge(max_upload, size)
-            await asyncio.to_thread(file.write, chunk)
+async def _save(part: BodyPartReader, path: Path, clock: Clock, upload: Upload, max_upload: int) -> None:
+    try:
+        with path.open("wb") as file:
+            while chunk := await clock.bound(part.read_chunk(CHUNK)):
+                clock.received += len(chunk)
+                upload.add(len(chunk), max_upload)
+                await asyncio.to_thread(file.write, chunk)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise web.HTTPInsufficientStorage(text="The disk is full; no files are taken now\n") from None

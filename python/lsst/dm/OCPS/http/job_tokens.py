@@ -74,7 +74,7 @@ class JobTokens:
 
     def matches(self, job_id: str, token: str) -> bool:
         """Return whether this is the token of a job."""
-        return hmac.compare_digest(self.token(job_id).encode(), token.encode())
+        return hmac.compare_digest(self.token(job_id).encode(), token.encode(errors="surrogateescape"))
 
 
 def job_variables(config: HttpConfig | None, work_dir: Path, job_id: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from ..jobs.workspace import LOG_NAME
 from ..rubin_json import http_document, phase_name
 from . import rubin_requests
 from .auth import Caller
+from .bodies import read_body
 from .context import SERVICE, Service, caller_of
 from .openapi import get_document
 from .order import order_of
@@ -213,7 +214,7 @@ def _message(value: Any) -> str | None:
 async def _read(request: web.Request) -> Mapping[str, Any]:
     """Return the JSON object that a request brings."""
     try:
-        body = json.loads(await request.read())
+        body = json.loads(await read_body(request))
     except (ValueError, RecursionError):
         raise RequestError("The body is not JSON") from None
     if not isinstance(body, dict):

@@ -6,6 +6,7 @@ from __future__ import annotations
 __all__ = ["check_binding", "check_site"]
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from functools import lru_cache
@@ -17,6 +18,7 @@ from ..config import ConfigError, HttpConfig
 from ..jobs.definition import JobDefinition
 from .connections import Connection
 
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -76,7 +78,8 @@ def check_site(request: web.Request, config: HttpConfig) -> None:
     host = request.host
     connection = request.protocol
     local = isinstance(connection, Connection) and connection.credentials is not None
-    if not local and host != config.domain and not _names_this_server(host, config):
+    named = (config.domain and host == config.domain) or _names_this_server(host, config)
+    if not local and not (_HOST.fullmatch(host) and named):
         raise web.HTTPForbidden(text=f"{host[:80]!a} is not served here; see http/domain of OCPS\n")
     if request.method in _SAFE_METHODS:
         return

@@ -34,17 +34,19 @@ async def send_parts(
     response = web.StreamResponse()
     response.content_type = content_type
     response.charset = "utf-8"
+    if request.method == "HEAD":
+        # A body after the head would be taken for the next answer on this connection.
+        await parts.aclose()
+        return response
     await response.prepare(request)
     try:
         await response.write(text.encode())
         async for text in parts:
             await response.write(text.encode())
-    except ConnectionError:
-        raise
+        await response.write_eof()
     except Exception as error:
-        request.app[SERVICE].log.error(f"{request.path} was cut off: {error}")
+        if not isinstance(error, ConnectionError):
+            request.app[SERVICE].log.error(f"{request.path} was cut off: {error}")
         if request.transport:
             request.transport.abort()
-        return response
-    await response.write_eof()
     return response

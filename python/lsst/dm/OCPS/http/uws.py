@@ -16,12 +16,14 @@ from ..jobs.errors import RequestError, TransitionError
 from ..jobs.model import ExecutionPhase, Job, JobRequest
 from ..jobs.parameters import UPLOAD_PREFIX
 from . import uws_xml
+from .bodies import read_text
 from .context import ORIGIN, SERVICE, Service, caller_of
-from .forms import Form, read_form
+from .forms import Form, parse_form, read_form
 from .lists import send_list
 from .order import order_of
 from .results import send_file, send_result
 from .times import parse_duration, parse_time
+from .uploads import INPUTS
 from .waiting import wait_for_change
 
 DELETED_LIST = 100
@@ -105,8 +107,7 @@ async def create_job(request: web.Request) -> web.StreamResponse:
     service = request.app[SERVICE]
     caller = caller_of(request)
     definition = service.definition(request.match_info["list"], caller.name)
-    work_dir = service.manager.workspaces.work_dir
-    async with read_form(request, work_dir, service.config.max_upload) as form:
+    async with read_form(request, service, caller.name) as form:
         run = _run_at_once(form)
         values = form.parameters(definition)
         asked = JobRequest(
@@ -125,6 +126,8 @@ async def create_job(request: web.Request) -> web.StreamResponse:
         try:
             await form.keep_files(workspace, values)
             job = await service.create(caller, asked, run)
+            if form.files:
+                service.uploads.keep(job.id, caller.name)
         except BaseException:
             if form.files:
                 await service.manager.workspaces.remove(asked.job_id)
@@ -174,7 +177,7 @@ async def change_job(request: web.Request) -> web.StreamResponse:
     definition = _definition(service, job)
     if definition is None:
         raise TransitionError(f"There is no job list {job.definition} any more")
-    async with read_form(request, service.manager.workspaces.work_dir, service.config.max_upload) as form:
+    async with read_form(request, service, job.owner) as form:
         if "ACTION" in form.controls:
             if form.controls["ACTION"].upper() != "DELETE":
                 raise RequestError("ACTION: expected DELETE")
@@ -190,6 +193,8 @@ async def change_job(request: web.Request) -> web.StreamResponse:
         if changes:
             await service.manager.modify(job.id, **changes)
             await form.keep_files(service.manager.workspaces.of(job.id), values)
+            if form.files:
+                service.uploads.keep(job.id, job.owner)
         if "PHASE" in form.controls:
             await _change_phase(service, job, form.controls["PHASE"].upper())
     raise web.HTTPSeeOther(_url(service, request, job))
@@ -271,7 +276,7 @@ async def get_parameter(request: web.Request) -> web.StreamResponse:
     parameters = definition.parameters if definition else ()
     is_file = any(parameter.name == name and parameter.type == "file" for parameter in parameters)
     if is_file and value == UPLOAD_PREFIX + name:
-        inputs = service.manager.workspaces.of(job.id).root / "inputs"
+        inputs = service.manager.workspaces.of(job.id).root / INPUTS
         return send_file(inputs, inputs / name, "application/octet-stream")
     return _plain(value)
 
@@ -279,13 +284,10 @@ async def get_parameter(request: web.Request) -> web.StreamResponse:
 async def put_parameter(request: web.Request) -> web.StreamResponse:
     """Set one parameter: the body is its value."""
     service, job = await _find(request)
-    try:
-        value = (await request.read()).decode()
-    except UnicodeDecodeError:
-        raise RequestError("The value is not UTF-8") from None
+    value = await read_text(request, "The value")
     if request.content_type == "application/x-www-form-urlencoded":
-        # Clients that know of nothing else send VALUE=… or name=….
-        value = dict(await request.post()).get("VALUE", value)  # type: ignore[assignment]
+        # Clients that can send nothing but forms send VALUE=….
+        value = dict(parse_form(value)).get("VALUE", value)
     await service.manager.modify(job.id, parameters={request.match_info["name"]: value})
     raise web.HTTPSeeOther(_url(service, request, job))
 

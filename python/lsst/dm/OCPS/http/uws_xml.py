@@ -32,6 +32,9 @@ NAMESPACES = (
     'xmlns:xlink="http://www.w3.org/1999/xlink" '
     'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
 )
+OWN = "https://github.com/lsst-dm/dm_OCPS/jobInfo/v1"
+"""Namespace of what OCPS puts into jobInfo."""
+
 LIST_END = "</uws:jobs>\n"
 
 # What XML 1.0 cannot hold at all, whatever the encoding.
@@ -118,7 +121,8 @@ def job_reference(job: JobSummary, list_url: str) -> str:
 
 def result_url(result: Result, url: str) -> str:
     """Return the address of a result of the job at ``url``."""
-    return f"{url}/results/{quote(result.id, safe='/')}"
+    # Names of files need not be UTF-8; such bytes come as surrogates.
+    return f"{url}/results/{quote(result.id, safe='/', errors='surrogateescape')}"
 
 
 def _element(name: str, value: str) -> str:
@@ -177,9 +181,12 @@ def _error(job: Job) -> str:
 
 
 def _info(job: Job) -> str:
-    """Return what a job is doing, in words, and how far it is."""
-    words = [job.message] if job.message else []
+    """Return what a job is doing and how far it is; the schema allows no text but in elements."""
+    parts = [f"<ocps:message>{text(job.message)}</ocps:message>\n"] if job.message else []
     if job.progress.total:
         done, failed, total = job.progress.done, job.progress.failed, job.progress.total
-        words.append(f"{done} of {total} quanta done" + (f", {failed} failed" if failed else ""))
-    return _element("jobInfo", "; ".join(words)) if words else ""
+        words = f"{done} of {total} quanta done" + (f", {failed} failed" if failed else "")
+        parts.append(
+            f'<ocps:progress done="{done}" failed="{failed}" total="{total}">{words}</ocps:progress>\n'
+        )
+    return f'<uws:jobInfo xmlns:ocps="{OWN}">\n{"".join(parts)}</uws:jobInfo>\n' if parts else ""

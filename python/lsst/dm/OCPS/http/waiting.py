@@ -14,8 +14,8 @@ from ..jobs.errors import RequestError
 from ..jobs.model import ACTIVE, ExecutionPhase, Job
 from .context import Service
 
-FOREVER = 60.0
-"""How long (s) a wait without an end is."""
+FOREVER = 55.0
+"""How long (s) a wait without an end is: less than the 60 s after which proxies give up."""
 
 LONGEST = 86_400.0
 """Longest wait (s) that can be asked for."""
@@ -36,7 +36,7 @@ async def wait_for_change(service: Service, request: web.Request, job: Job) -> J
     Raises
     ------
     RequestError
-        If WAIT or PHASE is none.
+        If WAIT or PHASE is not valid.
     """
     query = {name.upper(): value for name, value in request.query.items()}
     phase = query.get("PHASE")
