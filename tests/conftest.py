@@ -105,6 +105,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the services that were missing at the end, where it is read."""
     for program in sorted(missing_services):
         terminalreporter.write_line(f"not tested for want of {program}: install it with make services")
+    _show_attacks(terminalreporter)
+
+
+def _show_attacks(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many attacks of each class tests/security tried, and how many got through."""
+    counts: dict[str, list[int]] = {}
+    # The report of the teardown has what the fixture recorded.
+    for report in [found for group in terminalreporter.stats.values() for found in group]:
+        if getattr(report, "when", "") == "teardown":
+            for name, value in report.user_properties:
+                if name == "attacks":
+                    kind, tried, through = value
+                    total = counts.setdefault(kind, [0, 0])
+                    total[0] += tried
+                    total[1] += through
+    if counts:
+        terminalreporter.section("attacks: tried, got through")
+    for kind, (tried, through) in sorted(counts.items(), key=lambda item: -item[1][0]):
+        terminalreporter.write_line(f"{kind:32} {tried:6} {through:4}")
 
 
 @pytest.fixture(autouse=True, scope="session")

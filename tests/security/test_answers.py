@@ -12,7 +12,7 @@ import logging
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lsst.dm.OCPS.http import events, uploads, uws_xml
+from lsst.dm.OCPS.http import events, uws_xml
 from lsst.dm.OCPS.jobs.model import Result
 from lsst.dm.OCPS.logs import CleanText
 
@@ -151,12 +151,11 @@ async def test_files_are_counted_per_request_per_owner_and_over_all(start, auth)
     assert not list(work_dir.glob("upload-*"))
 
 
-async def test_a_disk_that_is_nearly_full_takes_no_files(served, monkeypatch):
-    monkeypatch.setattr(uploads, "MIN_FREE", 1 << 62)
+async def test_a_disk_that_is_nearly_full_takes_no_files(start):
+    served = await start(min_free_space=1 << 62)
     body, headers = upload(10)
     status, answer = await attacker(served).ask("POST", "/uws/copy", body, headers)
     assert (status, b"nearly full" in answer) == (507, True)
-    assert await served.create()
 
 
 # Never 500

@@ -9,13 +9,12 @@ new one; where none is idle the new one is refused with 503.
 
 from __future__ import annotations
 
-__all__ = ["Connection", "ConnectionLimits", "Credentials", "Listener", "raise_open_files"]
+__all__ = ["Connection", "ConnectionLimits", "Credentials", "Listener"]
 
 import asyncio
 import contextlib
 import ipaddress
 import logging
-import resource
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
@@ -42,23 +41,9 @@ JUST_SERVED = 1.0
 BACKLOG = 1024
 """How many connections may wait in the kernel to be accepted."""
 
-MAX_OPEN_FILES = 65_536
-"""How many descriptors OCPS asks for, if it may have so many."""
-
 _REFUSAL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 )
-
-
-def raise_open_files() -> int:
-    """Raise the limit of open files as far as this process may; return it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return wanted if soft == resource.RLIM_INFINITY else soft
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import socket
 import stat
 from collections.abc import Iterable
@@ -23,7 +24,7 @@ from ..jobs.manager import JobManager
 from ..logs import CleanText, RateLimit, protect_log
 from .app import make_app
 from .auth import Authenticator
-from .connections import BACKLOG, ConnectionLimits, Listener, raise_open_files
+from .connections import BACKLOG, ConnectionLimits, Listener
 from .context import Service
 from .job_tokens import JobTokens
 from .site import check_binding
@@ -117,8 +118,10 @@ async def start_server(manager: JobManager, config: HttpConfig, log: logging.Log
     authenticator = Authenticator(config.auth, log_of_requests)
     tokens = JobTokens.of(manager.workspaces.work_dir)
     service = Service(manager, config, authenticator, tokens, log_of_requests)
+    # The engine has raised this limit as far as it may.
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     limits = ConnectionLimits.of(
-        config.max_connections, config.max_connections_per_peer, raise_open_files(), authenticator.is_proxy
+        config.max_connections, config.max_connections_per_peer, open_files, authenticator.is_proxy
     )
     runner = web.AppRunner(make_app(service), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
     await runner.setup()

@@ -8,7 +8,6 @@ __all__ = ["Uploads"]
 import asyncio
 import contextlib
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +20,6 @@ from ..jobs.manager import JobManager
 
 INPUTS = "inputs"
 """The folder of a job's directory in which its files are."""
-
-MIN_FREE = 1 << 28
-"""How much of the disk (bytes) uploads leave free, so that jobs and the store can be written."""
 
 
 class Uploads:
@@ -65,8 +61,8 @@ class Uploads:
         self._check_disk()
 
     def _check_disk(self) -> None:
-        if shutil.disk_usage(self._manager.workspaces.work_dir).free < MIN_FREE:
-            raise web.HTTPInsufficientStorage(text="The disk is nearly full; no files are taken now\n")
+        if obstacle := self._manager.workspaces.obstacle():
+            raise web.HTTPInsufficientStorage(text=f"No files are taken now: {obstacle}\n")
 
     def _gone(self, job_ids: list[str]) -> list[str]:
         return [job_id for job_id in job_ids if not self._folder(job_id).is_dir()]
