@@ -39,7 +39,7 @@ async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
         Script.connect() as script,
         aiohttp.ClientSession(raise_for_status=True) as client,
     ):
-        await script.set_state(salobj.State.ENABLED, settings="test")
+        await script.set_state(salobj.State.ENABLED, settings="test.yaml")
 
         # Words and JSON both name the parameters of a definition.
         execution = await script.execute("job:sleep", config="duration=0.1 text='from a script'")

@@ -30,11 +30,13 @@ async def simulated(tmp_path_factory) -> AsyncIterator[Script]:
 
 
 def write_config(folder: Path, **instance: object) -> Path:
-    """Write a configuration package with one configuration, ``test``; return its directory."""
+    """Write a configuration package with one configuration, ``test.yaml``; return its directory."""
     folder.mkdir(parents=True, exist_ok=True)
     entry = {"sal_index": 1, "instance": "test", **instance}
     (folder / "test.yaml").write_text(yaml.safe_dump({"instances": [entry]}))
-    (folder / "_labels.yaml").write_text("test: test.yaml\n")
+    # salobj 6 wants the file with labels; salobj 8 that with initial values, and knows no labels.
+    (folder / "_labels.yaml").write_text("{}\n")
+    (folder / "_init.yaml").write_text("{}\n")
     return folder
 
 
@@ -55,7 +57,7 @@ async def local(repo: Path, tmp_path_factory) -> AsyncIterator[Script]:
         CscProcess("1", "--configdir", str(config), log=folder / "csc.log") as csc,
         Script.connect() as script,
     ):
-        await script.set_state(salobj.State.ENABLED, "test")
+        await script.set_state(salobj.State.ENABLED, "test.yaml")
         script.csc = csc
         script.work = folder / "work"
         yield script

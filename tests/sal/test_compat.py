@@ -1,17 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What salobj 6 needs help with."""
+"""The differences between salobj 6 and salobj 8."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import subprocess
+import sys
 import time
 import types
 
+import pytest
 from lsst.dm.OCPS.sal import compat as salobj_compat
 from lsst.dm.OCPS.sal.csc import OcpsCsc
 from lsst.ts import salobj
 
+from tests.sal import salobj8
+from tests.waiting import TIMEOUT
 
+
+@pytest.mark.skipif(salobj_compat.SALOBJ_MAJOR >= 7, reason="salobj 8 has no reading thread")
 async def test_acknowledgements_from_two_threads_do_not_mix(bus, monkeypatch):
     """salobj sends CMD_ACK from its reading thread, the others from the event loop."""
     async with OcpsCsc(1, simulation_mode=1) as csc:
@@ -47,38 +55,108 @@ async def test_acknowledgements_from_two_threads_do_not_mix(bus, monkeypatch):
         assert after[2] == f"{after[0]} {int(after[1])}"
 
 
-class Newer:
-    """Stand-in for what salobj 8 has instead; written after its documentation."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[str, dict]] = []
-
-    async def set_write(self, **fields) -> None:
-        self.seen.append(("set_write", fields))
-
-    async def ack_in_progress(self, **fields) -> None:
-        self.seen.append(("ack_in_progress", fields))
-
-    async def fault(self, **fields) -> None:
-        self.seen.append(("fault", fields))
-
-
-async def test_what_salobj_8_makes_coroutines_of_is_awaited(monkeypatch):
+@pytest.fixture
+def newer(monkeypatch):
+    """Let the code believe that it runs on salobj 8."""
     monkeypatch.setattr(salobj_compat, "SALOBJ_MAJOR", 8)
-    newer = Newer()
-    await salobj_compat.put(newer, job_id="a")
-    await salobj_compat.ack_in_progress(newer, "data", 3, "{}")
-    await salobj_compat.enter_fault(newer, 2, "why")
-    assert newer.seen == [
-        ("set_write", {"force_output": True, "job_id": "a"}),
-        ("ack_in_progress", {"data": "data", "timeout": 3, "result": "{}"}),
-        ("fault", {"code": 2, "report": "why"}),
-    ]
+
+
+async def test_many_writes_of_one_event_at_once_all_arrive(newer):
+    reader = salobj8.Reader()
+    event = salobj8.Event(reader, "job_id", "result")
+    await asyncio.gather(*(salobj_compat.put(event, job_id=str(number)) for number in range(60)))
+    assert reader.ignored == 0
+    assert [data.job_id for data in reader.received] == [str(number) for number in range(60)]
+
+
+async def test_the_stand_in_loses_events_written_without_a_lock():
+    """Else the test above would prove nothing."""
+    reader = salobj8.Reader()
+    event = salobj8.Event(reader, "job_id")
+    await asyncio.gather(*(event.set_write(job_id=str(number)) for number in range(60)))
+    assert reader.ignored > 0
+
+
+async def test_put_returns_only_after_the_event_is_out(newer):
+    reader = salobj8.Reader()
+    await salobj_compat.put(salobj8.Event(reader, "job_id"), job_id="a")
+    assert [data.job_id for data in reader.received] == ["a"]
+
+
+async def test_a_write_that_fails_does_not_hold_up_the_next(newer):
+    reader = salobj8.Reader()
+    event = salobj8.Event(reader, "job_id")
+    with pytest.raises(AttributeError, match="nosuch"):
+        await salobj_compat.put(event, nosuch="a")
+    await asyncio.wait_for(salobj_compat.put(event, job_id="b"), TIMEOUT)
+    assert [data.job_id for data in reader.received] == ["b"]
+
+
+async def test_acknowledgements_and_faults_are_made_as_salobj_8_wants_them(newer):
+    command, csc = salobj8.Command(), salobj8.Csc(1)
+    await salobj_compat.ack_in_progress(command, "data", 3, "{}")
+    assert command.acks == [("data", 3, "{}")]
+    data = types.SimpleNamespace(private_seqNum=5)
+    ack = salobj_compat.make_ackcmd(csc, data, 7, 1, "x" * 1000)
+    assert (ack.private_seqNum, ack.ack, ack.error, len(ack.result)) == (5, 7, 1, 1000)
+    await salobj_compat.enter_fault(csc, 2, "why")
+    assert csc.faults == [(2, "why")]
+
+
+async def test_after_a_signal_a_csc_of_salobj_8_is_closed(newer):
+    csc = salobj_compat.make_csc(salobj8.Csc, 1)
+    assert csc.duplicates_refused
+    running = asyncio.create_task(salobj_compat.run_csc(csc))
+    await asyncio.sleep(0)
+    csc.signal_handler()
+    await asyncio.wait_for(running, TIMEOUT)
+    assert csc.closed
+
+
+async def test_a_broker_that_does_not_answer_does_not_hold_up_the_end(newer, monkeypatch):
+    monkeypatch.setattr(salobj_compat, "CLOSE_TIMEOUT", 0.1)
+    csc = salobj_compat.make_csc(salobj8.Csc, 1)
+    csc.close, csc.log = asyncio.Event().wait, logging.getLogger("test")
+    csc.signal_handler()
+    await asyncio.wait_for(salobj_compat.run_csc(csc), TIMEOUT)
+
+
+def test_the_program_ends_though_threads_wait_for_a_broker():
+    code = """
+import threading
+from lsst.dm.OCPS.sal import compat
+compat.SALOBJ_MAJOR = 8
+threading.Thread(target=threading.Event().wait).start()
+print("last words")
+compat.leave_process(3)
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT)
+    assert answer.returncode == 3
+    assert answer.stdout == "last words\n"
+
+
+def test_configurations_are_named_as_salobj_8_names_them(newer):
     assert salobj_compat.csc_arguments("x.yaml") == {"override": "x.yaml"}
-    assert salobj_compat.settings_of(types.SimpleNamespace(configurationOverride="x.yaml")) == "x.yaml"
-    # Nothing to help with there.
+    data = types.SimpleNamespace(configurationOverride="x.yaml")
+    assert salobj_compat.settings_of(data) == "x.yaml"
+    # There is no reading thread to help with.
     salobj_compat.make_acks_atomic(None)
-    salobj_compat.handle_sigterm(None)
+
+
+async def test_the_csc_takes_the_arguments_of_both_command_lines(bus):
+    for arguments in ({"settings_to_apply": "x.yaml"}, {"override": "x.yaml"}):
+        async with OcpsCsc(1, simulation_mode=1, **arguments) as csc:
+            assert "x.yaml" in vars(csc).values()
+
+
+@pytest.mark.parametrize("name", ["_get_settings_version", "_get_configs_version"])
+async def test_no_git_program_is_no_error(bus, monkeypatch, name):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(
+        salobj.ConfigurableCsc, name, lambda csc: subprocess.check_output(["git"]), raising=False
+    )
+    async with OcpsCsc(1, simulation_mode=1) as csc:
+        assert getattr(csc, name)() == ""
 
 
 def test_fields_that_an_older_interface_lacks_are_empty():

@@ -27,7 +27,7 @@ async def test_results_of_jobs_that_outlive_the_csc_come_once(bus, pristine_repo
     async with Script.connect(wait=False) as script:
         csc = CscProcess("1", "--configdir", str(config), log=tmp_path / "csc.log")
         await csc.start()
-        await script.set_state(salobj.State.ENABLED, "test")
+        await script.set_state(salobj.State.ENABLED, "test.yaml")
         before = await script.execute("job:sleep", config="duration=0 text=before")
         await before.done()
         # One ends while OCPS is down, one fails then, one runs on after.
@@ -45,7 +45,7 @@ async def test_results_of_jobs_that_outlive_the_csc_come_once(bus, pristine_repo
         script.remote.evt_summaryState.flush()
         async with CscProcess("1", "--configdir", str(config), log=tmp_path / "csc.log"):
             await script.remote.evt_summaryState.next(flush=False, timeout=TIMEOUT)
-            await script.set_state(salobj.State.DISABLED, "test")
+            await script.set_state(salobj.State.DISABLED, "test.yaml")
             # Nothing goes out before the CSC is ENABLED.
             assert len(script.results) == 1
             await script.set_state(salobj.State.ENABLED)

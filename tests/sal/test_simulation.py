@@ -7,11 +7,12 @@ import asyncio
 import json
 
 import pytest
+from lsst.dm.OCPS.sal.compat import SALOBJ_MAJOR
 from lsst.dm.OCPS.sal.csc import OcpsCsc
 from lsst.dm.OCPS.testing import Script
 from lsst.ts import salobj
 
-from tests.waiting import TIMEOUT
+from tests.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -38,8 +39,10 @@ MEMBERS = {
 async def test_execute_is_acknowledged_with_its_id_and_then_completed(simulated):
     execution = await simulated.execute("true.yaml")
     final = await execution.done()
-    assert [ack.ack for ack in execution.acks] == [Ack.CMD_ACK, Ack.CMD_INPROGRESS, Ack.CMD_COMPLETE]
-    assert json.loads(execution.acks[1].result) == {"job_id": execution.job_id}
+    # salobj 6 itself sends CMD_ACK; salobj 8 does not.
+    first = [Ack.CMD_ACK] if SALOBJ_MAJOR < 7 else []
+    assert [ack.ack for ack in execution.acks] == [*first, Ack.CMD_INPROGRESS, Ack.CMD_COMPLETE]
+    assert json.loads(execution.acks[-2].result) == {"job_id": execution.job_id}
     assert final.ack == Ack.CMD_COMPLETE
     result = await execution.result()
     assert execution.job_id.startswith("true.yaml")
@@ -105,8 +108,8 @@ async def test_a_refusal_can_be_read_by_a_script_that_does_not_wait(simulated):
     command = simulated.remote.cmd_execute
     for _ in range(15):
         command.set(pipeline="other.yaml")
-        ack = await command.start(timeout=TIMEOUT, wait_done=False)
         with pytest.raises(salobj.AckError):
+            ack = await command.start(timeout=TIMEOUT, wait_done=False)
             while True:
                 ack = await command.next_ackcmd(ack, timeout=TIMEOUT, wait_done=False)
 
@@ -182,10 +185,9 @@ async def test_fault_comes_with_its_code_and_the_csc_recovers(simulated):
     final = await execution.done()
     assert final.ack == Ack.CMD_FAILED
     assert (await execution.result())["exit_code"] == 1
-    simulated.remote.evt_errorCode.flush()
-    error = await simulated.remote.evt_errorCode.aget(timeout=TIMEOUT)
-    assert error.errorCode == 2
-    assert await simulated.wait_for_csc() == salobj.State.FAULT
+    # On Kafka events of different topics may be heard in another order than they were written.
+    await until(lambda: simulated.remote.evt_errorCode.get().errorCode == 2)
+    await until(lambda: simulated.remote.evt_summaryState.get().summaryState == salobj.State.FAULT)
     await simulated.set_state(salobj.State.STANDBY)
     await simulated.set_state(salobj.State.ENABLED)
     assert (await (await simulated.execute("true.yaml")).done()).ack == Ack.CMD_COMPLETE

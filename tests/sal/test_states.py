@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import yaml
+from lsst.dm.OCPS.sal import compat as salobj_compat
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
@@ -52,6 +53,7 @@ async def unconfigured(pristine_repo: Path, tmp_path_factory):
     (config / "not_yaml.yaml").write_text("instances: [")
     (config / "a_list.yaml").write_text("- 1\n- 2\n")
     (config / "_labels.yaml").write_text("label: good.yaml\n")
+    (config / "_init.yaml").write_text("{}\n")
     async with CscProcess("--configdir", str(config), log=folder / "csc.log"), Script.connect() as script:
         script.folder = folder
         yield script
@@ -59,7 +61,7 @@ async def unconfigured(pristine_repo: Path, tmp_path_factory):
 
 async def start_refusal(script: Script, settings: str) -> str:
     with pytest.raises(salobj.AckError) as caught:
-        await script.remote.cmd_start.set_start(settingsToApply=settings, timeout=TIMEOUT)
+        await script.remote.cmd_start.set_start(**{salobj_compat.settings_field(): settings}, timeout=TIMEOUT)
     text = caught.value.ackcmd.result
     assert "\n" not in text
     assert "Traceback" not in text
@@ -69,7 +71,7 @@ async def start_refusal(script: Script, settings: str) -> str:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ("", "choose a configuration with settingsToApply"),
+        ("", "was a configuration chosen in start?"),
         ("no_such_label", "no_such_label"),
         ("no_butler.yaml", "butler /no/such/repo: there is no such directory"),
         ("no_collection.yaml", "no input collection 'no/such/collection'"),
@@ -101,5 +103,7 @@ async def test_a_butler_that_has_gone_is_noticed_at_enable(unconfigured):
 
 
 async def test_a_label_works_after_all_these_refusals(unconfigured):
-    await unconfigured.set_state(salobj.State.ENABLED, "label")
+    # salobj 8 has no labels.
+    label = "label" if salobj_compat.SALOBJ_MAJOR < 7 else "good.yaml"
+    await unconfigured.set_state(salobj.State.ENABLED, label)
     await unconfigured.set_state(salobj.State.STANDBY)

@@ -301,7 +301,7 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     if instances is None:
         if "url" not in document:
             raise ConfigError(
-                "at top level: expected instances (choose a configuration with settingsToApply), or url"
+                "at top level: expected instances, or url; was a configuration chosen in start?"
             )
         instances = [{"sal_index": sal_index, **document}]
     found = [entry for entry in instances if entry["sal_index"] == sal_index]

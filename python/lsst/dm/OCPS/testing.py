@@ -33,9 +33,12 @@ FINAL_ACKS = frozenset(salobj.SalRetCode) - {
 
 
 def private_bus(environ: dict[str, str] | os._Environ[str] = os.environ) -> None:
-    """Set up SAL so that nobody else on this machine is heard."""
-    environ["LSST_DDS_PARTITION_PREFIX"] = f"ocps_{uuid.uuid4().hex[:12]}"
-    # Another domain too: then not even the discovery of others costs time.
+    """Set up SAL so that nobody else on this bus is heard, be it DDS or Kafka."""
+    name = f"ocps_{uuid.uuid4().hex[:12]}"
+    environ["LSST_DDS_PARTITION_PREFIX"] = name
+    environ["LSST_TOPIC_SUBNAME"] = name
+    environ["LSST_SITE"] = "test"
+    # Another DDS domain too: then not even the discovery of others costs time.
     environ["LSST_DDS_DOMAIN_ID"] = str(random.randint(1, 100))
 
 
@@ -149,8 +152,26 @@ class Script:
         return salobj.State(data.summaryState)
 
     async def set_state(self, state: Any, settings: str = "") -> None:
-        """Bring the OCPS to a state."""
-        await salobj.set_summary_state(self.remote, state, settingsToApply=settings, timeout=60)
+        """Bring the OCPS to a state, and wait until it says that it is there.
+
+        Parameters
+        ----------
+        state : `lsst.ts.salobj.State`
+            The state.
+        settings : `str`
+            Configuration to use on the way from STANDBY to DISABLED.
+
+        Raises
+        ------
+        RuntimeError
+            If a command on the way is refused.
+        """
+        name = "settingsToApply" if "settingsToApply" in vars(self.remote.cmd_start.data) else "override"
+        await salobj.set_summary_state(self.remote, state, timeout=60, **{name: settings})
+        # On Kafka an acknowledgement can be heard before the event that was written before it.
+        async with asyncio.timeout(60):
+            while self.remote.evt_summaryState.get().summaryState != state:
+                await asyncio.sleep(0.01)
 
     async def execute(self, pipeline: str, timeout: float = 30.0, **fields: str) -> Execution:
         """Command a pipeline, as scripts do: without waiting for its end.

@@ -262,6 +262,9 @@ class Workspaces:
 
     def obstacle(self) -> str:
         """Return why no job can be accepted or started now; empty if it can."""
+        if self._lock is None and not self.work_dir.exists():
+            # Simulated jobs have no files, and the directory was never made.
+            return ""
         try:
             file_system = os.statvfs(self.work_dir)
             mine = self._lock is None or os.path.samestat(

@@ -9,17 +9,25 @@ __all__ = [
     "csc_arguments",
     "enter_fault",
     "field",
-    "handle_sigterm",
+    "leave_process",
+    "make_ackcmd",
     "make_acks_atomic",
+    "make_csc",
     "put",
+    "run_csc",
+    "settings_field",
     "settings_of",
 ]
 
 import asyncio
 import functools
 import inspect
+import logging
+import os
 import signal
+import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +35,10 @@ from lsst.ts import salobj
 
 SALOBJ_MAJOR = int(salobj.__version__.split(".")[0]) if salobj.__version__[:1].isdigit() else 8
 """Major version of salobj; an unreleased one counts as the newer interface."""
+
+
+CLOSE_TIMEOUT = 30.0
+"""How long (s) a CSC of salobj 8 may take to close after a signal."""
 
 
 def make_acks_atomic(csc: Any) -> None:
@@ -54,10 +66,22 @@ def make_acks_atomic(csc: Any) -> None:
         command.ack = atomic(command.ack)
 
 
+_write_locks: weakref.WeakKeyDictionary[Any, asyncio.Lock] = weakref.WeakKeyDictionary()
+"""A lock for each event of salobj 8 that was written."""
+
+
 async def put(event: Any, **fields: Any) -> None:
-    """Write an event, also if nothing in it has changed."""
+    """Write an event, also if nothing in it has changed.
+
+    Notes
+    -----
+    salobj 8 stamps an event when it is asked to write it, and then writes it in
+    one of many threads. Of two writes of one event the later one could go out
+    first, and remotes ignore the other as too old: so there is one at a time.
+    """
     if hasattr(event, "set_write"):
-        await event.set_write(force_output=True, **fields)
+        async with _write_locks.setdefault(event, asyncio.Lock()):
+            await event.set_write(force_output=True, **fields)
     else:
         event.set_put(force_output=True, **fields)
 
@@ -67,6 +91,14 @@ async def ack_in_progress(command: Any, data: Any, timeout: float, result: str) 
     answer = command.ack_in_progress(data=data, timeout=timeout, result=result)
     if inspect.isawaitable(answer):
         await answer
+
+
+def make_ackcmd(csc: Any, data: Any, ack: Any, error: int, result: str) -> Any:
+    """Return an acknowledgement of a command; salobj 6 limits the length of ``result``."""
+    limited = {"truncate_result": True} if SALOBJ_MAJOR < 7 else {}
+    return csc.salinfo.make_ackcmd(
+        private_seqNum=data.private_seqNum, ack=ack, error=error, result=result, **limited
+    )
 
 
 async def enter_fault(csc: Any, code: int, report: str) -> None:
@@ -81,9 +113,14 @@ def csc_arguments(settings: str) -> dict[str, str]:
     return {"settings_to_apply" if SALOBJ_MAJOR < 7 else "override": settings}
 
 
+def settings_field() -> str:
+    """Return the name of the field of ``start`` that names a configuration."""
+    return "settingsToApply" if SALOBJ_MAJOR < 7 else "configurationOverride"
+
+
 def settings_of(data: Any) -> str:
     """Return the configuration that a ``start`` names."""
-    return str(getattr(data, "settingsToApply" if SALOBJ_MAJOR < 7 else "configurationOverride", ""))
+    return str(getattr(data, settings_field(), ""))
 
 
 def field(data: Any, name: str) -> str:
@@ -91,9 +128,43 @@ def field(data: Any, name: str) -> str:
     return str(getattr(data, name, "") or "").strip()
 
 
-def handle_sigterm(csc: Any) -> None:
-    """Close a CSC on SIGTERM; salobj 8 does that by itself."""
+def make_csc(csc_class: Any, index: Any) -> Any:
+    """Return the CSC that the command line describes.
+
+    As salobj 8's own main function does, a CSC there refuses to run beside
+    another one with the same index.
+    """
+    checks = {} if SALOBJ_MAJOR < 7 else {"check_if_duplicate": True}
+    return csc_class.make_from_cmd_line(index=index, **checks)
+
+
+async def run_csc(csc: Any) -> None:
+    """Wait until a CSC has ended, by command or by SIGTERM or SIGINT, and close it.
+
+    salobj 6 does not handle these signals. salobj 8 answers them by calling the
+    CSC done; its tasks are ended and its open commands answered only when it is
+    closed.
+    """
     if SALOBJ_MAJOR < 7:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, lambda: asyncio.ensure_future(csc.close()))
-        loop.add_signal_handler(signal.SIGINT, lambda: asyncio.ensure_future(csc.close()))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: asyncio.ensure_future(csc.close()))
+    await csc.done_task
+    if SALOBJ_MAJOR >= 7:
+        try:
+            await asyncio.wait_for(csc.close(), CLOSE_TIMEOUT)
+        except TimeoutError:
+            csc.log.error(f"OCPS could not leave the bus within {CLOSE_TIMEOUT:g} s")
+
+
+def leave_process(code: int) -> None:
+    """End this process without waiting for threads, where salobj may leave some.
+
+    Threads of salobj 8 wait for a broker that does not answer as long as they
+    like, and Python would wait for them.
+    """
+    if SALOBJ_MAJOR >= 7:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

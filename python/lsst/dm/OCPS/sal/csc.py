@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import yaml
 from lsst.ts import salobj
 
 from .. import __version__
-from ..config import ConfigError, SalIndex, load_instance, validate
+from ..config import ConfigError, InstanceConfig, SalIndex, load_instance, validate
 from ..config_schema import CONFIG_SCHEMA
 from ..host import Host
 from ..jobs.errors import JobError, UnknownJobError
@@ -70,6 +70,8 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         1 to simulate.
     simulation_duration : `float` or `None`
         How long a simulated job lasts (s); `None` for the configured time.
+    override : `str`
+        What salobj 8 calls ``settings_to_apply``.
     """
 
     valid_simulation_modes = (0, 1)
@@ -84,6 +86,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         settings_to_apply: str = "",
         simulation_mode: int = 0,
         simulation_duration: float | None = None,
+        override: str = "",
     ) -> None:
         self.rapid_analysis: RapidAnalysis | None = None
         self._publisher: Publisher | None = None
@@ -99,7 +102,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             config_dir=config_dir,
             initial_state=initial_state,
             simulation_mode=simulation_mode,
-            **salobj_compat.csc_arguments(settings_to_apply),
+            **salobj_compat.csc_arguments(settings_to_apply or override),
         )
         self.host = Host(self.log, self._follow_engine)
         self.config_validator = _Validator()
@@ -132,11 +135,17 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         return Path(super()._get_default_config_dir(name))
 
     def _get_settings_version(self) -> str:
-        try:
-            return str(super()._get_settings_version())
-        except OSError:
-            # There is no git here.
-            return ""
+        return _git_version(super()._get_settings_version)
+
+    def _get_configs_version(self) -> str:
+        # The same in salobj 8.
+        return _git_version(super()._get_configs_version)
+
+    @property
+    def config(self) -> InstanceConfig | None:
+        """Configuration in use; `None` without one, in simulation and at index 101."""
+        config: InstanceConfig | None = self.service.config
+        return config
 
     # States
 
@@ -305,13 +314,8 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             await salobj_compat.enter_fault(self, 2, str(fault))
             raise salobj.ExpectedError(f"Job {job.id}: {fault}")
         if job.final_phase == ExecutionPhase.ABORTED:
-            return self.salinfo.make_ackcmd(
-                private_seqNum=data.private_seqNum,
-                ack=salobj.SalRetCode.CMD_ABORTED,
-                error=1,
-                result=f"Job {job.id} aborted: {job.message}",
-                truncate_result=True,
-            )
+            words = f"Job {job.id} aborted: {job.message}"
+            return salobj_compat.make_ackcmd(self, data, salobj.SalRetCode.CMD_ABORTED, 1, words)
         return None
 
     async def _write_result(self, job: Job, text: str) -> None:
@@ -337,6 +341,14 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         kwargs["simulation_duration"] = args.simulation_duration
 
 
+def _git_version(get: Callable[[], Any]) -> str:
+    """Return the version of a directory of configurations; "" where there is no git program."""
+    try:
+        return str(get())
+    except OSError:
+        return ""
+
+
 class _Validator:
     """Takes the place of salobj's validator, whose messages run over many lines."""
 
@@ -351,8 +363,8 @@ class _Pace:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        # salobj 6 has just sent CMD_ACK by itself.
-        self._last = self._loop.time()
+        # salobj 6 has just sent CMD_ACK by itself; salobj 8 sends none.
+        self._last = self._loop.time() if salobj_compat.SALOBJ_MAJOR < 7 else -ACK_PAUSE
 
     def acknowledged(self) -> None:
         """Note that an acknowledgement has gone out."""

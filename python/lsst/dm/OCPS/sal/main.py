@@ -23,13 +23,12 @@ def main() -> None:
     except (ValueError, RuntimeError, OSError) as error:
         # What salobj says of its environment, its directories and its files.
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    salobj_compat.leave_process(0)
 
 
 async def run() -> None:
     """Make the CSC and wait for its end."""
-    csc = OcpsCsc.make_from_cmd_line(index=SalIndex)
-    salobj_compat.handle_sigterm(csc)
-    await csc.done_task
+    await salobj_compat.run_csc(salobj_compat.make_csc(OcpsCsc, SalIndex))
 
 
 def arguments_with_index(arguments: list[str]) -> list[str]:
