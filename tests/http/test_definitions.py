@@ -58,7 +58,7 @@ def test_all_mistakes_of_a_file_are_named_at_once(tmp_path):
         ({"variables": {"X": "{nosuch}"}}, "no parameter nosuch"),
         ({"parameters": {"phase": {}}}, "meaning of its own"),
         ({"parameters": {"x": {"type": "int", "default": "y"}}}, "not a whole number"),
-        ({"parameters": {"x": {"type": "int", "min": 3, "default": 1}}}, "not in the range"),
+        ({"parameters": {"x": {"type": "int", "min": 3, "default": 1}}}, "1 is not 3 or more"),
         ({"parameters": {"x": {"type": "table"}}}, "x/type"),
     ],
 )

@@ -127,9 +127,20 @@ class Parameter:
 
     def _check_range(self, value: float) -> None:
         if (self.min is not None and value < self.min) or (self.max is not None and value > self.max):
-            ends = (f"{end:g}" if end is not None else "any" for end in (self.min, self.max))
-            unit = f" {self.unit}" if self.unit else ""
-            raise ValueError(f"{value:g} is not in the range from {' to '.join(ends)}{unit}")
+            raise ValueError(f"{_number_text(value)} is not {self._range_text()}")
+
+    def _range_text(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        if self.min is not None and self.max is not None:
+            return f"between {_number_text(self.min)} and {_number_text(self.max)}{unit}"
+        if self.min is not None:
+            return f"{_number_text(self.min)}{unit} or more"
+        return f"{_number_text(self.max or 0)}{unit} or less"
+
+
+def _number_text(value: float) -> str:
+    """Return a number as people write it: 20000100, not 2.00001e+07."""
+    return str(int(value)) if value == int(value) and abs(value) < 10**15 else repr(value)
 
 
 def parse_words(text: str) -> dict[str, str]:
