@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``ocps check``: does it work from end to end, and if not, what is wrong."""
+"""``ocps check``: try a server from end to end, and say what is wrong."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Checks:
 
     async def _define(self) -> str:
         if not (await self._client.server()).ours:
-            return "this server cannot tell"
+            return "this server does not show them"
         names = [entry["name"] for entry in await self._client.definitions()]
         self._definition = self._definition or ("sleep" if "sleep" in names else "")
         if self._definition and self._definition not in names:
@@ -106,7 +106,7 @@ class Checks:
 
     async def _stream(self) -> str:
         if not (await self._client.server()).ours:
-            return "there is none; lists are asked for"
+            return "this server has none; lists are asked for"
         async with asyncio.timeout(self._timeout), aclosing(self._client.changes()) as changes:  # type: ignore[type-var]
             await anext(changes)
         return "changes are shown as they come"
@@ -133,7 +133,7 @@ class Checks:
 
     async def _results(self) -> str:
         if self._job is None or not self._job.results:
-            return "none to be had"
+            return "there are none"
         with tempfile.TemporaryDirectory(prefix="ocps-check-") as folder:
             for result in self._job.results:
                 await self._client.download(result, Path(folder))

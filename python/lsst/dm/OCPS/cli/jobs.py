@@ -62,7 +62,7 @@ async def show(session: Session, job_id: str) -> int:
 
 
 def _change(name: str, help_text: str) -> click.Command:
-    """Return a command that tells jobs something."""
+    """Return a command that changes the phase of jobs."""
 
     @click.command(name, help=help_text)
     @click.argument("job_ids", nargs=-1, required=True, shell_complete=complete_job)
@@ -104,7 +104,7 @@ async def definitions(session: Session) -> None:
         session.show_json(found)
         return
     if not ours:
-        session.say("This server cannot tell which jobs may be submitted.")
+        session.say("This server does not show which jobs may be submitted.")
     for entry in found:
         session.say(f"{entry['name']}: {entry['description']}")
         for parameter in entry["parameters"]:

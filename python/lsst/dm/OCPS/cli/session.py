@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all commands share: the server, JSON or words, errors and exit codes."""
+"""Common parts of all commands: the server, output as words or JSON, errors, exit codes."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def find_job(client: Client, name: str) -> RemoteJob:
     Raises
     ------
     UnknownError
-        If there is none, or more than one.
+        If there is no such job, or more than one.
     """
     try:
         return await client.get(name)

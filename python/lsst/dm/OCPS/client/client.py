@@ -37,7 +37,7 @@ FULL = 503
 
 
 class Client:
-    """A UWS server, ours or another: ``async with Client(url) as client``.
+    """A UWS server, an OCPS or another: ``async with Client(url) as client``.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Client:
     timeout : `float`
         How long an answer may take (s).
     poll_interval : `float`
-        How often to ask (s) where a server cannot tell by itself.
+        How often to ask (s) a server that cannot wait for changes.
     ca_file : `str`
         File with certificates to trust instead of the system's.
     patience : `float`
@@ -104,7 +104,7 @@ class Client:
         await self._link.close()
 
     async def server(self) -> Server:
-        """Return what the server is; it is asked once."""
+        """Return the kind and addresses of the server; it is asked once."""
         if self._server is None:
             self._server = await discover(self._link)
         return self._server
@@ -112,17 +112,17 @@ class Client:
     def _rubin(self, server: Server) -> RubinServer:
         return RubinServer(self._link, server.api, server.uws)
 
-    # What there is
+    # Reading
 
     async def definitions(self) -> list[dict[str, Any]]:
-        """Return what may be asked for, with its parameters; nothing where the server cannot tell."""
+        """Return the job definitions with their parameters; none where the server does not show them."""
         server = await self.server()
         if not server.ours:
             return []
         return await self._rubin(server).definitions()
 
     async def availability(self) -> str:
-        """Return why our own server takes no jobs now; empty if it does."""
+        """Return why an OCPS accepts no jobs now; empty if it does."""
         server = await self.server()
         if not server.ours:
             await self.jobs(last=1)
@@ -197,7 +197,7 @@ class Client:
             return job
         return moved(job, f"{server.uws}/{'/'.join(job.url.rsplit('/', 2)[1:])}")
 
-    # What is done with jobs
+    # Changing
 
     async def submit(
         self,
@@ -232,7 +232,7 @@ class Client:
         execution_duration : `int`
             Longest run time (s).
         destruction : `datetime.datetime`
-            When its files shall be removed; a time without a zone is local.
+            When to remove its files; a time without a zone is local.
         prerequisites : `~collections.abc.Sequence` [`RemoteJob` or `str`]
             Jobs, or their ids, that must end before this one starts; at an
             OCPS.
@@ -289,7 +289,7 @@ class Client:
         return await self._tell(job, "RUN", lambda found: found.phase not in ("PENDING", "HELD"))
 
     async def hold(self, job: JobOrId) -> RemoteJob:
-        """Keep a job that waits from being started, until `run`."""
+        """Keep a waiting job from being started until `run`."""
         return await self._tell(job, "HOLD", lambda found: found.phase == "HELD")
 
     async def abort(self, job: JobOrId) -> RemoteJob:

@@ -118,7 +118,7 @@ class RemoteJob:
     ours : `bool`
         Whether an OCPS has it.
     whole : `bool`
-        Whether this is all that the server tells; an entry of a job list is not.
+        Whether this is the whole document; an entry of a job list is not.
     """
 
     id: str

@@ -32,7 +32,7 @@ class JobLists:
         self._link = link
 
     async def create(self, url: str, form: Any, *, again: bool) -> RemoteJob:
-        """Create a job; return it as far as it is known.
+        """Create a job; return what is known of it.
 
         Parameters
         ----------
@@ -68,7 +68,7 @@ class JobLists:
         phase : `str`
             The phase that is known.
         seconds : `int`
-            How long the server shall wait (s).
+            How long the server is asked to wait (s).
         timeout : `float`
             How long its answer may take (s).
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Profiles: which server, and how to show who one is.
+"""Profiles: addresses of servers, and credentials for them.
 
 ``$XDG_CONFIG_HOME/ocps/profiles.toml`` (``~/.config/ocps/profiles.toml``):
 
@@ -33,7 +33,7 @@ from typing import Any
 from .errors import ClientError
 
 DEFAULT_URL = "http://localhost:8080"
-"""The server, where nothing else is said."""
+"""The default server."""
 
 _FIELDS = ("url", "token_file", "token_env", "ca_file")
 
@@ -62,12 +62,12 @@ class Profile:
 
 
 def profiles_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where the profiles are."""
+    """Return the path of the file of profiles."""
     return Path(environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "ocps" / "profiles.toml"
 
 
 def find_profile(url: str = "", name: str = "", environ: Mapping[str, str] = os.environ) -> Profile:
-    """Return the server that is meant.
+    """Find the server to use.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def find_profile(url: str = "", name: str = "", environ: Mapping[str, str] = os.
         known = ", ".join(sorted(profiles)) or "none"
         raise ProfileError(f"{path}: no profile {name!r}; there are: {known}")
     if unknown := sorted(entry.keys() - set(_FIELDS)):
-        raise ProfileError(f"{path}: profiles.{name}: {unknown[0]} is none of {', '.join(_FIELDS)}")
+        raise ProfileError(f"{path}: profiles.{name}: {unknown[0]} is not one of {', '.join(_FIELDS)}")
     if any(not isinstance(value, str) for value in entry.values()) or not (url or entry.get("url")):
         raise ProfileError(f"{path}: profiles.{name}: expected texts, and a url among them")
     ca_file = os.path.expanduser(entry.get("ca_file", ""))

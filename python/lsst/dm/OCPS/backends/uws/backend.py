@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Jobs that a UWS server runs: an OCPS, one of the Rubin JSON dialect, or any of UWS 1.1.
 
-What the server is shows by its answers (`UwsServer`), and decides how changes
-are learnt of: from one change stream (`StreamWatcher`), by asking for all jobs
-again and again (`PollWatcher`), or with WAIT (`WaitWatcher`).
+The kind of server is found from its answers (`UwsServer`). It decides how
+jobs are followed: by one change stream (`StreamWatcher`), by polling
+(`PollWatcher`), or with WAIT (`WaitWatcher`).
 
 A job that the server cannot be asked about, does not know, or shows as
 unknown, is UNKNOWN: a lost link is no result. The engine ends it as ERROR
@@ -53,7 +53,7 @@ class UwsBackend(Backend):
     config : `UwsConfig`
         More about the server.
     log : `logging.Logger`, optional
-        Gets what is unusual.
+        Receives warnings.
     """
 
     def __init__(
@@ -121,13 +121,13 @@ class UwsBackend(Backend):
         if tracked and tracked.server_id:
             self._table.untrack(tracked)
         elif tracked:
-            # It must not come to life when the server is back.
+            # It must not be submitted when the server is back.
             await self.cancel(job)
 
     async def reattach(self, jobs: Collection[Job]) -> None:
         for job in jobs:
             tracked = self._table.track(job)
-            # Without the server's id nobody knows how far its submission got.
+            # Without the server's id it is not known whether it was submitted.
             tracked.doubtful = not tracked.server_id
             tracked.shown = (job.phase, job.message)
             if tracked.doubtful and not job.stopping:
@@ -164,17 +164,17 @@ class UwsBackend(Backend):
         elif execution_phase(created) not in TERMINAL:
             self._table.take(tracked, created)
         elif self._server.dialect == Dialect.OURS:
-            # No change is to come of it any more.
+            # The change stream will not show it again.
             self._spawn(self._poller.ask(tracked))
 
     async def _look_for_duplicates(self, tracked: Tracked) -> None:
         await self._made.stop_duplicates(tracked)
-        self._table.tell_duplicates(tracked)
+        self._table.report_duplicates(tracked)
 
     async def _stop(self, tracked: Tracked) -> None:
         if tracked.submission:
-            # It ends with the request that is under way: only its answer
-            # tells what there is to be stopped.
+            # Wait for the answer to the request under way: it has the id of
+            # the job that is to be stopped.
             await asyncio.wait({tracked.submission})
         if tracked.job.id not in self._table.jobs:
             return
@@ -187,20 +187,22 @@ class UwsBackend(Backend):
         if last:
             kept = ending(last)
             info = {**(kept.info or {}), "lastDocument": last_seen(last)}
-            # Results that a deletion has taken along are not to be had any more.
+            # A deletion removes the results too.
             results = kept.results if execution_phase(last) in TERMINAL else None
             update = dataclasses.replace(update, exit_code=kept.exit_code, results=results, info=info)
-        self._table.tell_duplicates(tracked)
+        self._table.report_duplicates(tracked)
         self.report(tracked.job.id, update)
         if tracked.doubtful:
-            # A creation that is still on its way must not run unseen.
+            # A creation that is still under way must not run unnoticed.
             await self._made.stop_duplicates(tracked)
 
     def _show_trouble(self, tracked: Tracked, error: ClientError) -> None:
-        self._table.show(tracked, Phase.UNKNOWN, f"not submitted yet: {in_words(self._server.url, error)}")
+        self._table.report_phase(
+            tracked, Phase.UNKNOWN, f"not submitted yet: {in_words(self._server.url, error)}"
+        )
 
     async def _watch_forever(self) -> None:
-        """Follow all jobs in the way that suits the server."""
+        """Follow all jobs, in the way for the kind of server."""
         while True:
             match self._server.dialect:
                 case Dialect.OURS:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Asking a UWS server for all jobs, again and again.
+"""Polling of a UWS server.
 
-With a handful in flight it is asked for each; above that for one list per
-phase, and one by one for those that are in none. A round begins when the last
-one has been answered, however long that took.
+With a handful of jobs in flight each is asked for; with more, one list per
+phase, and then one by one the jobs that no list had. A round begins when the
+last one has been answered, however long that took.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from .tracking import JobTable
 from .updates import PHASES, execution_phase, in_words
 
 HANDFUL = 8
-"""Up to so many jobs in one phase are asked for one by one."""
+"""Up to this many jobs in one phase are asked for one by one."""
 
 ENDS = ("COMPLETED", "ERROR")
-"""Phases to list where many jobs have left the others; an aborted one is rare."""
+"""Phases to list when many jobs have left the live phases; aborted ones are rare."""
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
-"""Starts a task, and knows what to do when it fails."""
+"""Starts a task whose failure is logged."""
 
 
 class PollWatcher:
-    """Asks for jobs.
+    """Polls the server.
 
     Parameters
     ----------
@@ -44,13 +44,13 @@ class PollWatcher:
     table : `JobTable`
         The jobs.
     made : `ServerJobs`
-        Stops second jobs that are come across.
+        Stops duplicate jobs that a list shows.
     interval : `float`
         How often to ask (s).
     spawn : `~collections.abc.Callable`
         Starts tasks.
     log : `logging.Logger`
-        Gets what is unusual.
+        Receives warnings.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class PollWatcher:
         self._slow = False
 
     async def watch(self) -> None:
-        """Ask again and again, until the server turns out to speak something else."""
+        """Poll until the server turns out to be of another kind."""
         loop = asyncio.get_running_loop()
         while self._server.dialect in (Dialect.UNKNOWN, Dialect.RUBIN):
             await self._table.any.wait()
@@ -88,16 +88,16 @@ class PollWatcher:
                         raise
             self._table.link_back()
             took = loop.time() - begun
-            # A slow server gets a moment's rest all the same.
+            # A slow server is given a pause, too.
             await asyncio.sleep(max(self._interval - took, self._interval / 4))
 
     async def look(self) -> None:
-        """Ask once for all jobs.
+        """Ask once for all jobs in flight.
 
         Raises
         ------
         ClientError
-            If nothing at all could be learnt.
+            If no request was answered.
         """
         wanted = {tracked.server_id: tracked for tracked in self._table.wanted()}
         if self._server.dialect == Dialect.OURS:
@@ -125,13 +125,13 @@ class PollWatcher:
         await self._ask_each(list(wanted.values()))
 
     async def ask_all(self, tracked: list[Tracked]) -> None:
-        """Ask for one list of all jobs, and by themselves for those that it does not say enough of."""
+        """Ask for one list of all jobs, then one by one for those that it does not describe fully."""
         wanted = {one.server_id: one for one in tracked}
         await self._ask_list("", wanted)
         await self._ask_each(list(wanted.values()))
 
     async def _ask_list(self, phase: str, wanted: dict[str, Tracked], newest: int = 0) -> None:
-        """Ask for the jobs in one phase, or all; take those that are there out of ``wanted``."""
+        """Ask for the list of one phase, or of all; remove the jobs that it has from ``wanted``."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
@@ -169,20 +169,20 @@ class PollWatcher:
             raise errors[0]
 
     async def ask(self, tracked: Tracked) -> ClientError | None:
-        """Ask for one job; return what went wrong with the link."""
+        """Ask for one job; return the error of the link, if there was one."""
         begun = asyncio.get_running_loop().time()
         try:
             found = await self._server.get(tracked.server_id)
         except UnknownError:
-            self._table.forgotten(tracked)
+            self._table.report_missing(tracked)
         except ClientError as error:
-            self._table.show(tracked, ExecutionPhase.UNKNOWN, in_words(self._server.url, error))
+            self._table.report_phase(tracked, ExecutionPhase.UNKNOWN, in_words(self._server.url, error))
             return error
         else:
             self._take(tracked, found, begun)
         return None
 
     def _take(self, tracked: Tracked, found: RemoteJob, asked: float) -> None:
-        # What a stream has said meanwhile is newer than the answer to a question from before.
+        # What the stream has shown meanwhile is newer than this answer.
         if tracked.heard <= asked:
             self._table.take(tracked, found)

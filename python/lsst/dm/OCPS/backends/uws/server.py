@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A UWS server in either dialect; which one shows by what it answers to requests that are needed anyway."""
+"""A UWS server in either dialect, which is found from its answers to requests that are needed anyway."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MAX_READS = 8
 """Questions about single jobs under way at a time."""
 
 MAX_LISTS = 3
-"""List requests and streams under way at a time: one to see changes, one that looks for a job, one more."""
+"""List requests and streams under way at a time: one that follows jobs, one that looks for one, one more."""
 
 
 SILENCE = 60.0
@@ -53,7 +53,7 @@ PARTIAL, RANGE_NOT_SATISFIABLE = 206, 416
 
 
 class Dialect(StrEnum):
-    """What a server speaks; the text is for the log."""
+    """The kind of a server; the text is for the log."""
 
     UNKNOWN = "not known yet"
     OURS = "an OCPS: one change stream shows all jobs"
@@ -72,7 +72,7 @@ class UwsServer:
     config : `UwsConfig`
         Time-out, token, certificates.
     log : `logging.Logger`
-        Gets what the server speaks.
+        Receives the kind of server.
 
     Raises
     ------
@@ -87,10 +87,10 @@ class UwsServer:
                 token_file=config.token_file,
                 timeout=config.timeout,
                 ca_file=config.ca_file,
-                # Who asks tries again: for as long as it takes, and not after the job has ended.
+                # The callers retry, until the job ends.
                 attempts=1,
                 follow=False,
-                # Waiting happens at the semaphores, where no time-out runs.
+                # Requests wait at the semaphores, where no time-out runs.
                 connections=MAX_WRITES + MAX_READS + MAX_LISTS,
             )
         except ClientError:
@@ -220,7 +220,7 @@ class UwsServer:
         return self._rubin.read_deletion(event)
 
     def lose_stream(self) -> None:
-        """Use no change stream: there is none at an older OCPS, or at whatever is there now."""
+        """Stop using the change stream: an older OCPS, or another server, does not have it."""
         self._streamless = self._link.ours
         self._decide(Dialect.RUBIN if self._link.ours else Dialect.UNKNOWN)
 
@@ -234,7 +234,7 @@ class UwsServer:
         try:
             found = await self._marked(rubin)
         except RefusedError:
-            # What it does not understand it has not done either. Others may have found out meanwhile.
+            # A request that it does not understand was not carried out. The kind may be known by now.
             if self.dialect == Dialect.UNKNOWN and not await self._find_out():
                 raise
             if self._speaks(Dialect.XML):

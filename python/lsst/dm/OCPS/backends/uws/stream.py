@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The change stream of our own server, which shows all jobs in flight."""
+"""Following all jobs in flight by the change stream of an OCPS."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ LONGEST_PAUSE = 10.0
 """Longest pause (s) between two attempts to open the stream."""
 
 HEALTHY = 1.0
-"""How long (s) a stream must have been there to be opened again at once."""
+"""How long (s) a stream must have lasted to be opened again at once."""
 
 RECONCILE = 60.0
-"""How often (s) to look for jobs oneself all the same: nothing is lost if something was missed."""
+"""How often (s) to ask for the jobs even so, in case the stream missed something."""
 
 
 class StreamWatcher:
-    """Reads the stream; after a cut goes on where it was, and looks for all jobs once.
+    """Reads the stream; after a cut resumes it, and asks once for all jobs.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ class StreamWatcher:
     table : `JobTable`
         The jobs.
     poller : `PollWatcher`
-        Looks for all jobs.
+        Asks for all jobs.
     interval : `float`
         First pause between attempts (s).
     log : `logging.Logger`
-        Gets what is unusual.
+        Receives warnings.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class StreamWatcher:
         self._flows = False
 
     async def watch(self) -> None:
-        """Follow all jobs, until the server turns out to be no OCPS any more."""
+        """Follow all jobs until the server turns out not to be an OCPS."""
         looking = asyncio.create_task(self._look_forever())
         try:
             await self._read_forever()
@@ -89,7 +89,7 @@ class StreamWatcher:
                 return
             except ClientError as error:
                 self._log.debug(f"change stream: {in_words(self._server.url, error)}")
-            # A stream that was cut is no lost link, as long as it can be opened again.
+            # The link is not lost while a stream that was cut can be opened again.
             if not self._flows:
                 self._look_now.set()
             failures = 0 if self._flows and loop.time() - begun > HEALTHY else failures + 1
@@ -105,7 +105,7 @@ class StreamWatcher:
                 return
             found = self._server.read_event(event)
         except DocumentError as error:
-            # What cannot be read is asked for at the next look.
+            # The job is asked for in the next round.
             self._log.warning(f"UWS server {self._server.url}: an event cannot be read: {error}")
             return
         tracked = self._table.jobs.get(found.run_id) or self._table.by_server_id(found.id)
@@ -115,7 +115,7 @@ class StreamWatcher:
         if tracked.server_id == found.id:
             self._table.take(tracked, found)
         elif not tracked.server_id:
-            # The answer to its creation is still on its way.
+            # The answer to its creation is still under way.
             tracked.early = found
 
     def _miss(self, server_id: str) -> None:
@@ -123,10 +123,10 @@ class StreamWatcher:
             self._table.miss(tracked, f"UWS server {self._server.url}: job {server_id} was deleted there")
 
     async def _look_forever(self) -> None:
-        """Look for all jobs when the stream has been opened, and often while there is none."""
+        """Ask for all jobs when the stream has been opened, and often while it is not open."""
         while True:
             with suppress(TimeoutError):
-                # Behind a proxy that lets no stream through, this is all there is.
+                # Behind a proxy that lets no stream through, jobs are followed by this alone.
                 await asyncio.wait_for(self._look_now.wait(), RECONCILE if self._flows else self._interval)
             self._look_now.clear()
             async for attempt in retrying(self._interval, on=ClientError):

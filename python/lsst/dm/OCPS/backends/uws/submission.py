@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One job at a UWS server: created once, and stopped for good.
+"""Creating a job at a UWS server exactly once, and stopping it.
 
 The dialect has no way to create a job under a name of our choice, so a
 creation whose answer was lost may have been carried out. The run id, which is
-our job's id, tells: after a doubtful answer the server's jobs are looked
-through before anything is sent again, and later for a second one.
+our job's id, decides: after a doubtful answer the server is asked for jobs
+with that run id before anything is sent again, and later for a second one.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ LONGEST_PAUSE = 30.0
 
 @dataclass(slots=True, eq=False)
 class Tracked:
-    """What is known of a job that was given to the server, or is to be.
+    """State of a job that was, or will be, submitted to the server.
 
     Parameters
     ----------
     job : `Job`
         The job as it was when the backend got it.
     server_id : `str`
-        The server's name for it; empty while it is not known.
+        The server's id for it; empty while it is not known.
     phase : `str`
         The server's word for its phase when last seen.
     doubtful : `bool`
-        Whether the server may have a job of it that is not known here.
+        Whether the server may have created a job whose id is not known here.
     stopping : `asyncio.Event`
-        Set when it shall stop.
+        Set when the job is to be stopped.
     shown : `tuple`
         Phase and message as last reported.
     misses : `int`
         How many times in a row the server did not know it.
     due : `float`
-        Not to be asked for before this time (s, of the event loop).
+        Earliest time (s, of the event loop) of the next request about it.
     heard : `float`
-        When a change stream last showed it (s, of the event loop).
+        When the change stream last showed it (s, of the event loop).
     early : `RemoteJob` or `None`
-        What a change stream has shown before the server's name was known.
+        What the change stream showed before the server's id was known.
     progress : `Progress`
         As last reported.
     """
@@ -75,7 +75,7 @@ class Tracked:
     duplicates: set[str] = field(default_factory=set)
 
     async def nap(self, pause: float) -> None:
-        """Sleep for a while (s), not longer than until it shall stop."""
+        """Sleep for ``pause`` seconds, or until the job is to be stopped."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), pause)
 
@@ -141,7 +141,7 @@ def _with_run_id(job: Job, listed: list[RemoteJob]) -> list[RemoteJob]:
 
 
 class ServerJobs:
-    """Creates jobs once and stops them for good.
+    """Creates each job once, and stops jobs.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class ServerJobs:
     delay : `float`
         How long (s) after a doubtful creation a job of it may still appear.
     log : `logging.Logger`
-        Gets what is unusual.
+        Receives warnings.
     """
 
     def __init__(self, server: UwsServer, pause: float, delay: float, log: logging.Logger) -> None:
@@ -163,21 +163,21 @@ class ServerJobs:
         self._log = log
 
     async def create(self, tracked: Tracked, trouble: Callable[[ClientError], None]) -> RemoteJob | None:
-        """Create a job at the server, or find the one that is there.
+        """Create a job at the server, or find the one that was created before.
 
-        Goes on through every failure of the link.
+        Failures of the link are retried without an end.
 
         Parameters
         ----------
         tracked : `Tracked`
             Which job. ``doubtful`` says whether it may be there already.
         trouble : `~collections.abc.Callable`
-            Told of every failure of the link.
+            Called with every failure of the link.
 
         Returns
         -------
         created : `RemoteJob` or `None`
-            The job; `None` if it is to be stopped and was not created.
+            The job; `None` if it is to be stopped, and was not created.
 
         Raises
         ------
@@ -204,7 +204,7 @@ class ServerJobs:
                         return None
                     return await self._create_once(tracked)
         except (UnreachableError, UnknownError):
-            # Only when it shall stop.
+            # The attempts end with an error only when the job is to be stopped.
             pass
         return None
 
@@ -230,7 +230,7 @@ class ServerJobs:
                     await self.stop_others(tracked, tracked.server_id, found)
 
     async def stop_others(self, tracked: Tracked, server_id: str, found: list[RemoteJob]) -> None:
-        """Stop all jobs of a run id but the one that counts."""
+        """Stop all jobs of a run id except the one with ``server_id``."""
         for other in found:
             if other.id == server_id or execution_phase(other) in TERMINAL:
                 continue
@@ -251,14 +251,14 @@ class ServerJobs:
                     await self.stop_others(tracked, tracked.server_id, [other])
 
     async def stop(self, tracked: Tracked) -> tuple[RemoteJob | None, bool]:
-        """Stop a job and wait until it is gone, however long the server is away.
+        """Stop a job and wait until it has ended, however long the server is away.
 
         Returns
         -------
         last : `RemoteJob` or `None`
-            What the server has of it, or had last; `None` if it never had any.
+            The job as the server last showed it; `None` if it was never created.
         finished : `bool`
-            Whether it had ended by itself before it could be stopped.
+            Whether it ended by itself before it could be stopped.
         """
         last: RemoteJob | None = None
         deleted, failures = False, 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The jobs that a UWS server has for us, and what is reported of them."""
+"""The jobs in flight at a UWS server, and what is reported of them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class JobTable:
     url : `str`
         The server's address, as it may be shown.
     pause : `float`
-        How long (s) until a job is asked for again that the server did not know.
+        First pause (s) before asking again for a job that the server did not know.
     log : `logging.Logger`
-        Told when the link is lost, and when it is back.
+        Receives when the link is lost, and when it is back.
     """
 
     report: Report
@@ -48,23 +48,23 @@ class JobTable:
         self._link_words = ""
 
     def track(self, job: Job) -> Tracked:
-        """Take up a job."""
+        """Add a job."""
         tracked = self.jobs[job.id] = Tracked(job, job.handle)
         self.any.set()
         return tracked
 
     def untrack(self, tracked: Tracked) -> None:
-        """Let go of a job."""
+        """Remove a job."""
         self.jobs.pop(tracked.job.id, None)
         if not self.jobs:
             self.any.clear()
 
     def by_server_id(self, server_id: str) -> Tracked | None:
-        """Return the job that the server calls so, if it is one of these."""
+        """Return the job with an id of the server, if it is in the table."""
         return next((tracked for tracked in self.jobs.values() if tracked.server_id == server_id), None)
 
     def wanted(self) -> list[Tracked]:
-        """Return the jobs of which news are wanted now."""
+        """Return the jobs that are to be asked for now."""
         time = asyncio.get_running_loop().time()
         return [
             tracked
@@ -75,61 +75,61 @@ class JobTable:
     def take(self, tracked: Tracked, found: RemoteJob) -> None:
         """Report what the server's own document says of a job."""
         if self.jobs.get(tracked.job.id) is not tracked or tracked.stopping.is_set():
-            # Stopped or given up while the answer was on its way.
+            # Stopped or dropped while the answer was under way.
             return
         tracked.misses = 0
         tracked.phase = found.phase
         if found.run_id and found.run_id != tracked.job.id:
             self.miss(tracked, f"the server's job {found.id} has another run id, {found.run_id!r}")
         elif execution_phase(found) in TERMINAL:
-            self.tell_duplicates(tracked)
+            self.report_duplicates(tracked)
             self.untrack(tracked)
             self.report(tracked.job.id, ending(found))
         else:
-            self._show_progress(tracked, found.progress)
-            self.show(tracked, execution_phase(found), remark(found))
+            self._report_progress(tracked, found.progress)
+            self.report_phase(tracked, execution_phase(found), remark(found))
 
     def miss(self, tracked: Tracked, reason: str) -> None:
         """Report a job as unknown, for a reason, and ask for it less often."""
         pause = min(LONGEST_MISS, self._pause * 2**tracked.misses)
         tracked.misses += 1
         tracked.due = asyncio.get_running_loop().time() + pause
-        self.show(tracked, Phase.UNKNOWN, reason)
+        self.report_phase(tracked, Phase.UNKNOWN, reason)
 
-    def forgotten(self, tracked: Tracked) -> None:
+    def report_missing(self, tracked: Tracked) -> None:
         """Report that the server does not know a job any more."""
         self.miss(tracked, f"UWS server {self.url} does not know it as {tracked.server_id} any more")
 
-    def _show_progress(self, tracked: Tracked, progress: Progress) -> None:
+    def _report_progress(self, tracked: Tracked, progress: Progress) -> None:
         if progress != tracked.progress:
             tracked.progress = progress
             shown = model.Progress(progress.done, progress.failed, progress.total)
             self.report(tracked.job.id, BackendUpdate(progress=shown))
 
-    def show(self, tracked: Tracked, phase: ExecutionPhase, message: str) -> None:
+    def report_phase(self, tracked: Tracked, phase: ExecutionPhase, message: str) -> None:
         """Report phase and message, if they are new."""
         if tracked.shown != (phase, message) and not tracked.stopping.is_set():
             tracked.shown = (phase, message)
             self.report(tracked.job.id, BackendUpdate(phase=phase, message=message))
 
-    def tell_duplicates(self, tracked: Tracked) -> None:
-        """Report the second jobs that were found of a job."""
+    def report_duplicates(self, tracked: Tracked) -> None:
+        """Report the duplicates of a job that were found at the server."""
         if tracked.duplicates:
             info = {"duplicates": sorted(tracked.duplicates)}
             self.report(tracked.job.id, BackendUpdate(info=info))
 
     def link_lost(self, error: ClientError) -> None:
-        """Report that nothing is known of any job while the server does not answer."""
+        """Report all jobs as unknown, because the server does not answer."""
         words = in_words(self.url, error)
         if not self._link_words:
             self._log.warning(f"{words}; trying again")
         self._link_words = words
         for tracked in self.jobs.values():
             if tracked.server_id:
-                self.show(tracked, Phase.UNKNOWN, words)
+                self.report_phase(tracked, Phase.UNKNOWN, words)
 
     def link_back(self) -> None:
-        """Take note that the server answers again."""
+        """Log that the server answers again."""
         if self._link_words:
             self._link_words = ""
             self._log.info(f"UWS server {self.url} answers again")

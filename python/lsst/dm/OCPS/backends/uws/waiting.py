@@ -52,7 +52,7 @@ class WaitWatcher:
         self._waited_for: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self) -> None:
-        """Follow all jobs, until the server turns out to speak something else."""
+        """Follow all jobs until the server turns out to be of another kind."""
         try:
             while self._server.dialect == Dialect.XML:
                 await self._table.any.wait()
@@ -78,23 +78,23 @@ class WaitWatcher:
             job_id = tracked.job.id
             if job_id not in self._waited_for:
                 task = self._waited_for[job_id] = self._spawn(self._wait_for(tracked))
-                task.add_done_callback(functools.partial(self._forget, job_id))
+                task.add_done_callback(functools.partial(self._remove, job_id))
 
-    def _forget(self, job_id: str, _: asyncio.Task[None]) -> None:
+    def _remove(self, job_id: str, _: asyncio.Task[None]) -> None:
         self._waited_for.pop(job_id, None)
 
     async def _wait_for(self, tracked: Tracked) -> None:
-        """Follow one job, until it ends or there are too many to do so."""
+        """Follow one job until it ends, or there are too many jobs to do so."""
         loop = asyncio.get_running_loop()
         while tracked in self._table.wanted() and len(self._table.jobs) <= HANDFUL:
             begun, phase = loop.time(), tracked.phase
             try:
                 found = await self._server.wait(tracked.server_id, phase, WAIT, WAIT + GRACE)
             except UnknownError:
-                self._table.forgotten(tracked)
+                self._table.report_missing(tracked)
                 return
             except ClientError as error:
-                self._table.show(tracked, ExecutionPhase.UNKNOWN, in_words(self._server.url, error))
+                self._table.report_phase(tracked, ExecutionPhase.UNKNOWN, in_words(self._server.url, error))
                 await asyncio.sleep(self._interval)
                 continue
             self._table.take(tracked, found)
