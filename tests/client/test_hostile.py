@@ -312,7 +312,7 @@ JOB = (
 )
 async def test_a_bad_redirection_is_an_error_in_words(hostile: Hostile, location: str) -> None:
     hostile.answers("", status=303, headers={"Location": location})
-    async with Client(hostile.url, timeout=5) as client:
+    async with Client(hostile.url, timeout=60) as client:
         with pytest.raises(ClientError) as caught:
             await client.jobs()
     assert str(caught.value).isprintable()
@@ -320,7 +320,7 @@ async def test_a_bad_redirection_is_an_error_in_words(hostile: Hostile, location
 
 async def test_redirections_end(hostile: Hostile) -> None:
     hostile.answers("", status=302, headers={"Location": "/async?again"})
-    async with Client(hostile.url, timeout=5) as client:
+    async with Client(hostile.url, timeout=60) as client:
         with pytest.raises(ClientError, match="without an end"):
             await client.jobs()
 
@@ -330,7 +330,7 @@ async def test_a_bad_address_of_a_result_is_an_error_in_words(
     hostile: Hostile, href: str, tmp_path: Path
 ) -> None:
     hostile.answers(JOB.format(job="x", name="a", href=href))
-    async with Client(hostile.url, timeout=5) as client:
+    async with Client(hostile.url, timeout=60) as client:
         with pytest.raises(ClientError):
             for result in await client.results("x"):
                 await client.download(result, tmp_path)
@@ -370,7 +370,7 @@ async def test_a_log_without_an_end_is_read_in_parts(hostile: Hostile) -> None:
 async def test_json_that_makes_no_sense_is_an_error_in_words(hostile: Hostile, body: bytes) -> None:
     hostile.answers(body, content_type="application/json")
     hostile.ours = True
-    async with Client(hostile.url, timeout=5) as client:
+    async with Client(hostile.url, timeout=60) as client:
         for ask in (client.jobs(), client.get("abc"), client.definitions()):
             with pytest.raises(ClientError):
                 await ask

@@ -14,11 +14,10 @@ from collections.abc import Iterator
 import pytest
 from lsst.dm.OCPS.backends.local.handle import Claim, SupervisorHandle
 from lsst.dm.OCPS.backends.local.processes import identity
-from lsst.dm.OCPS.jobs.model import ExecutionPhase
+from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
 
 from tests.backends.local.shell_pool import open_pool, request
-
-TIMEOUT = 60.0
+from tests.waiting import TIMEOUT, until, until_job
 
 
 @contextlib.contextmanager
@@ -39,14 +38,17 @@ def none_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def executing(job: Job) -> bool:
+    """Return whether a job runs."""
+    return job.phase == ExecutionPhase.EXECUTING
+
+
 async def all_ended(supervisors: list[int]) -> None:
     """Wait until processes have ended, needing no new descriptor."""
     for descriptor in supervisors:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)
-        async with asyncio.timeout(TIMEOUT):
-            while not poll.poll(0):
-                await asyncio.sleep(0.05)
+        await until(lambda poll=poll: poll.poll(0))
 
 
 async def test_jobs_that_end_while_no_descriptor_is_left_keep_their_true_end(tmp_path):
@@ -55,9 +57,7 @@ async def test_jobs_that_end_while_no_descriptor_is_left_keep_their_true_end(tmp
     jobs = [await manager.submit(request(script + str(code))) for code in (0, 0, 3, 0)]
     supervisors = []
     for job in jobs:
-        async with asyncio.timeout(TIMEOUT):
-            while (await manager.get(job.id)).phase != ExecutionPhase.EXECUTING:
-                await asyncio.sleep(0.02)
+        await until_job(manager, job.id, executing)
         claim = manager.workspaces.of(job.id).read_json("supervisor.json")
         supervisors.append(os.pidfd_open(claim["pid"]))
     with none_left():
@@ -79,9 +79,7 @@ async def test_a_job_waits_for_descriptors_to_be_started(tmp_path):
     manager = await open_pool(tmp_path / "work", {"max_workers": 1})
     first = await manager.submit(request("while [ ! -e ../go ]; do sleep 0.02; done"))
     second = await manager.submit(request("exit 0"))
-    async with asyncio.timeout(TIMEOUT):
-        while (await manager.get(first.id)).phase != ExecutionPhase.EXECUTING:
-            await asyncio.sleep(0.02)
+    await until_job(manager, first.id, executing)
     supervisor = os.pidfd_open(manager.workspaces.of(first.id).read_json("supervisor.json")["pid"])
     with none_left():
         os.mkdir(manager.workspaces.of(first.id).root / "go")

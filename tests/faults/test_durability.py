@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import os
@@ -12,7 +11,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +21,7 @@ from lsst.dm.OCPS.jobs.model import ExecutionPhase
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
 from tests.backends.local.shell_pool import open_pool, request
-from tests.waiting import until_blocking
-
-TIMEOUT = 60.0
+from tests.waiting import TIMEOUT, until, until_blocking
 
 EXT4_IOC_SHUTDOWN = 0x8004587D
 WITHOUT_FLUSHING = 2
@@ -79,10 +75,7 @@ def run_supervisor(folder: Path, durable: bool) -> None:
     }
     workspace.write_json("plan.json", plan)
     supervisor.detach(workspace.engine)
-    deadline = time.monotonic() + TIMEOUT
-    while workspace.read_json("status.json") is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until_blocking(lambda: workspace.read_json("status.json"))
     workspaces.close()
 
 
@@ -201,9 +194,7 @@ async def test_no_job_runs_twice_after_a_power_cut(disk, tmp_path):
     manager = await open_pool(work, {"max_workers": 8})
     # Each writes to another disk that it runs, and is killed with the machine.
     jobs = [await manager.submit(request(f"echo run >> {runs}/$JOB_ID; exec sleep 600")) for _ in range(8)]
-    async with asyncio.timeout(TIMEOUT):
-        while len(list(runs.iterdir())) < len(jobs):
-            await asyncio.sleep(0.02)
+    await until(lambda: len(list(runs.iterdir())) == len(jobs))
     await manager.close()
     for job in jobs:
         claim = manager.workspaces.of(job.id).read_json("supervisor.json")

@@ -22,6 +22,7 @@ from lsst.dm.OCPS.jobs.store import JobQuery
 from lsst.dm.OCPS.logs import RateLimit, clean
 
 from tests.security.conftest import attacker, bearer
+from tests.waiting import until
 
 
 async def closed(held: list) -> int:
@@ -51,11 +52,10 @@ async def test_idle_connections_make_room_for_one_that_asks(start):
 async def test_where_all_connections_are_busy_one_more_is_refused_in_words(start):
     served = await start(http={"max_connections": 20, "max_connections_per_peer": 3})
     job = await served.create()
-    request = f"GET {job}?WAIT=50 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    request = f"GET {job}?WAIT=3600 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     held = attacker(served).hold(2, request)
     # The third connection is that of the client which made the job.
-    while served.waits < 2:
-        await asyncio.sleep(0.01)
+    await until(lambda: served.waits == 2)
     third = attacker(served).hold(1, request)
     answer = b""
     async with asyncio.timeout(60):

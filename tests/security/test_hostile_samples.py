@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import ddsconfig, salobj
 
+from tests.waiting import until
+
 clayer = pytest.importorskip("cyclonedds._clayer", reason="these samples exist on Cyclone DDS only")
 dds = pytest.importorskip("dds")
 ddsutil = pytest.importorskip("ddsutil")
@@ -62,9 +64,7 @@ class Attacker:
         self.writer = publisher.create_datawriter(topic, provider.get_writer_qos()).cyclone
 
     async def __aenter__(self) -> Attacker:
-        async with asyncio.timeout(60):
-            while not self.writer.get_matched_subscriptions():
-                await asyncio.sleep(0.02)
+        await until(self.writer.get_matched_subscriptions)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -19,9 +19,9 @@ from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
 from lsst.dm.OCPS.jobs.workspace import Workspace
 
 from tests.backends.local.shell_pool import gone, open_pool, request
+from tests.waiting import TIMEOUT, until
 
 Phase = ExecutionPhase
-TIMEOUT = 60.0
 
 
 def fifo(path: Path) -> None:
@@ -289,9 +289,7 @@ async def test_a_job_that_exceeds_a_limit_is_stopped_and_told_so(tmp_path, scrip
 
 
 async def wait_for_text(path: Path) -> str:
-    async with asyncio.timeout(TIMEOUT):
-        while not (path.exists() and path.read_text().strip()):
-            await asyncio.sleep(0.02)
+    await until(lambda: path.exists() and path.read_text().strip())
     return path.read_text().strip()
 
 
