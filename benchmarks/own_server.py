@@ -13,20 +13,21 @@ import json
 import logging
 import random
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
 from lsst.dm.OCPS.config import HttpConfig
+from lsst.dm.OCPS.definitions.pipetask import PIPETASK
 from lsst.dm.OCPS.http.server import start_server
 from lsst.dm.OCPS.jobs.backend import Backend, BackendUpdate
-from lsst.dm.OCPS.jobs.definition import PIPETASK, JobDefinition
-from lsst.dm.OCPS.jobs.lane import Limits
+from lsst.dm.OCPS.jobs.definition import JobDefinition
+from lsst.dm.OCPS.jobs.limits import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 from lsst.dm.OCPS.jobs.parts import Parts
+from lsst.dm.OCPS.jobs.spec import Spec
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
@@ -36,9 +37,9 @@ from tests.proxy import Proxy
 class AnyPipeline(JobDefinition):
     """Accepts whatever is asked for."""
 
-    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+    async def resolve(self, request: JobRequest, job_id: str) -> Spec:
         """Return nothing in particular."""
-        return {"kind": "pause"}
+        return Spec(kind="pause")
 
 
 class Pause(Backend):
@@ -49,6 +50,8 @@ class Pause(Backend):
     duration, spread : `float`
         How long (s) a job lasts, and by how much more, at random, it may.
     """
+
+    kinds = frozenset({"pause"})
 
     def __init__(self, duration: float, spread: float) -> None:
         self._duration = duration

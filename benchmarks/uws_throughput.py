@@ -22,10 +22,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 from aiohttp import web
@@ -33,11 +33,12 @@ from lsst.dm.OCPS.config import HttpConfig
 from lsst.dm.OCPS.http.server import start_server
 from lsst.dm.OCPS.jobs.backend import Backend, BackendUpdate
 from lsst.dm.OCPS.jobs.definition import JobDefinition
-from lsst.dm.OCPS.jobs.lane import Limits
+from lsst.dm.OCPS.jobs.limits import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 from lsst.dm.OCPS.jobs.parameters import Parameter
 from lsst.dm.OCPS.jobs.parts import Parts
+from lsst.dm.OCPS.jobs.spec import Spec
 from lsst.dm.OCPS.jobs.store import JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
@@ -53,8 +54,18 @@ ROUND_TIME = 1.0
 # The servers
 
 
+class InstantSpec(Spec):
+    """A spec of the size of an ordinary one."""
+
+    kind: Literal["instant"] = "instant"
+    pipeline: str
+    options: tuple[str, ...]
+
+
 class Instant(Backend):
     """Ends each job as soon as it is started."""
+
+    kinds = frozenset({"instant"})
 
     async def open(self) -> None:
         pass
@@ -78,8 +89,8 @@ class Instant(Backend):
 class InstantDefinition(JobDefinition):
     """A job with the parameters of an ordinary one."""
 
-    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
-        return {"kind": "instant", "pipeline": "$X_DIR/pipelines/a.yaml", "options": ["-c", "a:b=1"]}
+    async def resolve(self, request: JobRequest, job_id: str) -> InstantSpec:
+        return InstantSpec(pipeline="$X_DIR/pipelines/a.yaml", options=("-c", "a:b=1"))
 
 
 async def serve_ours(work_dir: Path) -> None:

@@ -56,7 +56,7 @@ async def test_an_installed_backend_runs_its_jobs(installed, tmp_path):
     try:
         assert manager.lane.kind == "clock"
         job = await manager.submit(JobRequest("greet", {"name": "Vera"}))
-        job = await manager.wait_end(job.id, TIMEOUT)
+        job = await manager.wait(job.id, TIMEOUT)
         assert job.phase == ExecutionPhase.COMPLETED
         assert [result.id for result in job.results] == ["ocps.log", "greeting.txt"]
         assert (manager.workspaces.of(job.id).output / "greeting.txt").read_text() == "Hello Vera\n"
@@ -76,7 +76,7 @@ async def test_its_jobs_can_be_aborted_and_do_not_get_lost(installed, tmp_path):
     await until_job(manager, job.id, executing)
     await manager.close()
     manager = await make_manager(config, LOG)
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert job.error.message == "OCPS ended"
     await manager.close()
 

@@ -3,25 +3,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import pytest_asyncio
 from lsst.dm.OCPS.jobs.backend import Backend, BackendUpdate
 from lsst.dm.OCPS.jobs.definition import JobDefinition
 from lsst.dm.OCPS.jobs.errors import RequestError
-from lsst.dm.OCPS.jobs.lane import Limits
+from lsst.dm.OCPS.jobs.limits import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
 from lsst.dm.OCPS.jobs.parts import Parts
+from lsst.dm.OCPS.jobs.spec import Spec
 from lsst.dm.OCPS.jobs.store import JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
 
+class AnySpec(Spec):
+    """What the backend of these tests runs: nothing."""
+
+    kind: Literal["any"] = "any"
+    values: dict[str, str]
+
+
 class ScriptedBackend(Backend):
     """Keeps what it is given and says what the test wants it to say."""
+
+    kinds = frozenset({"any"})
 
     def __init__(self) -> None:
         self.given: list[str] = []
@@ -59,7 +71,7 @@ class AnyDefinition(JobDefinition):
     async def resolve(self, request, job_id):
         if "bad" in request.parameters:
             raise RequestError("bad: there is no such parameter")
-        return {"kind": "any", **request.parameters}
+        return AnySpec(values=request.parameters)
 
 
 class Bench:
@@ -72,15 +84,23 @@ class Bench:
 
     async def open(self, **limits) -> JobManager:
         """Open the engine, as at a start of the program."""
+        await self.make()
+        await self.use(**limits)
+        return self.manager
+
+    async def make(self) -> JobManager:
+        """Open the engine, but use no backend yet."""
         workspaces = Workspaces(self.folder / "work")
         workspaces.open()
         store = await JobStore.open(f"sqlite+aiosqlite:///{workspaces.work_dir / 'jobs.sqlite3'}")
         self.manager = JobManager(store, workspaces, logging.getLogger("engine"))
         await self.manager.open()
-        await self.manager.use(
-            "test", Parts("test", self.backend, {"any": AnyDefinition("any")}, Limits(**limits))
-        )
         return self.manager
+
+    async def use(self, **limits) -> None:
+        """Let the engine use the scripted backend."""
+        definitions = {"any": AnyDefinition("any")}
+        await self.manager.use("test", Parts("scripted", self.backend, definitions, Limits(**limits)))
 
     async def reopen(self, **limits) -> JobManager:
         """Close the engine and open it again on the same store with a new backend."""
@@ -100,10 +120,9 @@ class Bench:
 
     async def settle(self) -> None:
         """Let everything that is under way in the engine come to rest."""
-        import asyncio
-
-        while self.manager._dispatcher._starting:
-            await asyncio.wait(list(self.manager._dispatcher._starting.values()))
+        lanes = self.manager.lanes.values()
+        while starting := [run.starting for lane in lanes for run in lane.runs.values() if run.starting]:
+            await asyncio.wait(starting)
 
 
 @pytest_asyncio.fixture

@@ -16,7 +16,7 @@ from lsst.dm.OCPS.jobs.errors import (
     TransitionError,
     UnknownJobError,
 )
-from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, Progress, now
+from lsst.dm.OCPS.jobs.model import ACTIVE, ExecutionPhase, Job, Progress, now
 from lsst.dm.OCPS.jobs.store import JobQuery
 
 from tests.waiting import TIMEOUT, until, until_job
@@ -27,7 +27,7 @@ Phase = ExecutionPhase
 async def end(bench, job: Job, phase: ExecutionPhase = Phase.COMPLETED) -> Job:
     """Let the backend say that a job has ended; return it then."""
     bench.backend.say(job.id, phase)
-    return await bench.manager.wait_end(job.id, TIMEOUT)
+    return await bench.manager.wait(job.id, TIMEOUT)
 
 
 # The queue
@@ -106,7 +106,7 @@ async def test_a_refused_request_leaves_nothing(bench, ask):
         with pytest.raises(RequestError):
             await manager.submit(request)
     assert await manager.find(JobQuery()) == []
-    assert manager.lane.waiting == set()
+    assert manager.lane.waiting == 0
 
 
 async def test_a_store_that_fails_refuses_and_gives_the_place_back(bench, ask, monkeypatch):
@@ -119,12 +119,12 @@ async def test_a_store_that_fails_refuses_and_gives_the_place_back(bench, ask, m
         patch.setattr(manager.store, "insert", fail)
         with pytest.raises(StoreError):
             await manager.submit(ask())
-    assert manager.lane.waiting == set()
+    assert manager.lane.waiting == 0
     await manager.submit(ask())
 
 
 async def test_an_end_that_cannot_be_stored_at_once_is_stored_later(bench, ask, monkeypatch):
-    monkeypatch.setattr("lsst.dm.OCPS.jobs.dispatcher.STORE_RETRY", 0.01)
+    monkeypatch.setattr("lsst.dm.OCPS.jobs.ledger.STORE_RETRY", 0.01)
     manager = await bench.open()
     job = await manager.submit(ask())
     await bench.settle()
@@ -147,7 +147,7 @@ async def test_a_backend_that_cannot_start_a_job_ends_it_with_the_reason(bench, 
         raise OSError("no more processes")
 
     monkeypatch.setattr(bench.backend, "submit", fail)
-    job = await manager.wait_end((await manager.submit(ask())).id, TIMEOUT)
+    job = await manager.wait((await manager.submit(ask())).id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert job.error.message == "could not be started: no more processes"
 
@@ -175,11 +175,11 @@ async def test_policy_completed_ends_a_job_whose_prerequisite_failed(bench, ask,
     job = await manager.submit(ask(prerequisites=(first.id,)))
     await bench.settle()
     await end(bench, first, how)
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert job.error.message == f"prerequisite {first.id} ended as {how}"
     late = await manager.submit(ask(prerequisites=(first.id,)))
-    assert (await manager.wait_end(late.id, TIMEOUT)).phase == Phase.ERROR
+    assert (await manager.wait(late.id, TIMEOUT)).phase == Phase.ERROR
     assert bench.backend.given == [first.id]
 
 
@@ -204,7 +204,7 @@ async def test_a_prerequisite_that_has_ended_is_none(bench, ask):
 
 async def test_a_pending_job_is_run_once_whoever_asks(bench, ask):
     manager = await bench.open()
-    job = await manager.create(ask())
+    job = await manager.submit(ask(), run=False)
     assert job.phase == Phase.PENDING
     outcomes = await asyncio.gather(*(manager.run(job.id) for _ in range(5)), return_exceptions=True)
     assert sum(isinstance(outcome, Job) for outcome in outcomes) == 1
@@ -229,18 +229,17 @@ async def test_a_held_job_waits_until_it_is_run(bench, ask):
 
 async def test_parameters_change_while_pending_only(bench, ask):
     manager = await bench.open()
-    job = await manager.create(ask(parameters={"a": "1"}))
+    job = await manager.submit(ask(parameters={"a": "1"}), run=False)
     await manager.modify(job.id, parameters={"b": "2"})
     job = await manager.run(job.id)
-    assert job.spec["a"] == "1"
-    assert job.spec["b"] == "2"
+    assert job.spec.values == {"a": "1", "b": "2"}
     with pytest.raises(TransitionError, match="while PENDING only"):
         await manager.modify(job.id, parameters={"c": "3"})
 
 
 async def test_wrong_parameters_of_a_pending_job_are_refused_when_it_is_run(bench, ask):
     manager = await bench.open()
-    job = await manager.create(ask(parameters={"bad": "1"}))
+    job = await manager.submit(ask(parameters={"bad": "1"}), run=False)
     with pytest.raises(RequestError, match="bad"):
         await manager.run(job.id)
     assert (await manager.get(job.id)).phase == Phase.PENDING
@@ -329,9 +328,9 @@ async def test_a_deadline_stops_a_job_as_error_with_the_reason(bench, ask):
     job = await manager.submit(ask(execution_duration=1))
     await bench.settle()
     bench.backend.say(job.id, Phase.EXECUTING)
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert job.phase == Phase.ERROR
-    assert job.error.message == "ran longer than its executionDuration of 1 s and was stopped"
+    assert job.error.message == "ran longer than its limit of 1 s and was stopped"
     assert bench.backend.cancelled == [job.id]
 
 
@@ -340,7 +339,7 @@ async def test_the_deadline_counts_from_the_start_not_from_the_queue(bench, ask)
     queued, running = [await manager.submit(ask(execution_duration=1)) for _ in range(2)]
     await bench.settle()
     bench.backend.say(running.id, Phase.EXECUTING)
-    assert (await manager.wait_end(running.id, TIMEOUT)).phase == Phase.ERROR
+    assert (await manager.wait(running.id, TIMEOUT)).phase == Phase.ERROR
     assert (await manager.get(queued.id)).phase == Phase.QUEUED
 
 
@@ -349,7 +348,7 @@ async def test_a_job_that_nothing_is_heard_of_fails_after_the_grace(bench, ask):
     job = await manager.submit(ask())
     await bench.settle()
     bench.backend.say(job.id, Phase.UNKNOWN, message="connection refused")
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert job.error.message == "nothing was heard of it for 0.1 s: connection refused"
 
@@ -363,7 +362,7 @@ async def test_a_job_that_is_heard_of_again_goes_on(bench, ask):
     await until_job(manager, job.id, lambda job: job.phase == Phase.EXECUTING)
     # The end of one that stays unknown shows that the grace of the first is over.
     bench.backend.say(other.id, Phase.UNKNOWN)
-    assert (await manager.wait_end(other.id, TIMEOUT)).phase == Phase.ERROR
+    assert (await manager.wait(other.id, TIMEOUT)).phase == Phase.ERROR
     assert (await manager.get(job.id)).phase == Phase.EXECUTING
 
 
@@ -381,19 +380,19 @@ async def test_a_job_given_up_while_it_was_being_started_is_stopped_when_it_has_
     await until_job(manager, job.id, lambda job: job.dispatched)
     assert (await manager.abort(job.id)).phase == Phase.ABORTED
     go_on.set()
-    await bench.settle()
+    await until(lambda: bench.backend.cancelled)
     assert bench.backend.cancelled == [job.id]
 
 
-async def test_workers_are_counted_over_all_configurations(bench, ask):
-    from lsst.dm.OCPS.jobs.lane import Limits
+async def test_workers_are_counted_over_all_configurations_of_a_backend(bench, ask):
+    from lsst.dm.OCPS.jobs.limits import Limits
     from lsst.dm.OCPS.jobs.parts import Parts
 
     manager = await bench.open(max_workers=1)
     first = await manager.submit(ask())
     await bench.settle()
     other = type(bench.backend)()
-    await manager.use("test-2", Parts("test", other, manager.lane.definitions, Limits(max_workers=1)))
+    await manager.use("test-2", Parts("scripted", other, manager.lane.definitions, Limits(max_workers=1)))
     second = await manager.submit(ask())
     await bench.settle()
     assert other.given == []
@@ -401,7 +400,7 @@ async def test_workers_are_counted_over_all_configurations(bench, ask):
     await bench.settle()
     assert other.given == [second.id]
     await manager.use(
-        "test-3", Parts("test", type(bench.backend)(), manager.lane.definitions, Limits(mode="sync"))
+        "test-3", Parts("scripted", type(bench.backend)(), manager.lane.definitions, Limits(mode="sync"))
     )
     with pytest.raises(QueueFullError, match="One job at a time"):
         await manager.submit(ask())
@@ -409,7 +408,7 @@ async def test_workers_are_counted_over_all_configurations(bench, ask):
 
 async def test_a_change_whose_commit_was_in_doubt_is_found_again(bench, ask, monkeypatch):
     """The connection breaks after the database has the change and before it says so."""
-    monkeypatch.setattr("lsst.dm.OCPS.jobs.dispatcher.STORE_RETRY", 0.01)
+    monkeypatch.setattr("lsst.dm.OCPS.jobs.ledger.STORE_RETRY", 0.01)
     manager = await bench.open()
     job = await manager.submit(ask())
     await bench.settle()
@@ -424,7 +423,7 @@ async def test_a_change_whose_commit_was_in_doubt_is_found_again(bench, ask, mon
 
     monkeypatch.setattr(manager.store, "replace", breaking)
     assert (await end(bench, job)).phase == Phase.COMPLETED
-    assert manager.lane.running == set()
+    assert manager.lane.runs == {}
 
 
 # Seeing
@@ -434,8 +433,8 @@ async def test_wait_returns_at_the_change_and_not_before(bench, ask):
     manager = await bench.open()
     job = await manager.submit(ask())
     await bench.settle()
-    assert (await manager.wait(job.id, 0.05)).phase == Phase.QUEUED
-    waiting = asyncio.create_task(manager.wait(job.id, TIMEOUT))
+    assert (await manager.wait(job.id, 0.05, ACTIVE)).phase == Phase.QUEUED
+    waiting = asyncio.create_task(manager.wait(job.id, TIMEOUT, ACTIVE))
     await asyncio.sleep(0)
     bench.backend.say(job.id, Phase.QUEUED, progress=Progress(1, 0, 2))
     await until_job(manager, job.id, lambda job: job.progress.done == 1)
@@ -518,7 +517,7 @@ async def test_deleting_a_running_job_stops_it_and_forgets_it(bench, ask):
 
 async def test_a_deleted_result_still_goes_out(bench, ask):
     manager = await bench.open()
-    job = await manager.submit(ask(origin="sal"))
+    job = await manager.submit(ask(origin="sal", keep_until_published=True))
     await bench.settle()
     await manager.destroy(job.id)
     with pytest.raises(UnknownJobError):
@@ -559,7 +558,7 @@ async def test_after_a_restart_a_job_that_was_to_stop_is_stopped(bench, ask):
     await until_job(manager, job.id, lambda job: bool(job.abort_reason))
     aborting.cancel()
     manager = await bench.reopen()
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert (job.phase, job.message) == (Phase.ABORTED, "because")
 
 
@@ -570,8 +569,8 @@ async def test_after_a_restart_a_deadline_still_holds(bench, ask):
     bench.backend.say(job.id, Phase.EXECUTING)
     await manager.wait(job.id, TIMEOUT, [Phase.QUEUED])
     manager = await bench.reopen()
-    job = await manager.wait_end(job.id, TIMEOUT)
-    assert "executionDuration of 1 s" in job.error.message
+    job = await manager.wait(job.id, TIMEOUT)
+    assert "its limit of 1 s" in job.error.message
 
 
 async def test_ends_that_have_not_gone_out_are_found_again(bench, ask):

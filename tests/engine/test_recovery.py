@@ -131,7 +131,7 @@ async def test_a_job_whose_supervisor_is_killed_ends_as_error_of_unknown_exit_co
     child = workspace.output / "child"
     await until(lambda: child.exists() and child.read_text().strip())
     os.kill(workspace.read_json("supervisor.json")["pid"], signal.SIGKILL)
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     await until(lambda: gone(int(child.read_text())))
     assert job.phase == ExecutionPhase.ERROR
     assert job.exit_code is None
@@ -147,7 +147,7 @@ async def test_a_job_given_twice_runs_once(tmp_path):
     await until_job(manager, job.id, executing)
     await manager.lane.backend.submit(await manager.get(job.id))
     gate.open()
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert job.phase == ExecutionPhase.COMPLETED
     assert (tmp_path / "runs").read_text() == "run\n"
     await manager.close()
@@ -188,12 +188,12 @@ async def test_a_former_configuration_that_is_gone_ends_its_jobs_and_nothing_els
     present = InstanceConfig(sal_index=1, work_dir=str(tmp_path / "work"), definitions=("sleep",))
     manager = await make_manager(present, logging.getLogger("engine"))
     for job in jobs:
-        ended = await manager.wait_end(job.id, TIMEOUT)
+        ended = await manager.wait(job.id, TIMEOUT)
         assert ended.phase == ExecutionPhase.ERROR
         assert "its backend cannot be used any more" in ended.error.message
     gate.open()
     job = await manager.submit(JobRequest("sleep", {"duration": "0"}))
-    assert (await manager.wait_end(job.id, TIMEOUT)).phase == ExecutionPhase.COMPLETED
+    assert (await manager.wait(job.id, TIMEOUT)).phase == ExecutionPhase.COMPLETED
     await manager.close()
 
 
@@ -218,7 +218,7 @@ async def test_what_becomes_of_jobs_when_the_engine_ends(tmp_path, on_exit, phas
     job = await manager.submit(request(gate.script))
     await until_job(manager, job.id, executing)
     # Jobs that nobody will ever run must hold nothing up.
-    await manager.create(request("exit 0"))
+    await manager.submit(request("exit 0"), run=False)
     async with asyncio.timeout(TIMEOUT):
         ending = asyncio.create_task(end_jobs(manager, on_exit))
         if on_exit == "wait":

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lsst.dm.OCPS.definitions.specs import CommandSpec, FileValue, SimulationSpec, Source
 from lsst.dm.OCPS.jobs import store as store_module
 from lsst.dm.OCPS.jobs.errors import StoreError
 from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase, Job, Progress, Result, now
@@ -27,7 +28,7 @@ def make_job(number: int, **fields) -> Job:
         **(
             {"id": f"{number:032x}", "definition": "any", "phase": Phase.QUEUED}
             | common
-            | {"parameters": {}, "spec": {}, "backend": "test"}
+            | {"parameters": {}, "spec": None, "backend": "test"}
             | fields
         )
     )
@@ -48,8 +49,14 @@ full_jobs = st.builds(
     definition=texts,
     phase=st.sampled_from(list(Phase)),
     parameters=st.dictionaries(texts, texts, max_size=3),
-    spec=st.dictionaries(
-        texts, st.one_of(texts, st.integers(-9, 9), st.lists(texts, max_size=3)), max_size=3
+    spec=st.none()
+    | st.builds(SimulationSpec, pipeline=texts)
+    | st.builds(
+        CommandSpec,
+        argv=st.lists(texts, max_size=3).map(tuple),
+        values=st.dictionaries(texts, texts, max_size=3),
+        files=st.dictionaries(texts, st.builds(FileValue, value=texts), max_size=2),
+        source=st.none() | st.builds(Source, url=texts, commit=texts),
     ),
     backend=texts,
     creation_time=times,
@@ -135,7 +142,7 @@ async def test_a_locked_file_is_a_reason_and_not_a_crash(url, tmp_path, monkeypa
 
 async def test_a_full_disk_is_a_reason_and_not_a_crash(url):
     store = await JobStore.open(url)
-    await store._write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 20"))
+    await store.write(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 20"))
     with pytest.raises(StoreError, match="full"):
         for number in range(1, 200):
             await store.insert(make_job(number, parameters={"text": "x" * 5000}))

@@ -67,7 +67,7 @@ async def test_jobs_that_end_while_no_descriptor_is_left_keep_their_true_end(tmp
         # Let the engine see the ends, and fail to read them more than once.
         await asyncio.sleep(2.5)
     for job, code in zip(jobs, (0, 0, 3, 0), strict=True):
-        ended = await manager.wait_end(job.id, TIMEOUT)
+        ended = await manager.wait(job.id, TIMEOUT)
         assert ended.exit_code == code
         assert ended.phase == (ExecutionPhase.ERROR if code else ExecutionPhase.COMPLETED)
     for descriptor in supervisors:
@@ -87,7 +87,7 @@ async def test_a_job_waits_for_descriptors_to_be_started(tmp_path):
         await asyncio.sleep(1.5)
     os.close(supervisor)
     for job in (first, second):
-        assert (await manager.wait_end(job.id, TIMEOUT)).phase == ExecutionPhase.COMPLETED
+        assert (await manager.wait(job.id, TIMEOUT)).phase == ExecutionPhase.COMPLETED
     await manager.close()
 
 

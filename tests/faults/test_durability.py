@@ -172,7 +172,7 @@ async def test_what_was_told_to_be_completed_is_there_after_a_power_cut(disk):
         script = f"mkdir deep; echo {number} > deep/number; head -c 20000 /dev/zero > block; echo log"
         jobs.append(await manager.submit(request(script)))
     for job in jobs:
-        assert (await manager.wait_end(job.id, TIMEOUT)).phase == ExecutionPhase.COMPLETED
+        assert (await manager.wait(job.id, TIMEOUT)).phase == ExecutionPhase.COMPLETED
     await manager.close()
     disk.cut_power()
     manager = await open_pool(work)
@@ -204,6 +204,6 @@ async def test_no_job_runs_twice_after_a_power_cut(disk, tmp_path):
     disk.cut_power()
     manager = await open_pool(work)
     for job in jobs:
-        assert (await manager.wait_end(job.id, TIMEOUT)).terminal
+        assert (await manager.wait(job.id, TIMEOUT)).terminal
         assert (runs / job.id).read_text() == "run\n"
     await manager.close()

@@ -55,7 +55,7 @@ class Served:
 
     async def ended(self, url: str) -> str:
         """Wait until a job has ended; return its phase."""
-        job = await self.manager.wait_end(url.rpartition("/")[2], TIMEOUT)
+        job = await self.manager.wait(url.rpartition("/")[2], TIMEOUT)
         return str(job.phase)
 
     async def executing(self, url: str) -> None:

@@ -172,7 +172,7 @@ async def test_a_process_of_this_machine_that_plays_the_proxy_needs_its_secret(s
 async def test_a_header_from_elsewhere_counts_for_nothing(start, anonymous, expected):
     auth = {"method": "proxy", "proxies": ["192.0.2.1"], "operators": ["olga"], "anonymous": anonymous}
     served = await start(http={"auth": auth})
-    job = await served.manager.create(JobRequest("sleep", {}, owner="alice"))
+    job = await served.manager.submit(JobRequest("sleep", {}, owner="alice"), run=False)
     for header in ({"X-Auth-Request-User": "olga"}, {"X-Forwarded-For": "192.0.2.1"}):
         headers = {"X-Auth-Request-User": "alice"} | header
         assert (await served.ask("GET", f"{served.url()}/{job.id}", headers=headers))[0] == expected

@@ -12,13 +12,14 @@ from lsst.dm.OCPS.jobs.definition import JobDefinition
 from lsst.dm.OCPS.jobs.errors import RequestError
 from lsst.dm.OCPS.jobs.model import JobRequest
 from lsst.dm.OCPS.jobs.parameters import Parameter, parse_words
+from lsst.dm.OCPS.jobs.spec import UnreadSpec
 
 
 class General(JobDefinition):
     """In the place of the general pipeline job: gives back what it is asked for."""
 
     async def resolve(self, request, job_id):
-        return dict(request.parameters)
+        return UnreadSpec(kind="general", **request.parameters)
 
 
 def load(tmp_path, *entries):
@@ -97,8 +98,8 @@ async def test_values_stay_within_their_literal_and_their_word_in_a_pipeline():
         return await definition.resolve(JobRequest("p", given), "id")
 
     spec = await resolve(band="r x", day="7", c="1 --output-run 'x'")
-    assert spec["data_query"] == "band='r x' AND day_obs=7"
-    assert spec["config"] == "-c 'a:b=1 --output-run '\"'\"'x'\"'\"''"
+    assert spec.data_query == "band='r x' AND day_obs=7"
+    assert spec.config == "-c 'a:b=1 --output-run '\"'\"'x'\"'\"''"
     for given in (
         {"band": "r' OR '1", "day": "7"},
         {"band": "r", "day": "7 OR 1"},
@@ -122,7 +123,7 @@ def test_parameters_over_sal_are_words_or_json(text, expected):
 
 @pytest.mark.parametrize("text", ["a", "a=1 a=2", "a='", "{", '{"a": []}', '{"a": null}'])
 def test_parameters_over_sal_that_make_no_sense_are_refused(text):
-    with pytest.raises(RequestError, match="config"):
+    with pytest.raises(RequestError, match="parameters"):
         parse_words(text)
 
 

@@ -184,7 +184,7 @@ async def test_a_client_that_goes_away_while_it_makes_a_job_leaves_a_job_that_ru
         writer.close()
     await works(served)
     for job in served.manager.live():
-        assert (await served.manager.wait_end(job.id, TIMEOUT)).phase == "COMPLETED"
+        assert (await served.manager.wait(job.id, TIMEOUT)).phase == "COMPLETED"
 
 
 async def test_a_failure_of_ours_tells_a_stranger_nothing(served, monkeypatch):

@@ -124,9 +124,9 @@ async def test_what_the_csc_sends_for_a_pipeline_is_taken_for_that_pipeline(star
     status, job = await api(served, "PUT", "/job", body)
     assert status == 200, job
     spec = (await served.manager.get(job["jobId"])).spec
-    assert (spec["kind"], spec["pipeline"], spec["data_query"]) == ("pipetask", str(pipeline), "exposure=1")
-    assert (spec["inputs"], spec["options"]) == (["some/input"], ["--config", "a:b=1 2"])
-    assert spec["output_glob"] == ["x*", "y*"]
+    assert (spec.kind, spec.pipeline, spec.data_query) == ("pipetask", str(pipeline), "exposure=1")
+    assert (spec.inputs, spec.options) == (("some/input",), ("--config", "a:b=1 2"))
+    assert spec.output_glob == ("x*", "y*")
     assert job["runId"] == "abc"
     for wrong in ({"BUTLER_REPO": "/elsewhere"}, {"EUPS_TAG": "w_1"}, {"RUN_OPTIONS": "--output-run x"}):
         changed = environment(PIPELINE_URL=str(pipeline), **wrong)

@@ -16,6 +16,7 @@ from lsst.dm.OCPS.definitions.environments import Environments
 from lsst.dm.OCPS.definitions.pipeline_uri import check_allowed, check_config_file, check_outside
 from lsst.dm.OCPS.definitions.pipetask import ButlerConfig, PipetaskDefinition
 from lsst.dm.OCPS.definitions.shell import ShellDefinition
+from lsst.dm.OCPS.definitions.specs import Source
 from lsst.dm.OCPS.jobs.errors import JobError, NotAllowedError, RequestError
 from lsst.dm.OCPS.jobs.model import JobRequest
 from lsst.dm.OCPS.programs import fetch
@@ -208,7 +209,7 @@ async def test_over_sal_any_configuration_file_may_be_named_and_over_http_only_l
         "pipetask", {"pipeline": f"{tmp_path}/p.yaml", "config": f"-C isr:{tmp_path}/c.py"}, origin=origin
     )
     if allowed:
-        assert (await definition.resolve(request, "id"))["options"] == [
+        assert list((await definition.resolve(request, "id")).options) == [
             "--config-file",
             f"isr:{tmp_path}/c.py",
         ]
@@ -316,8 +317,8 @@ async def test_a_glob_allows_words_and_no_other_command(command):
 @pytest.mark.parametrize("command", ["echo $(id)", "echo 'a;id'", "echo '{x}'", "echo `id`"])
 async def test_words_that_a_glob_allows_are_run_without_a_shell(command):
     spec = await resolve(CommandConfig(command="echo *"), command=command)
-    assert spec["argv"][0] == "echo"
-    assert len(spec["argv"]) == 2
+    assert spec.argv[0] == "echo"
+    assert len(spec.argv) == 2
 
 
 async def test_a_program_of_a_folder_is_not_one_of_another():
@@ -361,7 +362,7 @@ async def test_git_addresses_are_the_configured_ones(change, held):
         with pytest.raises(JobError):
             await resolve(SITE, **given)
     else:
-        assert (await resolve(SITE, **given))["source"] == {"url": given["url"], "commit": "main"}
+        assert (await resolve(SITE, **given)).source == Source(url=given["url"], commit="main")
 
 
 DANGEROUS = [
@@ -415,7 +416,7 @@ async def test_variables_of_the_script_and_listed_ones_are_passed_on():
     spec = await resolve(
         SITE, command=SITE.command, url="https://github.com/lsst-dm/x", commit_ref="main", environment=given
     )
-    assert spec["environment"] == {"PIPELINE_URL": "x", "AP_VISIT": "1", "MINE": "y"}
+    assert spec.environment == {"PIPELINE_URL": "x", "AP_VISIT": "1", "MINE": "y"}
 
 
 def test_the_programs_that_fetch_need_the_standard_library_alone():

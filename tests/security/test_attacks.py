@@ -26,7 +26,7 @@ async def ended_job(served, **headers: str) -> str:
     )
     assert status == 303, answer
     job_id = answer.partition(b"Location: ")[2].partition(b"\r\n")[0].decode().rpartition("/")[2]
-    await served.manager.wait_end(job_id, 60)
+    await served.manager.wait(job_id, 60)
     return job_id
 
 

@@ -111,7 +111,7 @@ async def executing(manager: JobManager, job: Job) -> None:
 async def works(manager: JobManager) -> None:
     """Check that the engine still does its work."""
     job = await manager.submit(request("echo fine"))
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert (job.phase, job.exit_code) == (Phase.COMPLETED, 0)
     assert job.info["logTail"] == ["fine"]
 
@@ -133,7 +133,7 @@ async def test_whatever_replaces_the_log_blocks_nothing(tmp_path, make, restart)
         await manager.close()
         manager = await open_pool(tmp_path / "work")
     release(workspace)
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert (job.phase, job.exit_code) == (Phase.COMPLETED, 0)
     # Nothing that is not a plain file becomes a result.
     expected = (
@@ -160,7 +160,7 @@ async def test_whatever_replaces_an_engine_file_stops_neither_the_engine_nor_its
     if name == "status.json" and make is folder:
         # The supervisor tries until it can write; so it is killed here.
         os.kill(json.loads(job.handle or "")["pid"], signal.SIGKILL)
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert job.exit_code in ((None,) if name == "status.json" and make is folder else (7,))
     await works(manager)
@@ -190,7 +190,7 @@ async def test_a_status_that_the_supervisor_did_not_write_is_not_believed(tmp_pa
     os.kill(claim["pid"], signal.SIGKILL)
     if restart:
         manager = await open_pool(tmp_path / "work")
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert (job.phase, job.exit_code) == (Phase.ERROR, None)
     assert "exit code unknown" in job.error.message
     await manager.close()
@@ -201,7 +201,7 @@ async def test_the_token_is_nowhere_before_the_end(tmp_path):
     job, workspace = await started(manager, WAIT)
     there = b"".join(path.read_bytes() for path in (tmp_path / "work").rglob("*") if path.is_file())
     release(workspace)
-    await manager.wait_end(job.id, TIMEOUT)
+    await manager.wait(job.id, TIMEOUT)
     token = workspace.read_json("status.json")["token"]
     assert len(token) == 64
     assert token.encode() not in there
@@ -212,7 +212,7 @@ async def run(folder: Path, script: str, **limits: int) -> tuple[Job, Workspace]
     """Run a script to its end."""
     manager = await open_pool(folder / "work", job_limits=limits or None)
     job = await manager.submit(request(script))
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     workspace = manager.workspaces.of(job.id)
     await manager.close()
     return job, workspace
@@ -321,7 +321,7 @@ async def test_nothing_of_a_job_survives_its_killed_supervisor(tmp_path, monkeyp
     os.kill(workspace.read_json("supervisor.json")["pid"], signal.SIGKILL)
     if restart:
         manager = await open_pool(tmp_path / "work")
-    job = await manager.wait_end(job.id, TIMEOUT)
+    job = await manager.wait(job.id, TIMEOUT)
     assert gone(pid)
     assert (job.phase, job.exit_code) == (Phase.ERROR, None)
     await manager.close()

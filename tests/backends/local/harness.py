@@ -58,7 +58,7 @@ class Pool:
 
     async def end(self, job: Job) -> Job:
         """Wait for a job's end and return it."""
-        job = await self.manager.wait_end(job.id, TIMEOUT)
+        job = await self.manager.wait(job.id, TIMEOUT)
         assert job.terminal, self.log(job)
         return job
 

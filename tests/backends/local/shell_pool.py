@@ -20,7 +20,7 @@ from lsst.dm.OCPS.backends.local.backend import LocalBackend
 from lsst.dm.OCPS.backends.local.command import CommandPlanner
 from lsst.dm.OCPS.definitions.command import CommandDefinition
 from lsst.dm.OCPS.definitions.environments import Environments
-from lsst.dm.OCPS.jobs.lane import Limits
+from lsst.dm.OCPS.jobs.limits import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import JobRequest
 from lsst.dm.OCPS.jobs.parameters import Parameter
@@ -75,7 +75,7 @@ async def accept_and_wait(folder: Path, count: int) -> None:
         print(job.id, code, flush=True)
         await asyncio.sleep(0.01)
     for job in await manager.find(JobQuery()):
-        await manager.wait_end(job.id)
+        await manager.wait(job.id)
     await manager.close()
 
 

@@ -55,7 +55,7 @@ class Engine:
 
     async def end(self, job: Job) -> Job:
         """Wait for a job's end."""
-        found = await self.manager.wait_end(job.id, TIMEOUT)
+        found = await self.manager.wait(job.id, TIMEOUT)
         assert found.terminal, f"{found.phase}: {found.message}"
         return found
 

@@ -13,7 +13,7 @@ import sys
 
 from lsst.dm.OCPS.config import InstanceConfig
 from lsst.dm.OCPS.factory import make_manager
-from lsst.dm.OCPS.jobs.model import ExecutionPhase, JobRequest
+from lsst.dm.OCPS.jobs.model import ACTIVE, ExecutionPhase, JobRequest
 
 
 async def main(config: str, count: int) -> None:
@@ -24,7 +24,7 @@ async def main(config: str, count: int) -> None:
         job = await manager.submit(JobRequest("pipetask", {"pipeline": "a.yaml"}))
         print(job.id, flush=True)
         while job.phase != ExecutionPhase.EXECUTING:
-            job = await manager.wait(job.id)
+            job = await manager.wait(job.id, phases=ACTIVE)
         print("EXECUTING", job.id, flush=True)
 
     await asyncio.gather(*(run() for _ in range(count)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from lsst.dm.OCPS.jobs.errors import TransitionError
-from lsst.dm.OCPS.jobs.lane import Limits
+from lsst.dm.OCPS.jobs.limits import Limits
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
 
 from tests.backends.uws.conftest import SHORT, Engine, MakeEngine

@@ -13,11 +13,11 @@ import pytest
 import pytest_asyncio
 from lsst.dm.OCPS.backends.uws.backend import UwsBackend
 from lsst.dm.OCPS.config import HttpConfig, InstanceConfig, UwsConfig
+from lsst.dm.OCPS.definitions.pipetask import PIPETASK
 from lsst.dm.OCPS.factory import make_manager
 from lsst.dm.OCPS.http.server import HttpServer, start_server
 from lsst.dm.OCPS.jobs.backend import BackendUpdate
-from lsst.dm.OCPS.jobs.definition import PIPETASK
-from lsst.dm.OCPS.jobs.lane import Limits
+from lsst.dm.OCPS.jobs.limits import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest, Progress, Result
 from lsst.dm.OCPS.jobs.parts import Parts

@@ -40,6 +40,7 @@ __all__ = [
     "Report",
     "RequestError",
     "Result",
+    "Spec",
     "Workspace",
     "Workspaces",
     "check_parameters",
@@ -55,10 +56,11 @@ from .definitions.files import load_definitions
 from .jobs.backend import Backend, BackendUpdate, Report
 from .jobs.definition import JobDefinition
 from .jobs.errors import BackendError, RequestError
-from .jobs.lane import Limits
+from .jobs.limits import Limits
 from .jobs.model import ErrorSummary, ExecutionPhase, Job, JobRequest, Progress, Result
 from .jobs.parameters import Parameter, check_parameters
 from .jobs.parts import BackendContext, Parts
+from .jobs.spec import Spec
 from .jobs.workspace import Workspace, Workspaces
 
 BACKENDS = "lsst.dm.OCPS.backends"

@@ -198,6 +198,9 @@ class InstanceConfig(_Frozen):
     config_directories: tuple[str, ...] = ()
     max_workers: int = 0
     max_queued: int = 1000
+    max_jobs_per_owner: int = 0
+    reserved_places: int = 100
+    reserved_workers: int = 0
     newest_first: bool = False
     prerequisite_policy: Literal["finished", "completed"] = "finished"
     execution_duration: int = 0

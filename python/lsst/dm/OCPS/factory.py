@@ -119,10 +119,9 @@ async def make_manager(
     try:
         # Here, so that no two threads make it at the same time.
         JobTokens.of(workspaces.work_dir)
-        if not config.database:
-            # For this user alone: it has the configuration, with the variables of jobs.
-            file.touch(0o600)
-        store = await JobStore.open(url)
+        # An empty store is the beginning, unless jobs have left their files.
+        may_be_empty = bool(config.database) or not any((workspaces.work_dir / "jobs").iterdir())
+        store = await JobStore.open(url, may_be_empty=may_be_empty, log=log)
     except BaseException:
         workspaces.close()
         raise

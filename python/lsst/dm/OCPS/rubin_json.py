@@ -39,7 +39,7 @@ def time_text(time: datetime | None) -> str | None:
 
 def parameters_document(job: Job) -> dict[str, Any]:
     """Return a job's parameters as command and environment."""
-    spec, given = job.spec, job.parameters
+    spec, given = job.spec.document() if job.spec else {}, job.parameters
     values = {
         "PIPELINE_URL": given.get("pipeline", spec.get("pipeline", "")),
         "BUTLER_REPO": spec.get("butler", ""),
@@ -52,7 +52,7 @@ def parameters_document(job: Job) -> dict[str, Any]:
         **spec.get("environment", {}),
     }
     return {
-        "command": spec.get("command", job.definition),
+        "command": spec.get("command") or job.definition,
         "environment": [{"name": name, "value": value} for name, value in values.items()],
     }
 
@@ -65,7 +65,7 @@ def job_document(job: Job) -> dict[str, Any]:
     """
     elapsed = None
     if job.start_time:
-        elapsed = round(((job.end_time or now()) - job.start_time).total_seconds(), 3)
+        elapsed = max(0.0, round(((job.end_time or now()) - job.start_time).total_seconds(), 3))
     message = job.error.message if job.error else job.message
     return {
         "jobId": job.id,

@@ -7,8 +7,7 @@ __all__ = ["SimulationBackend", "SimulationDefinition", "make_parts"]
 
 import asyncio
 import uuid
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
 
 from ..backend_api import (
     Backend,
@@ -24,7 +23,8 @@ from ..backend_api import (
     RequestError,
     limits_of,
 )
-from ..jobs.definition import PIPETASK
+from ..definitions.pipetask import PIPETASK
+from ..definitions.specs import SimulationSpec
 
 OUTCOMES = ("true.yaml", "false.yaml", "fault.yaml")
 """The simulated pipelines; each ends as its name says."""
@@ -48,6 +48,9 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
     return Parts("simulation", backend, definitions, limits_of(config, max_workers=MAX_WORKERS))
 
 
+_SPECS = {name: SimulationSpec(pipeline=name) for name in OUTCOMES}
+
+
 class SimulationDefinition(JobDefinition):
     """Accepts the simulated pipelines; every other parameter is ignored."""
 
@@ -55,8 +58,8 @@ class SimulationDefinition(JobDefinition):
         # Scripts rely on the name at the beginning.
         return f"{_pipeline(request)}-{uuid.uuid4().hex[:12]}"
 
-    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
-        return {"kind": "simulation", "pipeline": _pipeline(request)}
+    async def resolve(self, request: JobRequest, job_id: str) -> SimulationSpec:
+        return _SPECS[_pipeline(request)]
 
 
 def _pipeline(request: JobRequest) -> str:
@@ -74,6 +77,8 @@ class SimulationBackend(Backend):
     duration : `float`
         How long each job lasts (s).
     """
+
+    kinds = frozenset({"simulation"})
 
     def __init__(self, duration: float = 10.0) -> None:
         self.duration = duration
@@ -106,7 +111,7 @@ class SimulationBackend(Backend):
 
     def _end(self, job: Job) -> None:
         del self._timers[job.id]
-        outcome = job.spec["pipeline"].removesuffix(".yaml")
+        outcome = SimulationSpec.of(job.spec).pipeline.removesuffix(".yaml")
         if outcome == "fault":
             update = BackendUpdate(
                 phase=ExecutionPhase.ERROR,

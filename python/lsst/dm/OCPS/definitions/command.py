@@ -8,35 +8,19 @@ sees it.
 
 from __future__ import annotations
 
-__all__ = ["OWN_VALUES", "CommandDefinition", "Source"]
+__all__ = ["OWN_VALUES", "CommandDefinition"]
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..jobs.definition import JobDefinition
 from ..jobs.model import JobRequest
 from ..jobs.parameters import Parameter, check_parameters
+from .specs import CommandSpec, FileValue, Source
 from .templates import check_words, names
 
 OWN_VALUES = frozenset({"job_id", "output_dir", "input_dir", "source_dir", "python", "ocps_dir"})
 """Places that every command may have beside those for its parameters."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """A git repository that is checked out for each job.
-
-    Parameters
-    ----------
-    url : `str`
-        Where it is.
-    commit : `str`
-        Which commit of it.
-    """
-
-    url: str
-    commit: str
 
 
 class CommandDefinition(JobDefinition):
@@ -82,25 +66,23 @@ class CommandDefinition(JobDefinition):
         self.outputs = tuple(outputs)
         self.version = version
 
-    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+    async def resolve(self, request: JobRequest, job_id: str) -> CommandSpec:
         values = check_parameters(self.parameters, request.parameters)
         check_words(self.argv[1:], self.parameters, values)
         files = [parameter for parameter in self.parameters if parameter.type == "file"]
-        return {
-            "kind": "command",
-            "argv": list(self.argv),
-            "variables": self.variables,
-            "environment": {},
-            "values": values,
-            "files": {
-                file.name: {"value": values[file.name], "references": list(file.references)}
+        return CommandSpec(
+            argv=self.argv,
+            variables=self.variables,
+            values=values,
+            files={
+                file.name: FileValue(value=values[file.name], references=file.references)
                 for file in files
                 if values.get(file.name)
             },
-            "source": asdict(self.source) if self.source else None,
-            "outputs": list(self.outputs),
-            "version": self.version,
-        }
+            source=self.source,
+            outputs=self.outputs,
+            version=self.version,
+        )
 
     def places(self) -> set[str]:
         """Return the names of all places that are used."""

@@ -18,9 +18,10 @@ from ..config import ConfigError
 from ..jobs.definition import JobDefinition
 from ..jobs.parameters import Parameter
 from ..yaml_files import read_yaml
-from .command import OWN_VALUES, CommandDefinition, Source
+from .command import OWN_VALUES, CommandDefinition
 from .pipeline import PipelineDefinition
 from .pipetask import PipetaskDefinition
+from .specs import Source
 
 SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "schema" / "definitions.yaml").read_text())
 
@@ -146,7 +147,7 @@ def _make(entry: Mapping[str, Any], general: PipetaskDefinition | None) -> JobDe
             entry["argv"],
             parameters,
             variables=entry.get("variables", {}),
-            source=Source(entry["url"], entry["commit"]) if entry["kind"] == "script" else None,
+            source=Source(url=entry["url"], commit=entry["commit"]) if entry["kind"] == "script" else None,
             outputs=entry.get("outputs", ("*",)),
             **common,
         )

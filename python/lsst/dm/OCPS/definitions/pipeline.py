@@ -14,6 +14,7 @@ from ..jobs.definition import JobDefinition
 from ..jobs.errors import BackendError, RequestError
 from ..jobs.model import JobRequest
 from ..jobs.parameters import Parameter, check_parameters
+from ..jobs.spec import Spec
 from .pipetask import PipetaskDefinition
 from .templates import check_words, fill, names
 
@@ -71,7 +72,7 @@ class PipelineDefinition(JobDefinition):
         except RequestError as error:
             raise BackendError(f"job definition {self.name}: {error}") from None
 
-    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+    async def resolve(self, request: JobRequest, job_id: str) -> Spec:
         values = check_parameters(self.parameters, request.parameters)
         check_words(self.options, self.parameters, values)
         general = {

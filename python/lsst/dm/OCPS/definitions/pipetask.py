@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
-__all__ = ["ButlerConfig", "PipetaskDefinition"]
+__all__ = ["PIPETASK", "ButlerConfig", "PipetaskDefinition"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError
 from ..jobs.file_access import look_at_files
 from ..jobs.model import JobRequest
 from ..jobs.parameters import Parameter, check_parameters
+from ..jobs.spec import Spec
 from .environments import Environments
 from .pipeline_uri import check_allowed, check_config_file, check_exists, check_outside
 from .pipetask_options import PipetaskOptions, parse_options, split_list
+from .specs import PipetaskSpec
+
+PIPETASK = "pipetask"
+"""Name of the general pipeline job, which ``execute`` requests."""
 
 TRUSTED_ORIGINS = frozenset({"sal"})
 """Origins of requests that may name any configuration file: observing scripts do."""
@@ -102,7 +106,7 @@ class PipetaskDefinition(JobDefinition):
         self.config_directories = tuple(config_directories)
         self.work_dir = work_dir
 
-    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+    async def resolve(self, request: JobRequest, job_id: str) -> Spec:
         values = check_parameters(self.PARAMETERS, request.parameters)
         if values["butler"] not in ("", self.data.butler):
             raise RequestError(f"butler: {values['butler']!r} is not the one that is configured here")
@@ -113,22 +117,19 @@ class PipetaskDefinition(JobDefinition):
         trusted = request.origin in TRUSTED_ORIGINS
         await look_at_files(self._check_files, version, pipeline, options, trusted)
         inputs = [*split_list(self.data.input_collection), *options.inputs]
-        return {
-            "kind": "pipetask",
-            "pipeline": pipeline,
-            "version": version,
-            "data_query": values["data_query"].strip(),
-            "run_options": values["config"],
-            "options": list(options.arguments),
-            "inputs": inputs,
-            "output_glob": list(
-                split_list(values["output_dataset_types"]) or split_list(self.data.output_glob)
-            ),
-            "metrics_glob": list(split_list(self.data.metrics_glob)),
-            "butler": self.data.butler,
-            "output": f"u/ocps/{job_id}",
-            "run": f"u/ocps/{job_id}/run",
-        }
+        return PipetaskSpec(
+            pipeline=pipeline,
+            version=version,
+            data_query=values["data_query"].strip(),
+            run_options=values["config"],
+            options=tuple(options.arguments),
+            inputs=tuple(inputs),
+            output_glob=split_list(values["output_dataset_types"]) or split_list(self.data.output_glob),
+            metrics_glob=split_list(self.data.metrics_glob),
+            butler=self.data.butler,
+            output=f"u/ocps/{job_id}",
+            run=f"u/ocps/{job_id}/run",
+        )
 
     async def check_pipeline(self, pipeline: str, version: str) -> None:
         """Check that a pipeline may run, and that its file exists as far as this process can see it.

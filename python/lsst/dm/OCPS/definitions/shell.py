@@ -9,22 +9,24 @@ compared with the glob in its place, and the words are run without a shell.
 
 from __future__ import annotations
 
-__all__ = ["ShellDefinition"]
+__all__ = ["COMMAND", "ShellDefinition"]
 
 import fnmatch
 import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..config import CommandConfig, ConfigError
-from ..jobs.definition import COMMAND
 from ..jobs.errors import NotAllowedError, RequestError
 from ..jobs.model import JobRequest
 from ..jobs.parameters import Parameter, check_parameters
 from ..programs.fetch import Address
 from .command import CommandDefinition
+from .specs import CommandSpec, Source
+
+COMMAND = "command"
+"""Name of the job that is a command line, where the configuration allows any."""
 
 PIPETASK_VARIABLES = frozenset(
     {
@@ -84,24 +86,20 @@ class ShellDefinition(CommandDefinition):
         for command in self.allowed:
             _check_config(command)
 
-    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+    async def resolve(self, request: JobRequest, job_id: str) -> CommandSpec:
         values = check_parameters(self.parameters, request.parameters)
         allowed, argv = self._find(values)
         source = None
         if values["url"]:
-            source = {"url": values["url"], "commit": values["commit_ref"] or "HEAD"}
-        return {
-            "kind": "command",
-            "command": values["command"],
-            "argv": argv,
-            "variables": {},
-            "environment": _parse_environment(values["environment"], allowed.variables),
-            "values": values,
-            "files": {},
-            "source": source,
-            "outputs": list(self.outputs),
-            "version": "",
-        }
+            source = Source(url=values["url"], commit=values["commit_ref"] or "HEAD")
+        return CommandSpec(
+            command=values["command"],
+            argv=tuple(argv),
+            environment=_parse_environment(values["environment"], allowed.variables),
+            values=values,
+            source=source,
+            outputs=self.outputs,
+        )
 
     def _find(self, values: Mapping[str, str]) -> tuple[CommandConfig, list[str]]:
         """Return what allows a command, and the words to run.

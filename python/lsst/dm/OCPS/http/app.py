@@ -38,6 +38,9 @@ _STATUS: dict[type[JobError], int] = {
     BackendError: 503,
 }
 
+_FIELD_NAMES = {"execution_duration": "executionDuration", "run_id": "runId"}
+"""Names of UWS by those of `~lsst.dm.OCPS.jobs.model.JobRequest`, where they differ."""
+
 _OPEN = frozenset(
     {
         vosi.get_health,
@@ -94,6 +97,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except JobError as error:
         status = _STATUS.get(type(error), 500)
         headers = {"Retry-After": "10"} if status == 503 else {}
+        if isinstance(error, RequestError):
+            error = error.renamed(_FIELD_NAMES)
         # What a client sent may be repeated in the words, and need not be Unicode.
         words = f"{error}\n".encode(errors="backslashreplace")
         return web.Response(

@@ -139,16 +139,15 @@ class Service:
             raise NotAllowedError(
                 f"{request.definition} is not offered without authentication; see http/auth/open"
             )
-        make = self.manager.submit if run else self.manager.create
         limit = self.config.max_jobs
         if not limit or caller.operator:
-            return await make(request)
+            return await self.manager.submit(request, run=run)
         # One at a time of each owner, or two at once would both find room.
         async with self._owners[caller.name]:
             mine = sum(job.owner == caller.name for job in self.manager.live())
             if mine >= limit:
                 raise QueueFullError(f"{mine} of your jobs have not ended; at most {limit} may be there")
-            return await make(request)
+            return await self.manager.submit(request, run=run)
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ..jobs.definition import COMMAND, PIPETASK, JobDefinition
+from ..definitions.pipetask import PIPETASK
+from ..definitions.shell import COMMAND
+from ..jobs.definition import JobDefinition
 from ..jobs.errors import NotAllowedError, RequestError
 from ..jobs.model import JobRequest
 from .context import ORIGIN

@@ -53,7 +53,7 @@ async def wait_for_change(service: Service, request: web.Request, job: Job) -> J
     while job.phase == first and (left := end - loop.time()) > 0:
         if request.transport is None or request.transport.is_closing():
             break
-        job = await service.manager.wait(job.id, min(left, LOOK_INTERVAL))
+        job = await service.manager.wait(job.id, min(left, LOOK_INTERVAL), ACTIVE)
     return job
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The end of a job's stay: its files go, its record stays."""
+"""The archivist: removes the files of jobs whose destruction time has come, and deleted jobs."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
+from . import rules
 from .errors import StoreError, TransitionError, UnknownJobError
 from .ledger import Ledger
-from .model import ExecutionPhase, Job, now
+from .model import TERMINAL, Job, now
+from .store import JobQuery
 from .workspace import Workspaces
 
 INTERVAL = 60.0
-"""How often (s), at least, to look for jobs whose destruction time has come."""
+"""How often (s), at least, to look for jobs to archive."""
 
 LEAST_INTERVAL = 0.05
 """How often (s), at most."""
 
 
 class Archivist:
-    """Archives the jobs whose time has come or that are too many.
+    """Archives the jobs whose time has come or that are too many, and finishes deletions.
 
     Parameters
     ----------
@@ -55,12 +57,12 @@ class Archivist:
         self._look = asyncio.Event()
 
     def expect(self, job: Job) -> None:
-        """Take note of a job's destruction time."""
+        """Look again soon if a job's destruction time is near."""
         if job.destruction and (job.destruction - now()).total_seconds() < INTERVAL:
             self._look.set()
 
     async def run(self) -> None:
-        """Archive for ever."""
+        """Archive jobs until cancelled."""
         while True:
             delay = INTERVAL
             try:
@@ -71,23 +73,30 @@ class Archivist:
             except StoreError as error:
                 self._log.error(f"Could not look for jobs to archive: {error}")
             except Exception:
-                # Whatever it was: without this task no file would ever go.
+                # Whatever it was: without this task no files would ever be removed.
                 self._log.exception("Could not archive; trying again")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), delay)
             self._look.clear()
 
     async def sweep(self) -> None:
-        """Archive what is due now."""
+        """Archive what is due now, and finish deletions that a crash or a full disk interrupted."""
         store = self._ledger.store
+        for job in await store.find(JobQuery(deleted=True, phases=[*TERMINAL])):
+            await self.finish_deletion(job)
         for job in await store.doomed(now()) + await store.oldest_ended(self._keep_jobs()):
             with contextlib.suppress(TransitionError, UnknownJobError):
                 if not job.terminal:
                     await self._abort(job.id, "its destruction time has come")
-                # The record goes first: files without a record are found and
-                # removed by nobody, but a record without files says so.
-                await self._ledger.change(
-                    job.id,
-                    lambda _: {"phase": ExecutionPhase.ARCHIVED, "results": (), "message": "archived"},
-                )
+                # The record first: files without a record would never be found,
+                # but a record without files says so.
+                await self._ledger.change(job.id, rules.archived)
                 await self._workspaces.remove(job.id)
+
+    async def finish_deletion(self, job: Job) -> None:
+        """Remove the files of a deleted job, then its record; done again later if the files remain."""
+        await self._workspaces.remove(job.id)
+        if self._workspaces.of(job.id).root.exists():
+            self._log.error(f"Job {job.id} was deleted, but its files could not be removed; trying again")
+        elif not job.record_needed:
+            await self._ledger.remove(job.id)

@@ -17,13 +17,13 @@ from .model import ErrorSummary, ExecutionPhase, Job, Progress, Result
 
 @dataclass(frozen=True, slots=True)
 class BackendUpdate:
-    """What a backend saw of one job; `None` means nothing new.
+    """What a backend saw of one job; `None` means no news.
 
     Parameters
     ----------
     phase : `ExecutionPhase` or `None`
-        The phase the engine behind shows. ABORTED means that the job was
-        stopped and that nothing of it runs any more.
+        The phase that the backend's system shows. ABORTED means that the job
+        was stopped and that no process of it runs any more.
     message : `str` or `None`
         What the job is doing, in words.
     exit_code : `int` or `None`
@@ -35,9 +35,16 @@ class BackendUpdate:
     error : `ErrorSummary` or `None`
         Why it failed.
     handle : `str` or `None`
-        The engine's own name for the job.
+        The backend's own name for the job.
     info : `~collections.abc.Mapping` or `None`
-        What is added to the job's ``info``.
+        Entries to add to the job's ``info``.
+    elapsed : `float` or `None`
+        How long the job has run already (s), by a clock that does not jump.
+        The deadline counts from there.
+    outcome_lost : `bool`
+        Whether the job has gone without a trace of how it ended, for example
+        because it was killed together with what watched it. Such a job that
+        was to be stopped counts as stopped.
     """
 
     phase: ExecutionPhase | None = None
@@ -48,6 +55,8 @@ class BackendUpdate:
     error: ErrorSummary | None = None
     handle: str | None = None
     info: Mapping[str, Any] | None = None
+    elapsed: float | None = None
+    outcome_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,31 +86,34 @@ It returns at once and may be called for jobs that have ended meanwhile.
 
 
 class Backend(abc.ABC):
-    """Something that runs jobs.
+    """A system that runs jobs.
 
     A backend reports what it sees and decides nothing: phases, retries of
     whole jobs, deadlines and results are the engine's.
     """
+
+    kinds: Collection[str]
+    """Kinds of specs that it runs (`Spec.kind`); a job of another kind is refused when it is requested."""
 
     report: Report
     """Set by `JobManager.use` before `open`."""
 
     @property
     def unreachable_since(self) -> datetime | None:
-        """Since when (UTC) what runs the jobs has not answered; `None` if it does, or cannot be away."""
+        """Since when (UTC) the backend's system has not answered; `None` if it does, or is never away."""
         return None
 
     @abc.abstractmethod
     async def open(self) -> None:
-        """Get ready; must not wait for anything that may be away."""
+        """Prepare to work; must not wait for a system that may be away."""
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Let go of everything in this process; jobs run on."""
+        """Release all resources of this process; jobs run on."""
 
     @abc.abstractmethod
     async def check(self) -> None:
-        """Try whether jobs could run, as far as that can be told beforehand.
+        """Check whether jobs could run, as far as that can be known beforehand.
 
         Raises
         ------
@@ -124,20 +136,21 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     async def cancel(self, job: Job) -> None:
-        """Begin to stop a job; ABORTED is reported when nothing runs any more."""
+        """Begin to stop a job; ABORTED is reported when no process of it runs any more."""
 
     @abc.abstractmethod
     async def reattach(self, jobs: Collection[Job]) -> None:
-        """Take up what this backend was given before a restart.
+        """Watch the jobs that were passed to this backend before a restart.
 
         Each of ``jobs`` was passed to `submit`, but whether that was carried
-        out is not known; one that the engine behind does not have is started.
+        out is not known; one that the backend's system does not have is started.
         """
 
     async def forget(self, job: Job) -> None:  # noqa: B027 - most have nothing to do
-        """Take note that the engine has given up a job that was UNKNOWN too long.
+        """Stop watching a job that the engine has ended because it was UNKNOWN too long.
 
-        What runs goes on; what has not been started yet must not start any more.
+        A job that runs goes on; one that has not been started yet must not
+        start any more.
         """
 
     @asynccontextmanager

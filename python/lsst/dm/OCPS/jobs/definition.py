@@ -1,25 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What may be asked for: job definitions, the UWS job lists."""
+"""Job definitions: what may be requested. Each is a UWS job list."""
 
 from __future__ import annotations
 
-__all__ = ["COMMAND", "PIPETASK", "JobDefinition"]
+__all__ = ["JobDefinition"]
 
 import abc
 import fnmatch
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from .errors import NotAllowedError
 from .model import JobRequest
 from .parameters import Parameter, check_parameters
-
-PIPETASK = "pipetask"
-"""Name of the general pipeline job, which ``execute`` asks for."""
-
-COMMAND = "command"
-"""Name of the job that is a command line, where the configuration allows any."""
+from .spec import Spec
 
 
 class JobDefinition(abc.ABC):
@@ -30,14 +24,14 @@ class JobDefinition(abc.ABC):
     name : `str`
         Name of the job list.
     parameters : `~collections.abc.Sequence` [`Parameter`]
-        What may be given.
+        The parameters of such a job.
     description : `str`
         What such a job does.
     users : `~collections.abc.Sequence` [`str`]
-        Globs of the owners who may ask for it; the owner of a job without
-        one is called ``anonymous`` here.
+        Globs of the owners who may request it; a request without an owner
+        counts as of ``anonymous``.
     execution_duration, max_execution_duration : `int`
-        Default and longest run time (s); 0 for what the engine has.
+        Default and longest run time (s); 0 for those of `Limits`.
     """
 
     def __init__(
@@ -70,16 +64,16 @@ class JobDefinition(abc.ABC):
         Parameters
         ----------
         request : `JobRequest`
-            What was asked for.
+            The request.
         complete : `bool`
-            Whether what must be given must be there already.
+            Whether all required parameters must be given already.
 
         Raises
         ------
         NotAllowedError
-            If its owner may not ask for this.
+            If its owner may not request such jobs.
         RequestError
-            If something that was given is wrong.
+            If a parameter is wrong.
         """
         if not self.allows(request.owner):
             owner = request.owner or "anonymous"
@@ -97,7 +91,7 @@ class JobDefinition(abc.ABC):
         """
 
     def duration(self, wish: int | None) -> int | None:
-        """Return the run time (s) to ask the engine for; `None` for its default."""
+        """Return the longest run time (s) to request; `None` for the default of `Limits`."""
         chosen = (self.execution_duration or None) if wish is None else wish
         longest = self.max_execution_duration
         if not longest or (chosen is not None and chosen < 0):
@@ -114,21 +108,21 @@ class JobDefinition(abc.ABC):
         return uuid.uuid4().hex
 
     @abc.abstractmethod
-    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+    async def resolve(self, request: JobRequest, job_id: str) -> Spec:
         """Check a request and say what the backend is to run.
 
         Parameters
         ----------
         request : `JobRequest`
-            What was asked for.
+            The request.
         job_id : `str`
             The id that the job has or will have.
 
         Returns
         -------
-        spec : `~collections.abc.Mapping`
-            All that is needed to run the job, as JSON types; later changes
-            of the configuration do not touch it.
+        spec : `Spec`
+            All that is needed to run the job; later changes of the
+            configuration have no effect on it.
 
         Raises
         ------

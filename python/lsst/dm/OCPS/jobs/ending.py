@@ -29,7 +29,7 @@ async def end_jobs(manager: JobManager, on_exit: Literal["leave", "wait", "abort
         aborts = (manager.abort(job.id, "OCPS ends") for job in live)
         await asyncio.gather(*aborts, return_exceptions=True)
     elif on_exit == "wait":
-        ends = (manager.wait_end(job_id) for job_id in _ending_by_themselves(manager.live()))
+        ends = (manager.wait(job_id) for job_id in _ending_by_themselves(manager.live()))
         await asyncio.gather(*ends, return_exceptions=True)
 
 

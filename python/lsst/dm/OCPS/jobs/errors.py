@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What can go wrong when a job is asked for or changed.
+"""Errors that the engine raises on purpose.
 
 Every message is written for the person who asked: what was wrong, where,
-and what would be right. Faces show the text as it is.
+and what would be right. It names fields as `JobRequest` does; a face that
+has other names for them puts those in by ``field``.
 """
+
+from __future__ import annotations
 
 __all__ = [
     "BackendError",
@@ -22,11 +25,29 @@ class JobError(Exception):
 
 
 class RequestError(JobError):
-    """What was asked for is wrong; nothing was done."""
+    """The request is wrong; nothing was done.
+
+    Parameters
+    ----------
+    message : `str`
+        What is wrong, and what would be right.
+    field : `str`
+        The field of `JobRequest` that is wrong; empty if it is not one
+        field. The text of the error is then ``field: message``.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.message = message
+        self.field = field
+
+    def renamed(self, names: dict[str, str]) -> RequestError:
+        """Return the same error with the name that a face has for the field."""
+        return type(self)(self.message, names.get(self.field, self.field))
 
 
 class QueueFullError(JobError):
-    """The request is fine, but no more jobs are taken just now."""
+    """The request is right, but no more jobs are accepted at present."""
 
 
 class UnknownJobError(JobError):
@@ -44,7 +65,7 @@ class UnknownJobError(JobError):
 
 
 class TransitionError(JobError):
-    """The job's phase does not allow what was asked for."""
+    """The job's phase does not allow the change."""
 
 
 class NotAllowedError(JobError):

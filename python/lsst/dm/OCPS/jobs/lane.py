@@ -1,112 +1,92 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A backend with its queue: what `JobManager` keeps for each backend in use."""
+"""A backend in use, with its queue and the jobs that it runs."""
 
 from __future__ import annotations
 
-__all__ = ["Lane", "Limits"]
+__all__ = ["Lane", "Run"]
 
-from collections.abc import Mapping
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any
 
 from .backend import Backend
 from .definition import JobDefinition
-from .errors import QueueFullError, RequestError
-from .model import now
-from .queue import JobQueue
+from .errors import RequestError
+from .limits import Limits
+from .model import Job, JobRequest
+from .spec import Spec
+
+Entry = tuple[int, int, str]
+"""Priority (smaller first), number, job id."""
+
+Waits = Callable[[str], Job | None]
+"""Returns the record of a job that still waits for a worker, else `None`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much is taken on, and how long it may last.
+@dataclass(slots=True)
+class Run:
+    """What is kept in memory of a job that the backend has, beside its record.
 
     Parameters
     ----------
-    max_workers : `int`
-        Jobs given to the backend at a time.
-    max_queued : `int`
-        Jobs that may wait; one more is refused.
-    mode : `str`
-        ``async``: a queue; ``sync``: one job at a time, others refused.
-    newest_first : `bool`
-        Order of the queue, see `JobQueue`.
-    prerequisite_policy : `str`
-        ``finished``: any end of a prerequisite will do; ``completed``: it
-        must have completed.
-    execution_duration, max_execution_duration : `int`
-        Default and longest run time of a job (s); 0 means no limit.
-    retention : `float`
-        How long after its creation a job's files are kept (s).
-    max_retention : `float`
-        The longest that may be asked for instead (s).
-    keep_jobs : `int`
-        How many ended jobs are kept, whatever their age.
-    abort_grace : `float`
-        How long (s) the backend may take to confirm that a job has stopped.
-    unknown_grace : `float`
-        How long (s) a job may be UNKNOWN before it counts as failed.
+    reserved : `bool`
+        Whether the job may use reserved workers.
+    starting : `asyncio.Task` or `None`
+        Passes the job to the backend.
+    began : `float` or `None`
+        When it began to run (s, time of the event loop, which does not jump).
+    deadline, lost : `asyncio.TimerHandle` or `None`
+        Stop the job when it has run too long, and end it when it has been
+        UNKNOWN too long.
     """
 
-    max_workers: int = 2
-    max_queued: int = 1000
-    mode: Literal["async", "sync"] = "async"
-    newest_first: bool = False
-    prerequisite_policy: Literal["finished", "completed"] = "finished"
-    execution_duration: int = 0
-    max_execution_duration: int = 0
-    retention: float = 30 * 86400.0
-    max_retention: float = 365 * 86400.0
-    keep_jobs: int = 100_000
-    abort_grace: float = 8.0
-    unknown_grace: float = 3600.0
+    reserved: bool = False
+    starting: asyncio.Task[Any] | None = None
+    began: float | None = None
+    deadline: asyncio.TimerHandle | None = None
+    lost: asyncio.TimerHandle | None = None
 
-    def check_duration(self, duration: int | None) -> int:
-        """Return the run time (s) to use for a wish; 0 means no limit.
-
-        Raises
-        ------
-        RequestError
-            If it is negative. A longer one than allowed is cut, as UWS wants.
-        """
-        wish = self.execution_duration if duration is None else duration
-        if wish < 0:
-            raise RequestError(f"executionDuration is {wish} s; it must be 0 (no limit) or more")
-        longest = self.max_execution_duration
-        return min(wish or longest, longest) if longest else wish
-
-    def check_destruction(self, time: datetime) -> datetime:
-        """Return the destruction time to use for a wish (UTC).
-
-        Raises
-        ------
-        RequestError
-            If it is in the past. A later one than allowed is cut.
-        """
-        present = now()
-        if time <= present:
-            raise RequestError(f"destruction {time:%Y-%m-%dT%H:%M:%SZ} is in the past")
-        return min(time, present + timedelta(seconds=self.max_retention))
+    def cancel_timers(self) -> None:
+        """Cancel all timers."""
+        for timer in (self.deadline, self.lost):
+            if timer:
+                timer.cancel()
 
 
 @dataclass(slots=True)
 class Lane:
-    """One backend in use."""
+    """One backend in use.
+
+    Parameters
+    ----------
+    key : `str`
+        Names the backend with its configuration.
+    kind : `str`
+        Names the backend alone; lanes of the same kind share their workers.
+    backend : `Backend`
+        The backend, open.
+    definitions : `~collections.abc.Mapping` [`str`, `JobDefinition`]
+        What may be requested.
+    limits : `Limits`
+        How many jobs are accepted.
+    """
 
     key: str
     kind: str
-    """Names the backend without its configuration; lanes of the same kind share their workers."""
     backend: Backend
     definitions: Mapping[str, JobDefinition]
     limits: Limits
-    queue: JobQueue = field(init=False)
-    waiting: set[str] = field(default_factory=set)
-    """Queued jobs that the backend does not have, also those with prerequisites."""
-    running: set[str] = field(default_factory=set)
-    """Jobs that the backend has."""
-
-    def __post_init__(self) -> None:
-        self.queue = JobQueue(self.limits.newest_first)
+    runs: dict[str, Run] = field(default_factory=dict)
+    """Jobs that the backend has or is being passed, by id."""
+    waiting: int = 0
+    """How many jobs wait for a worker or for prerequisites; places that are being taken count."""
+    ordinary: int = 0
+    """How many of ``runs`` may not use reserved workers."""
+    _heaps: tuple[list[Entry], list[Entry]] = field(default_factory=lambda: ([], []))
+    _count: itertools.count[int] = field(default_factory=itertools.count)
 
     def definition(self, name: str) -> JobDefinition:
         """Return a definition.
@@ -125,19 +105,73 @@ class Lane:
     def duration(self, definition: str, wish: int | None) -> int:
         """Return the run time (s) that a job of a definition gets; 0 for no limit."""
         found = self.definitions.get(definition)
-        return self.limits.check_duration(found.duration(wish) if found else wish)
+        return self.limits.duration(found.duration(wish) if found else wish)
 
-    def reserve(self, job_id: str) -> None:
-        """Take a place in the queue.
+    async def spec(self, definition: JobDefinition, request: JobRequest, job_id: str) -> Spec:
+        """Return what the backend is to run for a request.
 
         Raises
         ------
-        QueueFullError
-            If there is none.
+        RequestError
+            If something in the request is wrong, or the backend does not run
+            jobs of this kind.
         """
-        limits = self.limits
-        # A job that a free worker takes at once does not wait.
-        free = max(0, limits.max_workers - len(self.running))
-        if len(self.waiting) >= limits.max_queued + free:
-            raise QueueFullError(f"The queue is full: {len(self.waiting)} jobs wait; try again later")
-        self.waiting.add(job_id)
+        spec = await definition.resolve(request, job_id)
+        if spec.kind not in self.backend.kinds:
+            known = ", ".join(sorted(self.backend.kinds)) or "none"
+            raise RequestError(
+                f"{definition.name}: jobs of kind {spec.kind} do not run on the backend {self.kind}; "
+                f"it runs: {known}",
+                "definition",
+            )
+        return spec
+
+    def begin(self, job: Job) -> Run:
+        """Take a worker for a job."""
+        run = self.runs[job.id] = Run(job.reserved)
+        self.ordinary += not job.reserved
+        return run
+
+    def end(self, job_id: str) -> None:
+        """Release the worker of a job; no effect if it has none."""
+        run = self.runs.pop(job_id, None)
+        if run:
+            self.ordinary -= not run.reserved
+            run.cancel_timers()
+
+    # The queue: one heap for ordinary jobs, one for those that may use
+    # reserved workers. An entry may be out of date: whether its job still
+    # waits is told by the job's record alone.
+
+    def push(self, job: Job) -> None:
+        """Queue a job for the next free worker."""
+        number = next(self._count)
+        entry = (-job.priority, -number if self.limits.newest_first else number, job.id)
+        heapq.heappush(self._heaps[job.reserved], entry)
+
+    def pop(self, waits: Waits, *, reserved_only: bool = False) -> Job | None:
+        """Take out and return the job that is next.
+
+        Parameters
+        ----------
+        waits : `~collections.abc.Callable`
+            Tells whether a job still waits.
+        reserved_only : `bool`
+            Whether only jobs that may use reserved workers are wanted.
+
+        Returns
+        -------
+        job : `Job` or `None`
+            `None` if there is none.
+        """
+        heaps = [heap for heap in self._heaps[reserved_only:] if self._first(heap, waits)]
+        return waits(heapq.heappop(min(heaps))[2]) if heaps else None
+
+    def _first(self, heap: list[Entry], waits: Waits) -> Entry | None:
+        """Return the first entry of a heap whose job still waits; drop those before it."""
+        if len(heap) > 64 + 2 * self.waiting:
+            heap[:] = [entry for entry in heap if waits(entry[2])]
+            heapq.heapify(heap)
+        while heap and (heap[0][2] in self.runs or not waits(heap[0][2])):
+            heapq.heappop(heap)
+        return heap[0] if heap else None

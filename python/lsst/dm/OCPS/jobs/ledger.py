@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one place where a job's record is changed and the change is shown.
+"""The record of every job: changed here, stored, and then shown.
 
 A change is made under the job's lock, stored by compare-and-set, and only
 then seen by anybody; so what is published is always what is stored.
@@ -14,58 +14,64 @@ import dataclasses
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from .changes import Changes
 from .errors import StoreError, UnknownJobError
-from .model import TERMINAL, ExecutionPhase, Job, check_job_id, check_transition, now
+from .model import Job, check_job_id, now
+from .rules import Rule
 from .store import JobStore
 
 KEPT_ENDED = 1000
-"""How many jobs that have ended are kept in memory beside those that live."""
+"""How many jobs that have ended are kept in memory beside the live ones."""
 
-Make = Callable[[Job], Mapping[str, Any] | None]
-"""Says what to change in a job: fields by name, `None` for nothing.
+STORE_RETRY = 2.0
+"""How long (s) to wait before a change that could not be stored is tried again."""
 
-It may raise to refuse; then nothing is changed.
-"""
+OnChange = Callable[[Job | None, Job], None]
+"""Called with the old record (`None` for a new job) and the new one."""
 
 
 class Ledger:
-    """All jobs: those that live in memory too, the others in the store only.
+    """All jobs: live ones in memory too, the others in the store only.
 
     Parameters
     ----------
     store : `JobStore`
         Where they are kept.
-    settled : `~collections.abc.Callable`
-        Called with the old record (`None` for a new job) and the new one
-        after each change, before anybody else sees it.
     log : `logging.Logger`
         Gets one line per change of phase.
+    on_change : `~collections.abc.Callable`, optional
+        Called after each change, before anybody else sees it.
     """
 
-    def __init__(
-        self, store: JobStore, settled: Callable[[Job | None, Job], None], log: logging.Logger
-    ) -> None:
+    def __init__(self, store: JobStore, log: logging.Logger, on_change: OnChange | None = None) -> None:
         self.store = store
         self.live: dict[str, Job] = {}
+        """The live jobs by id: the one place in memory for their records."""
         self.changes = Changes()
-        self._settled = settled
+        self.on_change = on_change
         self._log = log
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._sequence = 0
-        # Jobs that have ended a short time ago are asked for more than others.
+        # Jobs that have ended a short time ago are requested more often than others.
         self._ended: OrderedDict[str, Job] = OrderedDict()
+        self._withdrawing: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Read what the store has."""
+        """Read the live jobs from the store."""
         self._sequence = await self.store.last_sequence()
         self.live = {job.id: job for job in await self.store.live()}
 
+    async def close(self) -> None:
+        """End all subscriptions and stop."""
+        self.changes.close()
+        for task in self._withdrawing:
+            task.cancel()
+        await asyncio.gather(*self._withdrawing, return_exceptions=True)
+
     async def get(self, job_id: str) -> Job:
-        """Return a job as it is now, also one that is shown no more.
+        """Return a job as it is now, also a deleted one whose record is still there.
 
         Raises
         ------
@@ -78,19 +84,33 @@ class Ledger:
         return job
 
     async def insert(self, job: Job) -> Job:
-        """Store a new job and show it."""
+        """Store a new job and show it.
+
+        Raises
+        ------
+        StoreError
+            If it could not be stored. Then it will not run.
+        """
         job = dataclasses.replace(job, sequence=self._next_sequence())
-        await self.store.insert(job)
+        try:
+            await self.store.insert(job)
+        except BaseException:
+            # A broken connection, or a caller that has gone, leaves open
+            # whether the job is in the store, where the next start would find it.
+            task = asyncio.create_task(self._withdraw(job))
+            self._withdrawing.add(task)
+            task.add_done_callback(self._withdrawing.discard)
+            raise
         self._show(None, job)
         return job
 
-    async def change(self, job_id: str, make: Make) -> Job:
-        """Change a job as ``make`` says; return it as it is then.
+    async def change(self, job_id: str, rule: Rule) -> Job:
+        """Change a job as a rule says; return it as it is then.
 
         Raises
         ------
         TransitionError
-            If its phase may not change that way.
+            If the rule refuses the change.
         UnknownJobError
             If there is no such job.
         StoreError
@@ -100,66 +120,72 @@ class Ledger:
         if lock is None:
             lock = self._locks[job_id] = asyncio.Lock()
         async with lock:
-            old = await self.get(job_id)
-            fields = make(old)
-            if fields is None:
-                return old
-            new = self._changed(old, fields)
-            if not await self.store.replace(old, new):
+            # Once more, should the store have another record than memory: a
+            # connection that broke in the middle of a commit, or a caller that
+            # was cancelled, leaves open whether the last change was stored.
+            for _ in range(2):
+                old = await self.get(job_id)
+                new = rule(old, now())
+                if new is None:
+                    return old
+                new = dataclasses.replace(new, sequence=self._next_sequence())
+                if await self.store.replace(old, new):
+                    self._show(old, new)
+                    return new
                 await self._refresh(old)
-                raise StoreError(f"Job {job_id} was changed in the store behind OCPS's back")
-            self._show(old, new)
-            return new
+        raise StoreError(f"Job {job_id} was changed in the store by another program")
+
+    async def persist(self, job_id: str, rule: Rule) -> Job:
+        """Change a job; where the store fails, try again until it does not.
+
+        For what has happened in any case: an end that was seen must not be
+        lost to a full disk.
+        """
+        while True:
+            try:
+                return await self.change(job_id, rule)
+            except StoreError as error:
+                self._log.error(f"Job {job_id}: {error}; trying again in {STORE_RETRY:g} s")
+                await asyncio.sleep(STORE_RETRY)
+
+    async def remove(self, job_id: str) -> None:
+        """Remove the record of a job that has ended."""
+        await self.store.delete(job_id)
+        self._ended.pop(job_id, None)
+
+    async def wait(self, job_id: str, timeout: float | None, done: Callable[[Job], bool]) -> Job:
+        """Wait until ``done`` is true of a job or it ends, at most ``timeout`` (s); return it then."""
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        job = await self.get(job_id)
+        while not done(job):
+            left = None if end is None else end - loop.time()
+            if job.terminal or (left is not None and left <= 0):
+                break
+            # No await since the record was looked at: no change is missed.
+            found = await self.changes.next(job_id, left)
+            if found is None:
+                break
+            # It may have changed again before this task had its turn.
+            job = found if found.terminal else self.live.get(job_id) or await self.get(job_id)
+        return job
 
     async def _refresh(self, old: Job) -> None:
-        """Take over what the store has of a job.
-
-        A connection that broke in the middle of a commit leaves open whether
-        the change is there; here one sees that it was.
-        """
+        """Show what the store has of a job."""
         found = await self.store.get(old.id)
         if found is None:
             self.live.pop(old.id, None)
             raise UnknownJobError(old.id)
         self._show(old, found)
 
-    async def wait(self, job_id: str, timeout: float | None, done: Callable[[Job], bool]) -> Job:
-        """Wait until ``done`` says so of a job, at most ``timeout`` (s); return it as it is then."""
-        loop = asyncio.get_running_loop()
-        end = None if timeout is None else loop.time() + timeout
-        job = await self.get(job_id)
-        while not done(job):
-            left = None if end is None else end - loop.time()
-            if job.phase in TERMINAL or (left is not None and left <= 0):
-                break
-            # No await since the record was looked at: no change slips by.
-            found = await self.changes.next(job_id, left)
-            if found is None:
-                break
-            # More may have happened to it before this task had its turn.
-            job = found if found.terminal else self.live.get(job_id) or await self.get(job_id)
-        return job
-
-    def _changed(self, old: Job, fields: Mapping[str, Any]) -> Job:
-        fields = {**fields, "sequence": self._next_sequence()}
-        phase: ExecutionPhase = fields.get("phase", old.phase)
-        if phase != old.phase:
-            check_transition(old.phase, phase)
-            fields["phase_time"] = time = now()
-            if phase == ExecutionPhase.EXECUTING and old.start_time is None:
-                fields.setdefault("start_time", time)
-            if phase in TERMINAL and old.phase not in TERMINAL:
-                fields["final_phase"] = phase
-                fields.setdefault("end_time", time)
-        return dataclasses.replace(old, **fields)
-
-    def _keep(self, job: Job) -> None:
-        """Keep a job that has ended at hand, until others have taken its place."""
-        self._ended.pop(job.id, None)
-        if not job.deleted:
-            self._ended[job.id] = job
-            if len(self._ended) > KEPT_ENDED:
-                self._ended.popitem(last=False)
+    async def _withdraw(self, job: Job) -> None:
+        """Make sure that a refused job is not in the store."""
+        while True:
+            try:
+                await self.store.withdraw(job)
+                return
+            except StoreError:
+                await asyncio.sleep(STORE_RETRY)
 
     def _next_sequence(self) -> int:
         self._sequence += 1
@@ -168,11 +194,16 @@ class Ledger:
     def _show(self, old: Job | None, new: Job) -> None:
         if new.terminal:
             self.live.pop(new.id, None)
-            self._keep(new)
+            self._ended.pop(new.id, None)
+            if not new.deleted:
+                self._ended[new.id] = new
+                if len(self._ended) > KEPT_ENDED:
+                    self._ended.popitem(last=False)
         else:
             self.live[new.id] = new
         if old is None or old.phase != new.phase:
             reason = new.error.message.splitlines()[0] if new.error else new.message
             self._log.info(f"Job {new.id} {new.phase}{': ' if reason else ''}{reason}")
-        self._settled(old, new)
+        if self.on_change:
+            self.on_change(old, new)
         self.changes.show(new)

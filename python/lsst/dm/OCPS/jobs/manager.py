@@ -6,19 +6,22 @@ from __future__ import annotations
 __all__ = ["JobManager"]
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
-from .acceptance import Acceptance
+from . import rules
 from .archivist import Archivist
 from .backend import BackendUpdate
 from .changes import Subscription
-from .dispatcher import Dispatcher
-from .errors import BackendError, TransitionError, UnknownJobError
+from .errors import BackendError, StoreError, TransitionError, UnknownJobError
+from .file_access import look_at_files
 from .lane import Lane
+from .lease import Lease
+from .ledger import Ledger
 from .model import (
-    ACTIVE,
     TERMINAL,
     ErrorSummary,
     ExecutionPhase,
@@ -26,9 +29,11 @@ from .model import (
     JobRequest,
     Progress,
     check_job_id,
+    now,
 )
-from .outcome import apply_update
 from .parts import Parts
+from .scheduler import Scheduler
+from .spec import UnreadSpec, read_spec
 from .store import JobQuery, JobStore
 from .workspace import Workspaces
 
@@ -52,31 +57,41 @@ class JobManager:
         self.store = store
         self.workspaces = workspaces
         self.log = log or logging.getLogger(__name__)
-        self._dispatcher = Dispatcher(store, self.log)
-        self._ledger = self._dispatcher.ledger
+        self.ledger = Ledger(store, self.log)
+        self.scheduler = Scheduler(self.ledger, self.log)
+        self._lease = Lease(store, workspaces.work_dir, self.log)
         self._current: Lane | None = None
         self._archivist = Archivist(
-            self._ledger, workspaces, self.abort, lambda: self.lane.limits.keep_jobs, self.log
+            self.ledger, workspaces, self.abort, lambda: self.lane.limits.keep_jobs, self.log
         )
-        self._acceptance = Acceptance(self._dispatcher, self._archivist, workspaces)
 
     # Opening and closing
 
     async def open(self) -> None:
-        """Read what the store has; `use` then takes up each backend's jobs."""
-        await self._ledger.open()
+        """Take the store for this engine alone and read it; `use` then resumes each backend's jobs.
+
+        Raises
+        ------
+        StoreError
+            If another engine uses the store.
+        """
+        if self.workspaces.work_dir.is_dir():
+            await self._lease.acquire()
+        await self.ledger.open()
+        self.scheduler.open()
 
     async def close(self) -> None:
-        """Let go of everything; running jobs run on."""
-        self._ledger.changes.close()
-        await self._dispatcher.close()
+        """Release all resources; running jobs run on."""
+        await self.ledger.close()
+        await self.scheduler.close()
+        await self._lease.release()
         await self.store.close()
         self.workspaces.close()
 
     async def use(self, key: str, parts: Parts) -> None:
         """Give new jobs to this backend; jobs of another one stay with it.
 
-        Jobs that the store has for ``key`` from before are taken up.
+        Jobs that the store has for ``key`` from before are resumed.
 
         Parameters
         ----------
@@ -86,20 +101,29 @@ class JobManager:
             The backend, not open yet, with its definitions and limits. If
             ``key`` is in use already, only the definitions count.
         """
-        lane = self._dispatcher.lanes.get(key)
+        lane = self.scheduler.lanes.get(key)
         if lane is None:
-            lane = await self._dispatcher.add(key, parts)
+            lane = Lane(key, parts.kind, parts.backend, parts.definitions, parts.limits)
+            self._read_specs(key)
+            await self.scheduler.add(lane)
         else:
-            # Their files may have changed; jobs that were accepted keep what these made of them.
+            # Their files may have changed; accepted jobs keep what these made of them.
             lane.definitions = parts.definitions
         if self._current is None:
             # Not before: it needs to know how many jobs are kept.
-            self._dispatcher.spawn(self._archivist.run())
+            self.scheduler.spawn(self._archivist.run())
         self._current = lane
+
+    def _read_specs(self, key: str) -> None:
+        """Read the specs of a backend whose package was not loaded when the store was read."""
+        for job in self.live():
+            if job.backend == key and isinstance(job.spec, UnreadSpec):
+                read = read_spec(job.spec.document())
+                self.ledger.live[job.id] = dataclasses.replace(job, spec=read)
 
     @property
     def lane(self) -> Lane:
-        """The backend that new jobs go to, with its definitions and limits.
+        """The backend that new jobs are given to, with its definitions and limits.
 
         Raises
         ------
@@ -113,26 +137,30 @@ class JobManager:
     @property
     def lanes(self) -> Mapping[str, Lane]:
         """All backends in use, by key."""
-        return self._dispatcher.lanes
+        return self.scheduler.lanes
 
     def live(self) -> list[Job]:
-        """Return all jobs that have their end before them."""
-        return list(self._ledger.live.values())
+        """Return all jobs that have not ended."""
+        return list(self.ledger.live.values())
 
     async def give_up(self, key: str, reason: str) -> None:
-        """End all jobs of a backend that is not there any more as ERROR.
-
-        Jobs that are PENDING wait for nobody and stay.
-        """
-        end: dict[str, Any] = {"phase": Phase.ERROR, "error": ErrorSummary(reason)}
+        """End all jobs of a backend that no longer exists as ERROR; PENDING jobs stay."""
         for job in self.live():
             if job.backend == key and job.phase != Phase.PENDING:
-                await self._ledger.change(job.id, lambda _: end)
+                await self.ledger.change(job.id, partial(rules.failed, error=ErrorSummary(reason)))
 
-    # What callers do
+    # Requests
 
-    async def submit(self, request: JobRequest) -> Job:
-        """Accept a job, to be run as soon as may be.
+    async def submit(self, request: JobRequest, *, run: bool = True) -> Job:
+        """Accept a job.
+
+        Parameters
+        ----------
+        request : `JobRequest`
+            The request.
+        run : `bool`
+            Whether to queue the job at once. Otherwise it waits, PENDING, for
+            `run`; parameters that are missing may be given until then.
 
         Returns
         -------
@@ -144,36 +172,32 @@ class JobManager:
         RequestError
             If something in the request is wrong.
         QueueFullError
-            If no more jobs are taken now.
+            If no more jobs are accepted at present.
         StoreError
             If the job could not be stored.
         """
         lane = self.lane
         definition = lane.definition(request.definition)
-        definition.check(request, complete=True)
+        definition.check(request, complete=run)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
-        await self._acceptance.check_prerequisites(job_id, request.prerequisites)
-        spec = await definition.resolve(request, job_id)
-        job = self._acceptance.new_job(lane, job_id, request, Phase.QUEUED, spec)
-        with self._acceptance.place(lane, job_id):
-            job = await self._acceptance.insert(job)
-        await self._dispatcher.consider(job)
-        return self._ledger.live.get(job_id, job)
-
-    async def create(self, request: JobRequest) -> Job:
-        """Accept a job that waits, PENDING, for `run`.
-
-        What is given must be right; what is missing may be given until it
-        is run. Raises as `submit`.
-        """
-        lane = self.lane
-        definition = lane.definition(request.definition)
-        definition.check(request, complete=False)
-        job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
-        await self._acceptance.check_prerequisites(job_id, request.prerequisites)
-        return await self._acceptance.insert(
-            self._acceptance.new_job(lane, job_id, request, Phase.PENDING, {})
+        await self.scheduler.check_prerequisites(job_id, request.prerequisites)
+        time = now()
+        job = rules.created(
+            request,
+            time,
+            job_id=job_id,
+            backend=lane.key,
+            spec=await lane.spec(definition, request, job_id) if run else None,
+            execution_duration=lane.duration(request.definition, request.execution_duration),
+            destruction=lane.limits.destruction(request.destruction, time),
+            message=self.scheduler.obstacle(request.prerequisites) if run else "",
         )
+        with self.scheduler.place(lane, job.owner, reserved=job.reserved, queue=run):
+            if reason := await look_at_files(self.workspaces.obstacle):
+                raise StoreError(f"No new jobs: {reason}")
+            job = await self.ledger.insert(job)
+        self._archivist.expect(job)
+        return self.ledger.live.get(job_id, job)
 
     async def run(self, job_id: str) -> Job:
         """Queue a job that is PENDING or HELD.
@@ -186,26 +210,20 @@ class JobManager:
             As for `submit`; the job stays as it is.
         """
         job = await self.get(job_id)
-        if job.phase not in (Phase.PENDING, Phase.HELD):
-            raise TransitionError(f"Job {job_id} is {job.phase}; only a PENDING or HELD job can be run")
-        fields: dict[str, Any] = {"phase": Phase.QUEUED, "message": self._dispatcher.obstacle(job)}
-        lane = self._dispatcher.lanes[job.backend] if job.spec else self.lane
-        if not job.spec:
+        rules.check_runnable(job)
+        if job.spec is None:
+            lane = self.lane
             request = JobRequest(job.definition, job.parameters, run_id=job.run_id, owner=job.owner)
             definition = lane.definition(job.definition)
             definition.check(request, complete=True)
-            fields["spec"] = await definition.resolve(request, job_id)
-            fields["backend"] = lane.key
-
-        def queue(found: Job) -> dict[str, Any]:
-            if found.phase != job.phase or found.parameters != job.parameters:
-                raise TransitionError(f"Job {job_id} was changed by somebody else at the same time")
-            return fields
-
-        with self._acceptance.place(lane, job_id):
-            job = await self._ledger.change(job_id, queue)
-        await self._dispatcher.consider(job)
-        return self._ledger.live.get(job_id, job)
+            spec = await lane.spec(definition, request, job_id)
+        else:
+            lane, spec = self.lanes[job.backend], job.spec
+        message = self.scheduler.obstacle(job.prerequisites)
+        rule = partial(rules.queued, before=job, spec=spec, backend=lane.key, message=message)
+        with self.scheduler.place(lane, None, reserved=job.reserved, queue=True):
+            job = await self.ledger.change(job_id, rule)
+        return self.ledger.live.get(job_id, job)
 
     async def modify(self, job_id: str, **changes: Any) -> Job:
         """Change what a job's owner may change.
@@ -226,29 +244,19 @@ class JobManager:
         RequestError
             If a value is wrong.
         """
-
-        def make(job: Job) -> dict[str, Any]:
-            if job.phase != Phase.PENDING and {"parameters", "run_id"} & changes.keys():
-                raise TransitionError(f"Job {job_id} is {job.phase}; this can be changed while PENDING only")
-            if job.terminal and "execution_duration" in changes:
-                raise TransitionError(f"Job {job_id} has ended ({job.phase})")
-            new = dict(changes)
-            if "parameters" in new:
-                new["parameters"] = {**job.parameters, **new["parameters"]}
-                self.lane.definition(job.definition).check(
-                    JobRequest(job.definition, new["parameters"], owner=job.owner), complete=False
-                )
-            if "execution_duration" in new:
-                wish = new["execution_duration"]
-                new["execution_duration"] = self.lane.duration(job.definition, wish)
-            if "destruction" in new:
-                new["destruction"] = self.lane.limits.check_destruction(new["destruction"])
-            return new
-
-        await self.get(job_id)
-        job = await self._ledger.change(job_id, make)
+        job = await self.get(job_id)
+        if "execution_duration" in changes:
+            changes["execution_duration"] = self.lane.duration(job.definition, changes["execution_duration"])
+        if "destruction" in changes:
+            changes["destruction"] = self.lane.limits.destruction(changes["destruction"], now())
+        rule = partial(rules.modified, changes=changes, check=partial(self._check_parameters, job))
+        job = await self.ledger.change(job_id, rule)
         self._archivist.expect(job)
         return job
+
+    def _check_parameters(self, job: Job, parameters: Mapping[str, str]) -> None:
+        request = JobRequest(job.definition, parameters, owner=job.owner)
+        self.lane.definition(job.definition).check(request, complete=False)
 
     async def hold(self, job_id: str) -> Job:
         """Keep a job that waits from being started, until `run`.
@@ -258,20 +266,14 @@ class JobManager:
         TransitionError
             If it has been started, or has ended.
         """
-
-        def make(job: Job) -> dict[str, Any]:
-            if job.dispatched:
-                raise TransitionError(f"Job {job_id} has been started already")
-            return {"phase": Phase.HELD, "message": "held"}
-
         await self.get(job_id)
-        return await self._ledger.change(job_id, make)
+        return await self.ledger.change(job_id, rules.held)
 
     async def abort(self, job_id: str, reason: str = "aborted on request") -> Job:
         """Stop a job.
 
-        The wish is stored at once; the job is ABORTED when the backend says
-        that nothing of it runs any more, or after ``abort_grace``.
+        The request is stored at once; the job is ABORTED when the backend
+        confirms that no process of it runs any more, or after ``abort_grace``.
 
         Returns
         -------
@@ -285,58 +287,41 @@ class JobManager:
         TransitionError
             If it had ended, or ended by itself before it could be stopped.
         """
-
-        def wish(job: Job) -> dict[str, Any] | None:
-            if job.terminal:
-                raise TransitionError(f"Job {job_id} already {job.phase.lower()}")
-            if not job.dispatched:
-                return {"phase": Phase.ABORTED, "abort_reason": reason, "message": reason}
-            return None if job.abort_reason else {"abort_reason": reason, "message": f"stopping: {reason}"}
-
         await self.get(job_id)
-        job = await self._ledger.change(job_id, wish)
+        job = await self.ledger.change(job_id, partial(rules.abort_requested, reason=reason))
         if not job.terminal:
-            job = await self._dispatcher.stop(job)
+            job = await self.scheduler.stop(job)
         if job.final_phase != Phase.ABORTED:
             raise TransitionError(f"Job {job_id} already {job.phase.lower()}")
         return job
 
     async def destroy(self, job_id: str) -> None:
-        """Remove a job with its files and its record; stop it before if need be.
+        """Delete a job with its files and its record; stop it before if need be.
 
-        A record whose result has still to go out is kept until then, but not
-        shown any more.
+        A record whose result has still to be published is kept until then,
+        but not shown any more.
         """
         job = await self.get(job_id)
         if not job.terminal:
             with contextlib.suppress(TransitionError):
                 await self.abort(job_id, "deleted")
-        await self.workspaces.remove(job_id)
-
-        def forget(job: Job) -> dict[str, Any]:
-            phase = {} if job.phase == Phase.ARCHIVED else {"phase": Phase.ARCHIVED}
-            return {**phase, "deleted": True, "results": ()}
-
-        job = await self._ledger.change(job_id, forget)
-        if job.origin != "sal" or job.published:
-            await self.store.delete(job_id)
+        # First the record says so: should the rest be interrupted, it is done later.
+        job = await self.ledger.change(job_id, rules.deleted)
+        await self._archivist.finish_deletion(job)
 
     async def report(self, job_id: str, progress: Progress | None, message: str | None) -> None:
-        """Take what a job says of its own progress; its phase is the backend's affair.
+        """Record what a running job says of its own progress.
 
         Raises
         ------
         TransitionError
             If the job does not run.
         """
-
-        def make(job: Job) -> dict[str, Any] | None:
-            if job.terminal or not job.dispatched:
-                raise TransitionError(f"Job {job_id} is {job.phase}; only a job that runs has progress")
-            return apply_update(job, BackendUpdate(progress=progress, message=message))
-
         await self.get(job_id)
-        await self._ledger.change(job_id, make)
+        update = BackendUpdate(progress=progress, message=message)
+        await self.ledger.change(job_id, partial(rules.reported, update=update))
+
+    # Reading
 
     async def get(self, job_id: str) -> Job:
         """Return a job as it is now.
@@ -346,19 +331,19 @@ class JobManager:
         UnknownJobError
             If there is none of this id.
         """
-        job = await self._ledger.get(job_id)
+        job = await self.ledger.get(job_id)
         if job.deleted:
             raise UnknownJobError(job_id)
         return job
 
     async def find(self, query: JobQuery) -> list[Job]:
-        """Return the jobs that ``query`` asks for."""
-        return [job for job in await self.store.find(query) if not job.deleted]
+        """Return the jobs that ``query`` selects."""
+        return await self.store.find(query)
 
     async def wait(
-        self, job_id: str, timeout: float | None = None, phases: Collection[ExecutionPhase] = ACTIVE
+        self, job_id: str, timeout: float | None = None, phases: Collection[ExecutionPhase] | None = None
     ) -> Job:
-        """Wait until a job's phase changes.
+        """Wait until a job has ended, or until its phase changes.
 
         Parameters
         ----------
@@ -366,23 +351,22 @@ class JobManager:
             Which job.
         timeout : `float` or `None`
             How long to wait at most (s).
-        phases : `~collections.abc.Collection` [`ExecutionPhase`]
-            Phases in which to wait; in any other the job is returned at once.
+        phases : `~collections.abc.Collection` [`ExecutionPhase`] or `None`
+            Return as soon as the job is not, or no longer, in the phase it
+            is in now, or if that is none of ``phases``. `None` to wait until
+            the job has ended, whatever the phases before.
 
         Returns
         -------
         job : `Job`
-            The job after its phase changed or ``timeout`` ran out.
+            The job as it is then, or when ``timeout`` ran out.
         """
         first = (await self.get(job_id)).phase
-        return await self._ledger.wait(
-            job_id, timeout, lambda job: job.phase != first or job.phase not in phases
-        )
 
-    async def wait_end(self, job_id: str, timeout: float | None = None) -> Job:
-        """Wait until a job has ended, at most ``timeout`` (s); return it as it is then."""
-        await self.get(job_id)
-        return await self._ledger.wait(job_id, timeout, lambda job: job.terminal)
+        def done(job: Job) -> bool:
+            return job.terminal if phases is None else job.phase != first or job.phase not in phases
+
+        return await self.ledger.wait(job_id, timeout, done)
 
     @contextlib.asynccontextmanager
     async def subscribe(self, wanted: Callable[[Job], bool]) -> AsyncIterator[Subscription]:
@@ -393,21 +377,22 @@ class JobManager:
         wanted : `~collections.abc.Callable`
             Which jobs to show.
         """
-        subscription = self._ledger.changes.subscribe(wanted)
+        subscription = self.ledger.changes.subscribe(wanted)
         try:
             yield subscription
         finally:
-            self._ledger.changes.unsubscribe(subscription)
+            self.ledger.changes.unsubscribe(subscription)
+
+    # Publishing
 
     async def unpublished(self, origin: str) -> list[Job]:
-        """Return the ended jobs of a face whose results have not gone out."""
-        return await self.store.find(JobQuery(origin=origin, published=False, phases=TERMINAL))
+        """Return the ended jobs of a face whose results have not been published, also deleted ones."""
+        query = JobQuery(origin=origin, published=False, phases=TERMINAL, deleted=None)
+        return await self.store.find(query)
 
     async def mark_published(self, job_id: str) -> None:
-        """Record that a job's result has gone out."""
+        """Record that a job's result has been published."""
         with contextlib.suppress(UnknownJobError):
-            job = await self._ledger.change(
-                job_id, lambda job: None if job.published else {"published": True}
-            )
+            job = await self.ledger.change(job_id, rules.published)
             if job.deleted:
-                await self.store.delete(job_id)
+                await self._archivist.finish_deletion(job)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The UWS job and the rules of its life.
+"""The UWS job: its phases, its record, and the request that makes one.
 
 The terms are those of the IVOA Universal Worker Service pattern 1.1
 (REC 2016-10-24), sections 2.2.1 and 2.1.3.
@@ -18,6 +18,8 @@ __all__ = [
     "JobRequest",
     "Progress",
     "Result",
+    "from_ms",
+    "to_ms",
     "check_job_id",
     "check_transition",
     "now",
@@ -28,9 +30,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator
 
 from .errors import RequestError, TransitionError
+from .spec import Spec, read_spec
 
 
 class ExecutionPhase(StrEnum):
@@ -51,10 +56,10 @@ class ExecutionPhase(StrEnum):
 _P = ExecutionPhase
 
 TERMINAL = frozenset({_P.COMPLETED, _P.ERROR, _P.ABORTED, _P.ARCHIVED})
-"""Phases that a job does not leave any more (but for its archive)."""
+"""Phases of jobs that have ended; such a job can only be archived."""
 
 LIVE = frozenset(_P) - TERMINAL
-"""Phases of a job that still has its end before it."""
+"""Phases of jobs that have not ended."""
 
 ACTIVE = frozenset({_P.PENDING, _P.QUEUED, _P.EXECUTING})
 """Phases in which a UWS WAIT blocks (UWS 1.1 section 2.2.1.1)."""
@@ -71,11 +76,40 @@ TRANSITIONS: Mapping[ExecutionPhase, frozenset[ExecutionPhase]] = {
     _P.ABORTED: frozenset({_P.ARCHIVED}),
     _P.ARCHIVED: frozenset(),
 }
-"""The only ways between phases."""
+"""The phases that may follow each phase."""
 
 # Safe in a path, a URL, a Butler collection name and a Slurm comment. Simulated
 # ids contain dots ("true.yaml-…"), hence the dot; two in a row are refused.
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def to_ms(time: datetime) -> int:
+    """Return a time as milliseconds since 1970."""
+    return round(time.timestamp() * 1000)
+
+
+def from_ms(ms: int | datetime) -> datetime:
+    """Return milliseconds since 1970 as a time, UTC."""
+    if isinstance(ms, datetime):
+        return ms
+    seconds, rest = divmod(ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+
+
+Time = Annotated[datetime, BeforeValidator(from_ms), PlainSerializer(to_ms)]
+"""A time (UTC), stored as milliseconds since 1970."""
+
+StoredSpec = Annotated[
+    Spec | None, PlainValidator(read_spec), PlainSerializer(lambda spec: spec and spec.document())
+]
+"""A spec, stored as a JSON object."""
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+def _nothing() -> Mapping[str, Any]:
+    """Return an empty mapping, the same for all jobs: thousands of empty ones take their room."""
+    return _NOTHING
 
 
 def now() -> datetime:
@@ -94,7 +128,7 @@ def check_job_id(job_id: str) -> str:
     Raises
     ------
     RequestError
-        If it has not. Such a text never reaches a path or a database.
+        If it does not. Such a text is never used in a path or a database.
     """
     if not _JOB_ID.fullmatch(job_id) or ".." in job_id:
         raise RequestError(f"No such job: {job_id[:80]!r} (not the form of a job id)")
@@ -115,14 +149,14 @@ def check_transition(old: ExecutionPhase, new: ExecutionPhase) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One thing that a job produced.
+    """One product of a job.
 
     Parameters
     ----------
     id : `str`
-        Name, unique within the job; it does not shift when others appear.
+        Name, unique within the job; it stays when other results are added.
     uri : `str`
-        Where it is: a ``file:`` URI, or an address of the engine that ran it.
+        URI of the product: a ``file:`` URI, or one of the server that ran the job.
     size : `int` or `None`
         Length in bytes, if known.
     mime_type : `str` or `None`
@@ -137,7 +171,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class ErrorSummary:
-    """Why a job did not complete, in words (UWS 1.1 section 2.1.7).
+    """The reason why a job did not complete (UWS 1.1 section 2.1.7).
 
     Parameters
     ----------
@@ -146,7 +180,7 @@ class ErrorSummary:
     transient : `bool`
         Whether the same job may succeed when it is tried again.
     detail : `str`
-        More of it, for example the last lines of the log; may be empty.
+        Further text, for example the last lines of the log; may be empty.
     """
 
     message: str
@@ -156,13 +190,13 @@ class ErrorSummary:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is, in quanta (units of work of its pipeline).
+    """The progress of a job, in quanta (units of work of a pipeline).
 
     Parameters
     ----------
     done, failed, total : `int`
-        Quanta that succeeded, that failed, and that there are in all;
-        ``total`` is 0 while it is not known.
+        Quanta that succeeded, that failed, and all quanta; ``total`` is 0
+        while it is not known.
     """
 
     done: int = 0
@@ -172,7 +206,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """What a face asks the engine for.
+    """A request for a new job.
 
     Parameters
     ----------
@@ -183,12 +217,11 @@ class JobRequest:
     run_id : `str`
         The caller's own name for the job.
     owner : `str`
-        Who asks; empty means anonymous.
+        Name of the user; empty means anonymous.
     origin : `str`
-        The face that asks (``sal``, ``http``); results of ``sal`` jobs are
-        published there, also after a restart.
+        Name of the face that asks; see `JobQuery`.
     priority : `int`
-        Larger runs earlier.
+        Jobs of a larger priority run earlier.
     prerequisites : `tuple` [`str`, ...]
         Ids of jobs that must end before this one starts.
     execution_duration : `int` or `None`
@@ -196,12 +229,17 @@ class JobRequest:
     destruction : `datetime.datetime` or `None`
         When to remove the job's files; `None` for the default.
     job_id : `str`
-        The id that the job shall have, for a face that must know it before;
-        empty for a new one.
+        The id of the job, for a face that must know it before; empty for a
+        new one.
+    keep_until_published : `bool`
+        Whether the record must be kept until `JobManager.mark_published`,
+        also when the job is deleted.
+    reserved : `bool`
+        Whether the job may use the places and workers that `Limits` reserves.
     """
 
     definition: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=_nothing)
     run_id: str = ""
     owner: str = ""
     origin: str = ""
@@ -210,26 +248,29 @@ class JobRequest:
     execution_duration: int | None = None
     destruction: datetime | None = None
     job_id: str = ""
+    keep_until_published: bool = False
+    reserved: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """A UWS job, as it is at one moment.
 
-    A job is never changed in place: `JobManager` stores a new record and
-    then shows it. Parameters that `JobRequest` has too are described there.
+    A job is never changed in place: the functions of `rules` return a new
+    record, which is stored and then shown. Fields that `JobRequest` has too
+    are described there.
 
     Parameters
     ----------
     id : `str`
         The job's id.
     phase : `ExecutionPhase`
-        Where in its life it is.
-    spec : `~collections.abc.Mapping`
+        The phase it is in.
+    spec : `Spec` or `None`
         What its definition made of the parameters: all that the backend
-        needs to run it, frozen when the job was accepted.
+        needs to run it. `None` while the job is PENDING.
     backend : `str`
-        Key of the backend that has the job, see `JobManager.use`.
+        Key of the backend that runs the job, see `JobManager.use`.
     sequence : `int`
         Number of the change that made this record; grows by every change of
         any job.
@@ -238,7 +279,7 @@ class Job:
     phase_time : `datetime.datetime`
         When the job entered its phase.
     final_phase : `ExecutionPhase` or `None`
-        The end it came to; kept when the job is archived.
+        The phase it ended in; kept when the job is archived.
     message : `str`
         What it is waiting for or doing, in words.
     exit_code : `int` or `None`
@@ -246,15 +287,16 @@ class Job:
     handle : `str`
         The backend's own name for the job.
     dispatched : `bool`
-        Whether it may have been given to the backend.
+        Whether it may have been passed to the backend.
     abort_reason : `str`
-        Why it shall stop; empty while nobody wants that.
+        Why it is to be stopped; empty while nobody has asked for that.
     deadline_passed : `bool`
-        Whether it shall stop because it ran too long.
+        Whether it is to be stopped because it ran too long.
     published : `bool`
-        Whether its result has gone out through the face that asked.
+        Whether its result has been published by the face that asked.
     deleted : `bool`
-        Whether it is shown no more; kept only until its result has gone out.
+        Whether it was deleted: it is not shown, and its record goes as soon
+        as its files have gone and its result was published.
     info : `~collections.abc.Mapping`
         What else is known: last log lines, metrics, task summaries.
     """
@@ -263,10 +305,10 @@ class Job:
     definition: str
     phase: ExecutionPhase
     parameters: Mapping[str, str]
-    spec: Mapping[str, Any]
+    spec: StoredSpec
     backend: str
-    creation_time: datetime
-    phase_time: datetime
+    creation_time: Time
+    phase_time: Time
     sequence: int = 0
     run_id: str = ""
     owner: str = ""
@@ -274,9 +316,9 @@ class Job:
     priority: int = 0
     prerequisites: tuple[str, ...] = ()
     execution_duration: int = 0
-    destruction: datetime | None = None
-    start_time: datetime | None = None
-    end_time: datetime | None = None
+    destruction: Time | None = None
+    start_time: Time | None = None
+    end_time: Time | None = None
     final_phase: ExecutionPhase | None = None
     message: str = ""
     exit_code: int | None = None
@@ -287,16 +329,28 @@ class Job:
     dispatched: bool = False
     abort_reason: str = ""
     deadline_passed: bool = False
+    keep_until_published: bool = False
+    reserved: bool = False
     published: bool = False
     deleted: bool = False
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=_nothing)
 
     @property
     def terminal(self) -> bool:
-        """Whether the job has come to its end."""
+        """Whether the job has ended."""
         return self.phase in TERMINAL
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the job is queued and the backend does not have it yet."""
+        return self.phase == ExecutionPhase.QUEUED and not self.dispatched
 
     @property
     def stopping(self) -> bool:
         """Whether the backend was, or is to be, told to stop the job."""
         return bool(self.abort_reason) or self.deadline_passed
+
+    @property
+    def record_needed(self) -> bool:
+        """Whether the record must be kept although the job was deleted."""
+        return self.keep_until_published and not self.published

@@ -157,18 +157,18 @@ def parse_words(text: str) -> dict[str, str]:
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"config: not a JSON object: {error}") from None
+            raise RequestError(f"not a JSON object: {error}", "parameters") from None
         return {name: _as_text(name, value) for name, value in values.items()}
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise RequestError(f"config: {error} in {text!r}") from None
+        raise RequestError(f"{error} in {text!r}", "parameters") from None
     found: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or name in found:
             problem = "is given twice" if equals else "is not of the form key=value"
-            raise RequestError(f"config: {word[:80]!r} {problem}")
+            raise RequestError(f"{word[:80]!r} {problem}", "parameters")
         found[name] = value
     return found
 
@@ -178,7 +178,7 @@ def _as_text(name: str, value: object) -> str:
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    raise RequestError(f"config: {name[:80]}: expected a text, a number, true or false")
+    raise RequestError(f"{name[:80]}: expected a text, a number, true or false", "parameters")
 
 
 def check_parameters(

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from .backend import Backend
 from .definition import JobDefinition
-from .lane import Limits
+from .limits import Limits
 from .workspace import Workspaces
 
 T = TypeVar("T")

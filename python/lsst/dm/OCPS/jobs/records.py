@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a `Job` is written in the store: the table and the JSON document.
+"""The form in which a `Job` is stored: the tables and the JSON document.
 
 What the store selects or sorts by has a column of its own; the rest is one
 JSON document, so that a new field of `Job` needs no change of the table.
@@ -7,18 +7,18 @@ JSON document, so that a new field of `Job` needs no change of the table.
 
 from __future__ import annotations
 
-__all__ = ["SCHEMA_VERSION", "from_document", "from_row", "jobs", "metadata", "state", "to_row"]
+__all__ = ["SCHEMA_VERSION", "from_row", "jobs", "leases", "metadata", "prepare_schema", "state", "to_row"]
 
-import dataclasses
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter, ValidationError
 
-from .model import ErrorSummary, ExecutionPhase, Job, Progress, Result
+from .errors import StoreError
+from .model import Job, to_ms
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Grows when a program of today could not read what a newer one wrote."""
 
 metadata = sa.MetaData()
@@ -28,6 +28,16 @@ state = sa.Table(
     metadata,
     sa.Column("name", sa.String(128), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("holder", sa.String(64), nullable=False),
+    # Grows with every renewal; nobody compares clocks of two machines.
+    sa.Column("beat", sa.BigInteger, nullable=False),
+    sa.Column("process", sa.JSON, nullable=False),
 )
 
 jobs = sa.Table(
@@ -44,84 +54,87 @@ jobs = sa.Table(
     sa.Column("creation_ms", sa.BigInteger, nullable=False),
     sa.Column("destruction_ms", sa.BigInteger),
     sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("deleted", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("document", sa.JSON, nullable=False),
     sa.Index("jobs_by_list", "definition", "creation_ms"),
     sa.Index("jobs_by_creation", "creation_ms"),
     sa.Index("jobs_by_phase", "phase", "creation_ms"),
     sa.Index("jobs_by_destruction", "destruction_ms"),
     sa.Index("jobs_by_sequence", "sequence", unique=True),
+    sa.Index("jobs_by_run_id", "run_id"),
 )
 
-_COLUMNS = ("id", "definition", "owner", "run_id", "origin", "phase", "published", "sequence")
-_TIMES = ("phase_time", "start_time", "end_time")
-_PLAIN = (
-    "parameters",
-    "spec",
-    "backend",
-    "priority",
-    "prerequisites",
-    "execution_duration",
-    "final_phase",
-    "message",
-    "exit_code",
-    "handle",
-    "dispatched",
-    "abort_reason",
-    "deadline_passed",
-    "deleted",
-    "info",
+_deleted_index = sa.Index(
+    "jobs_deleted", jobs.c.deleted, sqlite_where=jobs.c.deleted, postgresql_where=jobs.c.deleted
 )
 
+_COLUMNS = ("id", "definition", "owner", "run_id", "origin", "phase", "published", "sequence", "deleted")
+_IN_COLUMNS = {*_COLUMNS, "creation_time", "destruction"}
 
-def to_ms(time: datetime | None) -> int | None:
-    """Return a time as milliseconds since 1970."""
-    return None if time is None else round(time.timestamp() * 1000)
-
-
-def from_ms(ms: int | None) -> datetime | None:
-    """Return milliseconds since 1970 as a time, UTC."""
-    if ms is None:
-        return None
-    seconds, rest = divmod(ms, 1000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+_adapter = TypeAdapter(Job)
 
 
 def to_row(job: Job) -> dict[str, Any]:
     """Return the row of the table ``jobs`` that holds ``job``."""
-    document: dict[str, Any] = {name: getattr(job, name) for name in _PLAIN}
-    document |= {name: to_ms(getattr(job, name)) for name in _TIMES}
-    document["error"] = dataclasses.asdict(job.error) if job.error else None
-    document["results"] = [dataclasses.asdict(result) for result in job.results]
-    document["progress"] = dataclasses.astuple(job.progress)
     row: dict[str, Any] = {name: getattr(job, name) for name in _COLUMNS}
     row["creation_ms"] = to_ms(job.creation_time)
-    row["destruction_ms"] = to_ms(job.destruction)
-    row["document"] = document
+    row["destruction_ms"] = None if job.destruction is None else to_ms(job.destruction)
+    row["document"] = _adapter.dump_python(job, mode="json", exclude=_IN_COLUMNS)
     return row
 
 
-def from_document(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of `Job` that are kept in a row's document."""
-    fields = {name: document[name] for name in _PLAIN}
-    fields |= {name: from_ms(document[name]) for name in _TIMES}
-    fields["prerequisites"] = tuple(document["prerequisites"])
-    final = document["final_phase"]
-    fields["final_phase"] = ExecutionPhase(final) if final else None
-    fields["error"] = ErrorSummary(**document["error"]) if document["error"] else None
-    fields["results"] = tuple(Result(**result) for result in document["results"])
-    fields["progress"] = Progress(*document["progress"])
-    return fields
-
-
 def from_row(row: Mapping[Any, Any]) -> Job:
-    """Return the job that a row of the table ``jobs`` holds."""
-    creation = from_ms(row["creation_ms"])
-    assert creation is not None
+    """Return the job that a row of the table ``jobs`` holds.
+
+    Raises
+    ------
+    StoreError
+        If the row is damaged.
+    """
     fields = {name: row[name] for name in _COLUMNS}
-    fields["phase"] = ExecutionPhase(row["phase"])
-    return Job(
-        creation_time=creation,
-        destruction=from_ms(row["destruction_ms"]),
-        **fields,
-        **from_document(row["document"]),
-    )
+    fields |= {"creation_time": row["creation_ms"], "destruction": row["destruction_ms"]}
+    try:
+        return _adapter.validate_python(_upgraded(row) | fields)
+    except ValidationError as error:
+        reason = "; ".join(f"{'/'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3])
+    except (KeyError, TypeError, ValueError) as error:
+        reason = repr(error)
+    raise StoreError(f"The record of job {row['id']} is damaged: {reason}")
+
+
+def _upgraded(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a row's document as programs of today write it."""
+    document = dict(row["document"])
+    if "keep_until_published" not in document:
+        # Version 1 of the schema: one face published results, and went by its name.
+        document |= dict.fromkeys(("keep_until_published", "reserved"), row["origin"] == "sal")
+        document["progress"] = dict(zip(("done", "failed", "total"), document["progress"], strict=True))
+    return document
+
+
+def prepare_schema(connection: sa.Connection) -> None:
+    """Create the tables where there are none; bring older ones up to date.
+
+    Raises
+    ------
+    StoreError
+        If a newer program has written the store.
+    """
+    metadata.create_all(connection, tables=[state])
+    found = connection.scalar(sa.select(state.c.value).where(state.c.name == "schema_version"))
+    version = SCHEMA_VERSION if found is None else int(found)
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"The job store {connection.engine.url!r} has schema version {version}; "
+            f"this program knows {SCHEMA_VERSION}. Use the newer program, or another work_dir."
+        )
+    if version == 1:
+        connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN deleted BOOLEAN DEFAULT FALSE NOT NULL"))
+        deleted = jobs.c.document["deleted"].as_boolean()
+        connection.execute(jobs.update().where(deleted).values(deleted=sa.true()))
+        for index in jobs.indexes:
+            index.create(connection, checkfirst=True)
+    metadata.create_all(connection)
+    if version != SCHEMA_VERSION or found is None:
+        connection.execute(state.delete().where(state.c.name == "schema_version"))
+        connection.execute(state.insert(), {"name": "schema_version", "value": str(SCHEMA_VERSION)})

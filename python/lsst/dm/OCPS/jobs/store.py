@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The job store: what is written here survives everything but the disk.
+"""The job store: a database whose content survives crashes and power cuts.
 
-SQLite (WAL) by default, another database by URL. Writes of callers that come
-at the same time share one transaction, so that a write is on the disk before
-its caller goes on and hundreds of jobs a second can still be accepted.
+SQLite (WAL) by default, another database by URL.
 """
 
 from __future__ import annotations
@@ -12,168 +10,153 @@ __all__ = ["JobQuery", "JobStore", "JobSummary"]
 
 import asyncio
 import contextlib
-import dataclasses
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from . import records
 from .errors import StoreError
-from .model import LIVE, TERMINAL, ExecutionPhase, Job
-from .records import from_ms, from_row, jobs, state, to_ms, to_row
-
-Operation = Callable[[sa.Connection], Any]
+from .model import LIVE, TERMINAL, ExecutionPhase, Job, from_ms, to_ms
+from .query import JobQuery, JobSummary
+from .records import from_row, jobs, leases, prepare_schema, state, to_row
+from .sqlite_file import SqliteFile, prepare_connection
+from .writer import GroupWriter, Operation
 
 BUSY_TIMEOUT = 5.0
-"""How long (s) to wait for a SQLite file that something else has locked."""
+"""How long (s) to wait for a database that another program has locked."""
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class JobQuery:
-    """Which jobs to list; everything given must hold.
-
-    Parameters
-    ----------
-    definition, owner, origin : `str` or `None`
-        The job's own.
-    phases : `~collections.abc.Collection` [`ExecutionPhase`]
-        Phases wanted; empty for all but ARCHIVED.
-    after : `datetime.datetime` or `None`
-        Only jobs created after this time.
-    last : `int` or `None`
-        Only the newest so many, newest first; without it all, oldest first.
-    published : `bool` or `None`
-        Whether the result has gone out.
-    run_id : `str` or `None`
-        The caller's own name.
-    nothing : `bool`
-        Whether no job at all can be meant.
-    """
-
-    definition: str | None = None
-    owner: str | None = None
-    origin: str | None = None
-    phases: Collection[ExecutionPhase] = ()
-    after: datetime | None = None
-    last: int | None = None
-    published: bool | None = None
-    run_id: str | None = None
-    nothing: bool = False
-
-    def apply(self, select: sa.Select[Any], end: tuple[int, str] | None = None) -> sa.Select[Any]:
-        """Return ``select`` narrowed to these jobs, in their order.
-
-        Parameters
-        ----------
-        select : `sqlalchemy.sql.Select`
-            Of the table of jobs.
-        end : `tuple` or `None`
-            Creation time (ms) and id of the job after which to begin.
-        """
-        phases = (
-            () if self.nothing else self.phases or (frozenset(ExecutionPhase) - {ExecutionPhase.ARCHIVED})
-        )
-        select = select.where(jobs.c.phase.in_([str(phase) for phase in phases]))
-        for name in ("definition", "owner", "origin", "published", "run_id"):
-            value = getattr(self, name)
-            if value is not None:
-                select = select.where(jobs.c[name] == value)
-        if self.after is not None:
-            select = select.where(jobs.c.creation_ms > to_ms(self.after))
-        key = sa.tuple_(jobs.c.creation_ms, jobs.c.id)
-        if self.last is not None:
-            if end is not None:
-                select = select.where(key < sa.tuple_(*end))
-            return select.order_by(jobs.c.creation_ms.desc(), jobs.c.id.desc()).limit(self.last)
-        if end is not None:
-            select = select.where(key > sa.tuple_(*end))
-        return select.order_by(jobs.c.creation_ms, jobs.c.id)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class JobSummary:
-    """What a list shows of a job."""
-
-    id: str
-    definition: str
-    phase: ExecutionPhase
-    owner: str
-    run_id: str
-    creation_time: datetime
+_SEQUENCE = "last_sequence"
+"""Name under which the number of the last deleted change is kept."""
 
 
 class JobStore:
     """All jobs, on disk.
 
     Use `open` to get one. Every method raises `StoreError` with the reason
-    when the database cannot do its part; then nothing was changed.
+    when the database fails; then nothing was changed.
+
+    Parameters
+    ----------
+    engine : `sqlalchemy.ext.asyncio.AsyncEngine`
+        The database.
+    name : `str`
+        The database in messages: its file, or its URL without password.
+    log : `logging.Logger`
+        Gets damaged records.
+    file : `SqliteFile` or `None`
+        The file of a SQLite database.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(
+        self, engine: AsyncEngine, name: str, log: logging.Logger, file: SqliteFile | None = None
+    ) -> None:
+        self.name = name
+        self.log = log
         self._engine = engine
-        self._waiting: list[tuple[Operation, asyncio.Future[Any]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._file = file
+        self._writer = GroupWriter(self._transaction)
+        self._holder: tuple[str, str] | None = None
+        self._damaged: set[str] = set()
         # A store in memory has one connection, hence one transaction at a time.
         self._alone: contextlib.AbstractAsyncContextManager[object] = (
             asyncio.Lock() if isinstance(engine.pool, sa.pool.StaticPool) else contextlib.nullcontext()
         )
 
     @classmethod
-    async def open(cls, url: str = "sqlite+aiosqlite://") -> JobStore:
-        """Open a store, making its tables where there are none.
+    async def open(
+        cls,
+        url: str = "sqlite+aiosqlite://",
+        *,
+        may_be_empty: bool = True,
+        log: logging.Logger | None = None,
+    ) -> JobStore:
+        """Open a store; create its tables where there are none.
 
         Parameters
         ----------
         url : `str`
             SQLAlchemy URL with an asynchronous driver; the default is a
             store in memory.
+        may_be_empty : `bool`
+            Whether an existing SQLite file may be empty: not where jobs are
+            known to have been stored in it.
+        log : `logging.Logger`, optional
+            Gets damaged records.
 
         Raises
         ------
         StoreError
-            If it cannot be opened, or a newer program has written it.
+            If it cannot be opened, is damaged, or was written by a newer program.
         """
+        parsed = sa.make_url(url)
+        name, file = parsed.render_as_string(), None
         options: dict[str, Any] = {}
-        if url.startswith("sqlite"):
+        if parsed.get_backend_name() == "sqlite":
             options["connect_args"] = {"timeout": BUSY_TIMEOUT}
+            if parsed.database:
+                name = parsed.database
+                file = SqliteFile(Path(name))
+                await asyncio.to_thread(file.prepare, may_be_empty)
+        elif parsed.get_driver_name() == "psycopg":
+            bound = round(BUSY_TIMEOUT * 1000)
+            options["connect_args"] = {
+                "connect_timeout": round(BUSY_TIMEOUT),
+                "options": f"-c lock_timeout={bound} -c statement_timeout={2 * bound}",
+                "tcp_user_timeout": 2 * bound,
+            }
         engine = create_async_engine(url, **options)
         if engine.dialect.name == "sqlite":
-            sa.event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-        store = cls(engine)
+            sa.event.listen(engine.sync_engine, "connect", prepare_connection)
+        store = cls(engine, name, log or logging.getLogger(__name__), file)
         try:
-            with _explained("opened"):
+            with store._explained("opened"):
                 async with engine.begin() as connection:
-                    await connection.run_sync(_prepare_schema)
+                    if file:
+                        await connection.run_sync(file.check_integrity)
+                    await connection.run_sync(prepare_schema)
+            if file:
+                file.opened()
         except BaseException:
             await engine.dispose()
             raise
         return store
 
+    @property
+    def path(self) -> Path | None:
+        """The file of a SQLite database, else `None`."""
+        return self._file.path if self._file else None
+
     async def close(self) -> None:
-        """Finish what was asked for and let go of the database."""
-        if self._writer:
-            await self._writer
+        """Finish the writes that were requested and release the database."""
+        await self._writer.finish()
         await self._engine.dispose()
 
+    def fence(self, lease: str, holder: str) -> None:
+        """Refuse every write from now on while ``lease`` has another holder.
+
+        Parameters
+        ----------
+        lease, holder : `str`
+            Name of the lease, and who must hold it.
+        """
+        self._holder = (lease, holder)
+
     async def last_sequence(self) -> int:
-        """Return the largest ``sequence`` ever given, 0 in an empty store."""
+        """Return the largest ``sequence`` ever stored, also of deleted records; 0 in a new store."""
+        deleted = int(await self.recall(_SEQUENCE) or 0)
         async with self._reading() as connection:
-            return await connection.scalar(sa.select(sa.func.max(jobs.c.sequence))) or 0
+            return max(deleted, await connection.scalar(sa.select(sa.func.max(jobs.c.sequence))) or 0)
 
     async def remember(self, name: str, value: str) -> None:
-        """Keep a text under a name, in the place of what was there."""
-
-        def put(connection: sa.Connection) -> None:
-            connection.execute(state.delete().where(state.c.name == name))
-            connection.execute(state.insert(), {"name": name, "value": value})
-
-        await self._write(put)
+        """Store a text under a name; it replaces the one that was there."""
+        await self.write(lambda connection: _put_state(connection, name, value))
 
     async def recall(self, name: str) -> str | None:
-        """Return what was kept under a name, `None` if nothing was."""
+        """Return the text that is stored under a name, `None` if there is none."""
         async with self._reading() as connection:
             value = await connection.scalar(sa.select(state.c.value).where(state.c.name == name))
             return None if value is None else str(value)
@@ -181,52 +164,68 @@ class JobStore:
     async def insert(self, job: Job) -> None:
         """Add a new job."""
         row = to_row(job)
-        await self._write(lambda connection: connection.execute(jobs.insert(), row))
+        await self.write(lambda connection: connection.execute(jobs.insert(), row))
 
     async def replace(self, old: Job, new: Job) -> bool:
-        """Put ``new`` in the place of ``old``, if the store still has ``old``.
+        """Replace ``old`` by ``new``, if the store still has ``old``.
 
         Returns
         -------
         replaced : `bool`
-            `False` if the record had been changed by somebody else.
+            `False` if the store has another record.
         """
         row = to_row(new)
         update = jobs.update().where(
             jobs.c.id == sa.bindparam("this_id"), jobs.c.sequence == sa.bindparam("old_sequence")
         )
         key = {"this_id": old.id, "old_sequence": old.sequence}
-        count = await self._write(lambda connection: connection.execute(update, row | key).rowcount)
+        count = await self.write(lambda connection: connection.execute(update, row | key).rowcount)
         return bool(count == 1)
 
     async def delete(self, job_id: str) -> None:
         """Remove a job's record; no error if there is none."""
+        found = sa.select(jobs.c.sequence).where(jobs.c.id == job_id)
         delete = jobs.delete().where(jobs.c.id == job_id)
-        await self._write(lambda connection: connection.execute(delete))
+
+        def run(connection: sa.Connection) -> None:
+            # A reader of changes resumes by number: none may be used twice.
+            sequence = connection.scalar(found) or 0
+            known = connection.scalar(sa.select(state.c.value).where(state.c.name == _SEQUENCE))
+            if sequence > int(known or 0):
+                _put_state(connection, _SEQUENCE, str(sequence))
+            connection.execute(delete)
+
+        await self.write(run)
+
+    async def withdraw(self, job: Job) -> None:
+        """Remove the first record of a job whose insertion failed, should it be there all the same."""
+        delete = jobs.delete().where(jobs.c.id == job.id, jobs.c.sequence == job.sequence)
+        await self.write(lambda connection: connection.execute(delete))
 
     async def get(self, job_id: str) -> Job | None:
         """Return a job, or `None` if there is none of this id."""
-        found = await self._select(sa.select(jobs).where(jobs.c.id == job_id))
-        return found[0] if found else None
+        async with self._reading() as connection:
+            row = (await connection.execute(sa.select(jobs).where(jobs.c.id == job_id))).mappings().first()
+        return from_row(row) if row else None
 
     async def find(self, query: JobQuery) -> list[Job]:
-        """Return the jobs that ``query`` asks for."""
+        """Return the jobs that ``query`` selects."""
         return await self._select(query.apply(sa.select(jobs)))
 
     async def pages(self, query: JobQuery, size: int = 1000) -> AsyncIterator[list[JobSummary]]:
-        """Return what a list shows of the jobs that ``query`` asks for, page by page.
+        """Return summaries of the jobs that ``query`` selects, page by page.
 
-        Each page is a query of its own: a slow reader holds nothing open,
-        and the event loop has its turn in between.
+        Each page is a query of its own: a slow reader keeps no transaction
+        open, and does not block the event loop.
         """
         names = ("id", "definition", "phase", "owner", "run_id", "creation_ms")
         async for rows in self._pages(query, sa.select(*(jobs.c[name] for name in names)), size):
             yield [_summary(row) for row in rows]
 
     async def job_pages(self, query: JobQuery, size: int = 200) -> AsyncIterator[list[Job]]:
-        """Return the jobs that ``query`` asks for, page by page as `pages` does."""
+        """Return the jobs that ``query`` selects, page by page as `pages` does."""
         async for rows in self._pages(query, sa.select(jobs), size):
-            yield [from_row(row._mapping) for row in rows]
+            yield self._jobs(row._mapping for row in rows)
 
     async def _pages(
         self, query: JobQuery, select: sa.Select[Any], size: int
@@ -243,7 +242,7 @@ class JobStore:
             left = None if left is None else left - len(rows)
 
     async def live(self) -> list[Job]:
-        """Return all jobs that still have their end before them, oldest first."""
+        """Return all jobs that have not ended, oldest first."""
         return await self.find(JobQuery(phases=LIVE))
 
     async def changed_since(self, sequence: int, limit: int) -> list[Job]:
@@ -264,7 +263,8 @@ class JobStore:
             jobs.c.phase != str(ExecutionPhase.ARCHIVED)
         )
         async with self._reading() as connection:
-            return from_ms(await connection.scalar(select))
+            found = await connection.scalar(select)
+        return None if found is None else from_ms(found)
 
     async def oldest_ended(self, keep: int) -> list[Job]:
         """Return the ended jobs beyond the newest ``keep``, not yet archived."""
@@ -275,93 +275,76 @@ class JobStore:
     async def _select(self, select: sa.Select[Any]) -> list[Job]:
         async with self._reading() as connection:
             result = await connection.execute(select)
-            return [from_row(row) for row in result.mappings()]
+            return self._jobs(result.mappings())
+
+    def _jobs(self, rows: Iterable[Mapping[Any, Any]]) -> list[Job]:
+        """Return the jobs in some rows; leave out damaged ones, which are logged once."""
+        found = []
+        for row in rows:
+            try:
+                found.append(from_row(row))
+            except StoreError as error:
+                if row["id"] not in self._damaged:
+                    self._damaged.add(row["id"])
+                    self.log.error(f"The job store {self.name}: {error}. The job is left out")
+        return found
+
+    async def read(self, select: sa.Select[Any]) -> list[sa.Row[Any]]:
+        """Return the rows of a query on any of the tables."""
+        async with self._reading() as connection:
+            return list((await connection.execute(select)).all())
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        with _explained("read"):
+        with self._explained("read"):
+            if self._file:
+                self._file.check_present()
             async with self._alone, self._engine.connect() as connection:
                 yield connection
 
-    async def _write(self, operation: Operation) -> Any:
-        """Carry out ``operation`` in a transaction and return what it returns.
+    async def write(self, operation: Operation) -> Any:
+        """Carry out an operation in a transaction, together with others; return what it returns."""
+        return await self._writer.write(operation)
 
-        The caller may be cancelled; the operation is carried out all the same.
-        """
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((operation, future))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_all())
-        return await future
+    async def _transaction(self, operations: Sequence[Operation]) -> list[Any]:
+        """Carry out operations in one transaction; return what each returns."""
 
-    async def _write_all(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            try:
-                await self._transaction(batch)
-            except Exception as error:
-                if len(batch) == 1:
-                    _settle(batch[0][1], error)
-                    continue
-                # One bad write must not spoil those that only came with it.
-                for item in batch:
-                    try:
-                        await self._transaction([item])
-                    except Exception as own_error:
-                        _settle(item[1], own_error)
-
-    async def _transaction(self, batch: list[tuple[Operation, asyncio.Future[Any]]]) -> None:
         def run(connection: sa.Connection) -> list[Any]:
-            return [operation(connection) for operation, _ in batch]
+            if self._holder:
+                _check_holder(connection, *self._holder)
+            return [operation(connection) for operation in operations]
 
-        with _explained("written"):
+        with self._explained("written"):
             async with self._alone, self._engine.begin() as connection:
                 values = await connection.run_sync(run)
-        for (_, future), value in zip(batch, values, strict=True):
-            if not future.done():
-                future.set_result(value)
+            if self._file:
+                self._file.check_present()
+            return values
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Turn what a database says into a `StoreError`."""
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, OSError, ValueError, OverflowError) as error:
+            reason = getattr(error, "orig", None) or error
+            raise StoreError(f"The job store {self.name} could not be {what}: {reason}") from error
 
 
 _PHASES = {str(phase): phase for phase in ExecutionPhase}
 
 
 def _summary(row: Any) -> JobSummary:
-    creation = from_ms(row[5])
-    assert creation is not None
-    return JobSummary(row[0], row[1], _PHASES[row[2]], row[3], row[4], creation)
+    return JobSummary(row[0], row[1], _PHASES[row[2]], row[3], row[4], from_ms(row[5]))
 
 
-def _settle(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _put_state(connection: sa.Connection, name: str, value: str) -> None:
+    connection.execute(state.delete().where(state.c.name == name))
+    connection.execute(state.insert(), {"name": name, "value": value})
 
 
-@contextlib.contextmanager
-def _explained(what: str) -> Any:
-    """Turn what a database says into a `StoreError`."""
-    try:
-        yield
-    except (sa.exc.SQLAlchemyError, OSError, ValueError, OverflowError) as error:
-        reason = getattr(error, "orig", None) or error
-        raise StoreError(f"The job store could not be {what}: {reason}") from error
-
-
-def _prepare_sqlite(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    # FULL: what was acknowledged survives a power cut, not only a crash.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _prepare_schema(connection: sa.Connection) -> None:
-    records.metadata.create_all(connection, tables=[state])
-    version = connection.scalar(sa.select(state.c.value).where(state.c.name == "schema_version"))
-    if version is None:
-        connection.execute(state.insert(), {"name": "schema_version", "value": str(records.SCHEMA_VERSION)})
-    elif int(version) > records.SCHEMA_VERSION:
-        raise StoreError(
-            f"The job store {connection.engine.url!r} has schema version {version}; "
-            f"this program knows {records.SCHEMA_VERSION}. Use the newer program, or another work_dir."
-        )
-    records.metadata.create_all(connection)
+def _check_holder(connection: sa.Connection, lease: str, holder: str) -> None:
+    # Locked where the database can, so that it cannot be taken before this transaction ends.
+    select = sa.select(leases.c.holder).where(leases.c.name == lease).with_for_update(read=True)
+    if connection.scalar(select) != holder:
+        raise StoreError("another OCPS has taken over the job store; this one must be restarted")

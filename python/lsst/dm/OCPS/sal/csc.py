@@ -22,14 +22,14 @@ from .. import __version__
 from ..config import ConfigError, InstanceConfig, SalIndex, load_instance, validate
 from ..config_schema import CONFIG_SCHEMA
 from ..host import Host
-from ..jobs.errors import JobError, UnknownJobError
+from ..jobs.errors import JobError, RequestError, UnknownJobError
 from ..jobs.manager import JobManager
 from ..jobs.model import ExecutionPhase, Job, now
 from . import compat as salobj_compat
 from .publisher import Publisher
 from .rapid_analysis import RapidAnalysis
 from .reading import ReadingGuard
-from .request import execute_request
+from .request import FIELD_NAMES, execute_request
 from .result import exit_code
 
 ACK_PAUSE = 0.25
@@ -380,5 +380,7 @@ def _refusals() -> Any:
     """Turn what the engine and the configuration refuse into a refused command."""
     try:
         yield
+    except RequestError as error:
+        raise salobj.ExpectedError(" ".join(str(error.renamed(FIELD_NAMES)).split())) from None
     except (JobError, ConfigError) as error:
         raise salobj.ExpectedError(" ".join(str(error).split())) from None

@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-__all__ = ["execute_request"]
+__all__ = ["FIELD_NAMES", "execute_request"]
 
 from typing import Any
 
-from ..jobs.definition import PIPETASK
+from ..definitions.pipetask import PIPETASK
 from ..jobs.errors import RequestError
 from ..jobs.model import JobRequest
 from ..jobs.parameters import parse_words
 from .compat import field
 from .publisher import ORIGIN
+
+FIELD_NAMES = {"prerequisites": "prereq_jobs", "parameters": "config", "definition": "pipeline"}
+"""Fields of ``execute`` by those of `~lsst.dm.OCPS.jobs.model.JobRequest`, where the names differ."""
 
 DEFINITION_PREFIX = "job:"
 """What ``pipeline`` begins with where it names a job definition."""
@@ -41,7 +44,13 @@ def execute_request(data: Any) -> JobRequest:
     prerequisites = tuple(
         job_id for part in field(data, "prereq_jobs").split(",") if (job_id := part.strip())
     )
-    common: dict[str, Any] = {"origin": ORIGIN, "owner": ORIGIN, "prerequisites": prerequisites}
+    common: dict[str, Any] = {
+        "origin": ORIGIN,
+        "owner": ORIGIN,
+        "prerequisites": prerequisites,
+        "keep_until_published": True,
+        "reserved": True,
+    }
     pipeline = parameters["pipeline"]
     if not pipeline.startswith(DEFINITION_PREFIX):
         return JobRequest(PIPETASK, parameters, **common)

@@ -66,6 +66,7 @@ class LocalBackend(Backend):
     ) -> None:
         self.workspaces = workspaces
         self.planners = planners
+        self.kinds = frozenset(planners)
         self.log = log or logging.getLogger(__name__)
         self.zygotes = zygotes
         self._running: dict[str, SupervisorHandle] = {}
@@ -223,8 +224,13 @@ class LocalBackend(Backend):
             self._running[job.id] = handle
         if claim:
             # Also for one that has ended already: it did run.
-            found = BackendUpdate(phase=ExecutionPhase.EXECUTING, message="", handle=claim.model_dump_json())
-            self.report(job.id, found)
+            seen = BackendUpdate(
+                phase=ExecutionPhase.EXECUTING,
+                message="",
+                handle=claim.model_dump_json(),
+                elapsed=handle.elapsed() if handle else None,
+            )
+            self.report(job.id, seen)
         self._spawn(self._await_end(job, workspace, claim, handle))
 
     async def _await_end(
@@ -264,7 +270,7 @@ class LocalBackend(Backend):
         try:
             seen = status.model_dump() if status else None
             ending = self._planner(job).ending(job, workspace, seen)
-            ending = dataclasses.replace(ending, progress=source.read())
+            ending = dataclasses.replace(ending, progress=source.read(), outcome_lost=status is None)
         except OSError as error:
             if error.errno in supervisor.SHORTAGES:
                 raise
@@ -293,11 +299,9 @@ class LocalBackend(Backend):
             shown = seen
 
     def _planner(self, job: Job) -> Planner:
-        kind = job.spec["kind"]
-        try:
-            return self.planners[kind]
-        except KeyError:
-            raise BackendError(f"the local pool runs no jobs of kind {kind!r}") from None
+        if job.spec is None or job.spec.kind not in self.planners:
+            raise BackendError("the local pool does not run jobs of this kind")
+        return self.planners[job.spec.kind]
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(coroutine)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...definitions.environments import Environments
+from ...definitions.specs import CommandSpec
 from ...definitions.templates import fill
 from ...jobs.backend import BackendUpdate
 from ...jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
@@ -66,10 +67,10 @@ class CommandPlanner:
 
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return the plan (see `supervisor`) of a job."""
-        spec = job.spec
-        environment = self.environments.get(spec["version"])
+        spec = CommandSpec.of(job.spec)
+        environment = self.environments.get(spec.version)
         inputs, source = workspace.root / "inputs", workspace.root / "source"
-        values = spec["values"] | {name: str(inputs / name) for name in spec["files"]}
+        values = {**spec.values} | {name: str(inputs / name) for name in spec.files}
         values |= {
             "job_id": job.id,
             "output_dir": str(workspace.output),
@@ -81,20 +82,20 @@ class CommandPlanner:
         variables = environment.variables() | job_variables(job, workspace)
         if self.variables_of:
             variables |= self.variables_of(job.id)
-        if spec["source"]:
+        if spec.source:
             variables |= {
                 "JOB_SOURCE_DIR": str(source),
-                "SRC_GIT_URL": spec["source"]["url"],
-                "GIT_COMMIT_REF": spec["source"]["commit"],
+                "SRC_GIT_URL": spec.source.url,
+                "GIT_COMMIT_REF": spec.source.commit,
                 "GIT_TERMINAL_PROMPT": "0",
                 "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
                 # No program that somebody's or the system's configuration names is run.
                 "GIT_CONFIG_NOSYSTEM": "1",
                 "GIT_CONFIG_GLOBAL": "/dev/null",
             }
-        variables |= spec["environment"]
-        variables |= {name: fill(text, values) for name, text in spec["variables"].items()}
-        command = environment.command([fill(word, values) for word in spec["argv"]])
+        variables |= dict(spec.environment)
+        variables |= {name: fill(text, values) for name, text in spec.variables.items()}
+        command = environment.command([fill(word, values) for word in spec.argv])
         steps = [*_preparation(spec, inputs, source), {"argv": command}]
         return {
             "steps": steps,
@@ -114,18 +115,19 @@ class CommandPlanner:
 
     def ending(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> BackendUpdate:
         """Say how a job ended; see `Planner`."""
+        spec = CommandSpec.of(job.spec)
         code = status["exit_code"] if status else None
         info: dict[str, Any] = {"exitCode": code, "logTail": workspace.tail()}
         if status:
             info |= {"cpuTime": status["cpu"], "maxRss": status["max_rss"]}
-        globs = (LOG_NAME, *job.spec["outputs"])
+        globs = (LOG_NAME, *spec.outputs)
         results = tuple(
             result
             for result in workspace.results()
             if any(fnmatch.fnmatchcase(result.id, glob) for glob in globs)
         )
         common: dict[str, Any] = {"exit_code": code, "results": results, "info": info}
-        last = len(_preparation(job.spec, Path(), Path()))
+        last = len(_preparation(spec, Path(), Path()))
         if status and status["cancelled"]:
             return BackendUpdate(phase=ExecutionPhase.ABORTED, **common)
         if status and code == 0 and status["step"] == last:
@@ -135,20 +137,20 @@ class CommandPlanner:
         return BackendUpdate(phase=ExecutionPhase.ERROR, error=error, **common)
 
 
-def _preparation(spec: Mapping[str, Any], inputs: Path, source: Path) -> list[dict[str, Any]]:
+def _preparation(spec: CommandSpec, inputs: Path, source: Path) -> list[dict[str, Any]]:
     """Return the steps that fetch what a job needs."""
     steps = []
-    if spec["source"]:
-        url, commit = spec["source"]["url"], spec["source"]["commit"]
+    if spec.source:
+        url, commit = spec.source.url, spec.source.commit
         git = ["git", "-C", str(source), "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false"]
         steps = [
             {"argv": ["git", "init", "--quiet", "--template=", str(source)]},
             {"argv": [*git, "fetch", "--quiet", "--depth=1", "--no-tags", "--", url, commit]},
             {"argv": [*git, "-c", "advice.detachedHead=false", "checkout", "--quiet", "FETCH_HEAD"]},
         ]
-    for name, file in spec["files"].items():
-        if not file["value"].startswith(UPLOAD_PREFIX):
-            arguments = [file["value"], str(inputs / name), str(MAX_FETCH), *file["references"]]
+    for name, file in spec.files.items():
+        if not file.value.startswith(UPLOAD_PREFIX):
+            arguments = [file.value, str(inputs / name), str(MAX_FETCH), *file.references]
             steps.append({"argv": [sys.executable, "-I", fetch.__file__, *arguments]})
     return steps
 

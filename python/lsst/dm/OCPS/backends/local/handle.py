@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -82,11 +83,14 @@ class SupervisorHandle:
         Descriptor of the process (``pidfd``).
     pid : `int`
         Its id.
+    start : `int`
+        When it was started (clock ticks since the boot of the machine).
     """
 
-    def __init__(self, fd: int, pid: int) -> None:
+    def __init__(self, fd: int, pid: int, start: int) -> None:
         self._fd = fd
         self.pid = pid
+        self._start = start
 
     @classmethod
     def find(cls, claim: Claim | None) -> SupervisorHandle | None:
@@ -121,7 +125,11 @@ class SupervisorHandle:
         if not same:
             os.close(fd)
             return None
-        return cls(fd, claim.pid)
+        return cls(fd, claim.pid, claim.start)
+
+    def elapsed(self) -> float:
+        """Return for how long it has run (s), by a clock that does not jump."""
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - self._start / os.sysconf("SC_CLK_TCK"))
 
     async def ended(self) -> None:
         """Wait for its end."""

@@ -7,9 +7,8 @@ __all__ = ["make_parts"]
 
 from ...backend_api import BackendContext, ConfigError, InstanceConfig, Parts, limits_of, load_definitions
 from ...definitions.environments import Environments
-from ...definitions.pipetask import ButlerConfig, PipetaskDefinition
-from ...definitions.shell import ShellDefinition
-from ...jobs.definition import COMMAND, PIPETASK
+from ...definitions.pipetask import PIPETASK, ButlerConfig, PipetaskDefinition
+from ...definitions.shell import COMMAND, ShellDefinition
 from .backend import LocalBackend
 from .command import CommandPlanner
 from .pipetask import PipetaskPlanner

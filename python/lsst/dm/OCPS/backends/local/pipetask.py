@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from ...definitions.environments import Environments
 from ...definitions.pipetask import ButlerConfig
 from ...definitions.pipetask_options import split_list
+from ...definitions.specs import PipetaskSpec
 from ...jobs.backend import BackendUpdate
 from ...jobs.errors import BackendError
 from ...jobs.file_access import look_at_files
@@ -123,13 +124,14 @@ class PipetaskPlanner:
 
     def preload(self, job: Job | None) -> Preload | None:
         """Return the preloaded process for a job, see `Planner`."""
-        environment = self.environments.get(job.spec["version"] if job else "")
+        spec = PipetaskSpec.of(job.spec) if job else None
+        environment = self.environments.get(spec.version if spec else "")
         if not environment.config.preload:
             return None
         # For a pattern, such as w_*, there is no version yet.
         if job is None and environment.config.setup and "*" in environment.version:
             return None
-        butler = job.spec["butler"] if job else self.data.butler
+        butler = spec.butler if spec else self.data.butler
         return Preload(
             environment.version,
             tuple(environment.interpreter()),
@@ -140,40 +142,40 @@ class PipetaskPlanner:
 
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return the plan (see `supervisor`) of a job."""
-        spec = job.spec
-        environment = self.environments.get(spec["version"])
+        spec = PipetaskSpec.of(job.spec)
+        environment = self.environments.get(spec.version)
         run = [
             "pipetask",
             "--long-log",
             "run",
             "--butler-config",
-            spec["butler"],
+            spec.butler,
             "--input",
-            ",".join(spec["inputs"]),
+            ",".join(spec.inputs),
             "--output",
-            spec["output"],
+            spec.output,
             "--output-run",
-            spec["run"],
+            spec.run,
             "--pipeline",
-            spec["pipeline"],
+            spec.pipeline,
             "--summary",
             str(workspace.root / SUMMARY_NAME),
-            *spec["options"],
+            *spec.options,
         ]
-        if spec["data_query"]:
-            run += ["--data-query", spec["data_query"]]
+        if spec.data_query:
+            run += ["--data-query", spec.data_query]
         retrieve = [
             "butler",
             "retrieve-artifacts",
-            spec["butler"],
+            spec.butler,
             str(workspace.output),
             "--collections",
-            spec["run"],
+            spec.run,
             "--transfer",
             "copy",
             "--no-preserve-path",
         ]
-        for glob in dict.fromkeys([*spec["output_glob"], *spec["metrics_glob"]]):
+        for glob in dict.fromkeys([*spec.output_glob, *spec.metrics_glob]):
             retrieve += ["--dataset-type", as_pattern(glob)]
         return {
             "steps": [{"argv": environment.command(argv), "tool": argv} for argv in (run, retrieve)],
@@ -182,7 +184,7 @@ class PipetaskPlanner:
             "log": str(workspace.log),
             "limits": self.limits,
             "kill_grace": self.kill_grace,
-            "query": spec["data_query"],
+            "query": spec.data_query,
         }
 
     def progress_source(self, workspace: Workspace) -> ProgressReader:
@@ -202,7 +204,7 @@ class PipetaskPlanner:
             What the supervisor wrote, `None` if it was killed before.
         """
         outcome = PipetaskOutcome.read(workspace, status, SUMMARY_NAME)
-        metrics = outcome.take_index(workspace, job.spec)
+        metrics = outcome.take_index(workspace, PipetaskSpec.of(job.spec).metrics_glob)
         info: dict[str, Any] = {"exitCode": outcome.exit_code, "logTail": workspace.tail()}
         if metrics:
             info["metrics"] = metrics

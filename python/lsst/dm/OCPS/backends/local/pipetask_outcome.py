@@ -15,7 +15,7 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,8 +134,15 @@ class PipetaskOutcome:
         """Whether all steps were carried out."""
         return self.exit_code == 0 and not self.cancelled
 
-    def take_index(self, workspace: Workspace, spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def take_index(self, workspace: Workspace, globs: Collection[str]) -> list[dict[str, Any]]:
         """Move the index of the retrieved files out of the results; return the metrics.
+
+        Parameters
+        ----------
+        workspace : `Workspace`
+            The job's files.
+        globs : `~collections.abc.Collection` [`str`]
+            Globs of the dataset types that hold metrics.
 
         Returns
         -------
@@ -154,7 +161,7 @@ class PipetaskOutcome:
         for name, artifact in sorted(index["artifact_map"].items()):
             for dataset_id in artifact["ids"]:
                 ref = refs[dataset_id]
-                if any(fnmatch.fnmatchcase(ref["dataset_type_name"], glob) for glob in spec["metrics_glob"]):
+                if any(fnmatch.fnmatchcase(ref["dataset_type_name"], glob) for glob in globs):
                     values = _small_dict(workspace.output, name)
                     if values is not None:
                         metrics.append(

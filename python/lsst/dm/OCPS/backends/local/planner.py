@@ -22,7 +22,7 @@ class ProgressSource(Protocol):
 
 
 class Planner(Protocol):
-    """Turns jobs of one kind (``spec["kind"]``) into commands and back."""
+    """Turns jobs of one kind (``spec.kind``) into commands and back."""
 
     async def check(self) -> None:
         """Raise `BackendError` if such jobs could not run."""

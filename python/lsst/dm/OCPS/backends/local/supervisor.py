@@ -214,24 +214,23 @@ class Supervisor:
 
     def supervise(self) -> None:
         """Run the steps to their end and write how they ended."""
-        last, status = 0, None
-        steps = self.plan["steps"]
-        for number, step in enumerate(steps):
+        last, status, left_out = 0, None, False
+        for number, step in enumerate(self.plan["steps"]):
             ended = self._run_step(step)
             if ended is None:
+                left_out = True
                 break
             last, status = number, ended
             if status != 0 or self.failure:
                 break
-        all_done = status == 0 and last == len(steps) - 1
         self._sync_output()
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         ending = {
             "token": self.token,
             "exit_code": None if status is None else os.waitstatus_to_exitcode(status),
             "step": last,
-            # Told to stop when all had been done, it has not been stopped.
-            "cancelled": self.cancelled and (self.interrupted or not all_done),
+            # Told to stop when it had ended by itself, well or not, it has not been stopped.
+            "cancelled": self.interrupted or left_out,
             "failure": self.failure,
             "max_rss": usage.ru_maxrss * 1024,
             "cpu": round(usage.ru_utime + usage.ru_stime, 3),

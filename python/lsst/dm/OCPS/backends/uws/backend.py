@@ -56,6 +56,8 @@ class UwsBackend(Backend):
         Receives warnings.
     """
 
+    kinds = frozenset({"forwarded"})
+
     def __init__(
         self, url: str, poll_interval: float, config: UwsConfig, log: logging.Logger | None = None
     ) -> None:
@@ -104,8 +106,6 @@ class UwsBackend(Backend):
                 await self._server.close()
 
     async def submit(self, job: Job) -> None:
-        if "environment" not in job.spec:
-            raise BackendError(f"a UWS server runs pipelines only, no {job.spec['kind']}")
         if job.id not in self._table.jobs:
             tracked = self._table.track(job)
             tracked.submission = self._spawn(self._submit(tracked))

@@ -7,21 +7,22 @@ __all__ = ["creation_body", "creation_form"]
 
 from typing import Any
 
+from ...definitions.specs import ForwardedSpec
 from ...jobs.model import Job
 
 
 def creation_body(job: Job) -> dict[str, Any]:
     """Return the body of the Rubin dialect's request."""
-    spec = job.spec
+    spec = ForwardedSpec.of(job.spec)
     return {
         "run_id": job.id,
-        "command": spec["command"],
-        "url": spec["url"],
-        "commit_ref": spec["commit_ref"],
-        "environment": [{"name": name, "value": value} for name, value in spec["environment"].items()],
+        "command": spec.command,
+        "url": spec.url,
+        "commit_ref": spec.commit_ref,
+        "environment": [{"name": name, "value": value} for name, value in spec.environment.items()],
     }
 
 
 def creation_form(job: Job) -> dict[str, str]:
     """Return the form of UWS 1.1's request: what the Rubin dialect has as environment are its parameters."""
-    return {"RUNID": job.id, "PHASE": "RUN", **job.spec["environment"]}
+    return {"RUNID": job.id, "PHASE": "RUN", **ForwardedSpec.of(job.spec).environment}

@@ -17,14 +17,15 @@ from __future__ import annotations
 __all__ = ["UwsDefinition", "check_value", "run_options"]
 
 import shlex
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ...config import UwsConfig
 from ...definitions.environments import Environments
 from ...definitions.pipetask import ButlerConfig, PipetaskDefinition
+from ...definitions.specs import ForwardedSpec, PipetaskSpec
 from ...jobs.errors import RequestError
 from ...jobs.model import JobRequest
+from ...jobs.spec import Spec
 
 _ADVICE = "use a configuration file, or the local backend"
 
@@ -67,27 +68,28 @@ class UwsDefinition(PipetaskDefinition):
         )
         self.config = config
 
-    async def resolve(self, request: JobRequest, job_id: str) -> Mapping[str, Any]:
+    async def resolve(self, request: JobRequest, job_id: str) -> Spec:
         spec = await super().resolve(request, job_id)
+        assert isinstance(spec, PipetaskSpec)
         environment = {
-            "PIPELINE_URL": spec["pipeline"],
-            "BUTLER_REPO": spec["butler"],
-            "RUN_OPTIONS": run_options(spec["inputs"], spec["options"], trusted=self.config.trusted),
-            "OUTPUT_GLOB": ",".join(spec["output_glob"]),
-            "DATA_QUERY": spec["data_query"],
+            "PIPELINE_URL": spec.pipeline,
+            "BUTLER_REPO": spec.butler,
+            "RUN_OPTIONS": run_options(spec.inputs, spec.options, trusted=self.config.trusted),
+            "OUTPUT_GLOB": ",".join(spec.output_glob),
+            "DATA_QUERY": spec.data_query,
         }
-        if spec["version"]:
-            environment |= dict.fromkeys(self.config.version_variables, spec["version"])
+        if spec.version:
+            environment |= dict.fromkeys(self.config.version_variables, spec.version)
         if not self.config.trusted:
             for name, value in environment.items():
                 check_value(name, value)
-        return {
-            **spec,
-            "command": self.config.command,
-            "url": self.config.source_url,
-            "commit_ref": self.config.commit_ref,
-            "environment": environment,
-        }
+        return ForwardedSpec(
+            **spec.model_dump(exclude={"kind"}),
+            command=self.config.command,
+            url=self.config.source_url,
+            commit_ref=self.config.commit_ref,
+            environment=environment,
+        )
 
 
 def run_options(inputs: Sequence[str], options: Sequence[str], *, trusted: bool = False) -> str:

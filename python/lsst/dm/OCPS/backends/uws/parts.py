@@ -6,8 +6,7 @@ from __future__ import annotations
 __all__ = ["make_parts"]
 
 from ...backend_api import BackendContext, InstanceConfig, Parts, limits_of, load_definitions
-from ...definitions.pipetask import ButlerConfig
-from ...jobs.definition import PIPETASK
+from ...definitions.pipetask import PIPETASK, ButlerConfig
 from .backend import UwsBackend
 from .definition import UwsDefinition
 

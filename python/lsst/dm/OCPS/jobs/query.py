@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Selections of jobs, and what a list shows of each."""
+
+from __future__ import annotations
+
+__all__ = ["JobQuery", "JobSummary"]
+
+import dataclasses
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from .model import ExecutionPhase, to_ms
+from .records import jobs
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Selects jobs; all that is given must hold.
+
+    Parameters
+    ----------
+    definition, owner, origin : `str` or `None`
+        The job's own.
+    phases : `~collections.abc.Collection` [`ExecutionPhase`]
+        Phases wanted; empty for all but ARCHIVED.
+    after : `datetime.datetime` or `None`
+        Only jobs created after this time.
+    last : `int` or `None`
+        Only the newest so many, newest first; without it all, oldest first.
+    published : `bool` or `None`
+        Whether the result has been published.
+    deleted : `bool` or `None`
+        Whether the job was deleted and its record waits to be removed.
+    run_id : `str` or `None`
+        The caller's own name.
+    nothing : `bool`
+        Select no job.
+    """
+
+    definition: str | None = None
+    owner: str | None = None
+    origin: str | None = None
+    phases: Collection[ExecutionPhase] = ()
+    after: datetime | None = None
+    last: int | None = None
+    published: bool | None = None
+    deleted: bool | None = False
+    run_id: str | None = None
+    nothing: bool = False
+
+    def apply(self, select: sa.Select[Any], end: tuple[int, str] | None = None) -> sa.Select[Any]:
+        """Return ``select`` narrowed to these jobs, in their order.
+
+        Parameters
+        ----------
+        select : `sqlalchemy.sql.Select`
+            Of the table of jobs.
+        end : `tuple` or `None`
+            Creation time (ms) and id of the job after which to begin.
+        """
+        phases = (
+            () if self.nothing else self.phases or (frozenset(ExecutionPhase) - {ExecutionPhase.ARCHIVED})
+        )
+        select = select.where(jobs.c.phase.in_([str(phase) for phase in phases]))
+        for name in ("definition", "owner", "origin", "published", "deleted", "run_id"):
+            value = getattr(self, name)
+            if value is not None:
+                select = select.where(jobs.c[name] == value)
+        if self.after is not None:
+            select = select.where(jobs.c.creation_ms > to_ms(self.after))
+        key = sa.tuple_(jobs.c.creation_ms, jobs.c.id)
+        if self.last is not None:
+            if end is not None:
+                select = select.where(key < sa.tuple_(*end))
+            return select.order_by(jobs.c.creation_ms.desc(), jobs.c.id.desc()).limit(self.last)
+        if end is not None:
+            select = select.where(key > sa.tuple_(*end))
+        return select.order_by(jobs.c.creation_ms, jobs.c.id)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JobSummary:
+    """The entry of a job in a list."""
+
+    id: str
+    definition: str
+    phase: ExecutionPhase
+    owner: str
+    run_id: str
+    creation_time: datetime

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The scheduler: queue places, workers, prerequisites, starting, stopping, deadlines.
+
+It decides when something is to happen to a job; what becomes of the job is
+decided in `rules`, and recorded by the `Ledger`.
+"""
+
+from __future__ import annotations
+
+__all__ = ["Scheduler"]
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from . import rules
+from .backend import BackendUpdate
+from .errors import BackendError, JobError, QueueFullError, RequestError, UnknownJobError
+from .lane import Lane, Run
+from .ledger import Ledger
+from .model import ErrorSummary, ExecutionPhase, Job, now
+
+Phase = ExecutionPhase
+
+
+class Scheduler:
+    """Brings queued jobs to their backends, and back to one end.
+
+    Parameters
+    ----------
+    ledger : `Ledger`
+        All jobs.
+    log : `logging.Logger`
+        Gets what goes wrong.
+    """
+
+    def __init__(self, ledger: Ledger, log: logging.Logger) -> None:
+        self.log = log
+        self.ledger = ledger
+        self.lanes: dict[str, Lane] = {}
+        self._owners: Counter[str] = Counter()
+        self._dependents: defaultdict[str, set[str]] = defaultdict(set)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        ledger.on_change = self._changed
+
+    def open(self) -> None:
+        """Count the jobs that the ledger has read."""
+        self._owners = Counter(job.owner for job in self.ledger.live.values())
+
+    async def close(self) -> None:
+        """Stop all tasks and close the backends; running jobs run on."""
+        for lane in self.lanes.values():
+            for run in lane.runs.values():
+                run.cancel_timers()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for lane in self.lanes.values():
+            await lane.backend.close()
+
+    async def add(self, lane: Lane) -> None:
+        """Open a lane's backend, and resume the jobs that the store has for it."""
+        lane.backend.report = self.report
+        await lane.backend.open()
+        self.lanes[lane.key] = lane
+        mine = [job for job in self.ledger.live.values() if job.backend == lane.key]
+        given = [job for job in mine if job.dispatched]
+        for job in given:
+            lane.begin(job)
+        await lane.backend.reattach(given)
+        for job in given:
+            if (found := self.ledger.live.get(job.id)) is None:
+                continue
+            self._set_deadline(lane, found)
+            self._set_lost(lane, found)
+            if found.stopping:
+                self.spawn(self.stop(found))
+        for job in mine:
+            if job.waiting:
+                lane.waiting += 1
+                self._line_up(lane, job)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something in the background, until `close`."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def report(self, job_id: str, update: BackendUpdate) -> None:
+        """Record what a backend saw of a job; see `Report`."""
+        job = self.ledger.live.get(job_id)
+        if job is None:
+            return
+        lane = self.lanes.get(job.backend)
+        if lane and update.elapsed is not None and (run := lane.runs.get(job_id)):
+            run.began = asyncio.get_running_loop().time() - update.elapsed
+            self._set_deadline(lane, job)
+        self.spawn(self.ledger.persist(job_id, partial(rules.seen, update=update)))
+
+    # Accepting
+
+    async def check_prerequisites(self, job_id: str, prerequisites: Iterable[str]) -> None:
+        """Raise `RequestError` if a job is to wait for itself or for one that does not exist."""
+        for other in prerequisites:
+            if other == job_id:
+                raise RequestError(f"job {job_id} cannot wait for itself", "prerequisites")
+            try:
+                unknown = (await self.ledger.get(other)).deleted
+            except (UnknownJobError, RequestError):
+                unknown = True
+            if unknown:
+                raise RequestError(f"no such job: {other!r}", "prerequisites")
+
+    @contextlib.contextmanager
+    def place(self, lane: Lane, owner: str | None, *, reserved: bool, queue: bool) -> Iterator[None]:
+        """Keep a place free while a job is being stored.
+
+        Parameters
+        ----------
+        lane : `Lane`
+            The lane that the job goes to.
+        owner : `str` or `None`
+            The owner of a new job; `None` for a job that is there already.
+        reserved : `bool`
+            Whether the job may use reserved places.
+        queue : `bool`
+            Whether the job is to be queued.
+
+        Raises
+        ------
+        QueueFullError
+            If there is none.
+        """
+        if queue:
+            self._check_queue(lane, reserved)
+        if owner is not None and not reserved:
+            mine, limit = self._owners[owner], lane.limits.max_jobs_per_owner
+            if limit and mine >= limit:
+                raise QueueFullError(f"{mine} jobs of yours have not ended; the limit is {limit}")
+        lane.waiting += queue
+        self._count_owner(owner, 1)
+        try:
+            yield
+        finally:
+            lane.waiting -= queue
+            self._count_owner(owner, -1)
+
+    def _check_queue(self, lane: Lane, reserved: bool) -> None:
+        limits = lane.limits
+        if limits.mode == "sync":
+            # Jobs of former configurations count too.
+            for job in self.ledger.live.values():
+                if job.waiting or job.dispatched:
+                    raise QueueFullError(f"One job at a time (mode sync), and job {job.id} has not ended yet")
+            if any(other.waiting for other in self.lanes.values()):
+                raise QueueFullError("One job at a time (mode sync), and another one is being accepted")
+        # A job that a free worker takes at once does not wait.
+        free, places = limits.max_workers - len(lane.runs), limits.max_queued
+        if not reserved:
+            free, places = min(free, limits.ordinary_workers - lane.ordinary), limits.ordinary_places
+        if lane.waiting >= places + max(0, free):
+            raise QueueFullError(f"The queue is full: {lane.waiting} jobs wait; try again later")
+
+    def obstacle(self, prerequisites: Iterable[str]) -> str:
+        """Return which prerequisites have not ended, in words; empty if all have."""
+        names = ", ".join(other for other in prerequisites if other in self.ledger.live)
+        return f"waiting for {names}" if names else ""
+
+    # Waiting
+
+    def _line_up(self, lane: Lane, job: Job) -> None:
+        """Queue a job for a worker, or let it wait for its prerequisites."""
+        if not job.prerequisites:
+            lane.push(job)
+            self._dispatch(lane)
+            return
+        for other in job.prerequisites:
+            if other in self.ledger.live:
+                self._dependents[other].add(job.id)
+        self.spawn(self._consider(job.id))
+
+    async def _consider(self, job_id: str) -> None:
+        """Look again what a queued job waits for."""
+        job = self.ledger.live.get(job_id)
+        if job is None or not job.waiting:
+            return
+        lane = self.lanes[job.backend]
+        if lane.limits.prerequisite_policy == "completed" and (
+            reason := await self._failed_prerequisite(job)
+        ):
+            await self.ledger.persist(job_id, partial(rules.failed, error=ErrorSummary(reason)))
+            return
+        message = self.obstacle(job.prerequisites)
+        job = await self.ledger.persist(job_id, partial(rules.waiting_for, message=message))
+        # Only now: one of them may have ended meanwhile.
+        if job.waiting and not self.obstacle(job.prerequisites):
+            lane.push(job)
+            self._dispatch(lane)
+
+    async def _failed_prerequisite(self, job: Job) -> str:
+        for other in job.prerequisites:
+            try:
+                found = await self.ledger.get(other)
+            except UnknownJobError:
+                return f"prerequisite {other} has been deleted"
+            if found.terminal and found.final_phase != Phase.COMPLETED:
+                return f"prerequisite {other} ended as {found.final_phase}"
+        return ""
+
+    # Starting
+
+    def _dispatch(self, lane: Lane) -> None:
+        """Start as many jobs as there are free workers, of all lanes that share them."""
+        limits = lane.limits
+        shared = [other for other in self.lanes.values() if other.kind == lane.kind]
+        while sum(len(other.runs) for other in shared) < limits.max_workers:
+            full = sum(other.ordinary for other in shared) >= limits.ordinary_workers
+            job = lane.pop(self._waiting_job, reserved_only=full)
+            if job is None:
+                return
+            run = lane.begin(job)
+            lane.waiting -= 1
+            run.starting = self.spawn(self._start(lane, job.id, run))
+
+    def _waiting_job(self, job_id: str) -> Job | None:
+        job = self.ledger.live.get(job_id)
+        return job if job is not None and job.waiting else None
+
+    async def _start(self, lane: Lane, job_id: str, run: Run) -> None:
+        job = await self.ledger.persist(job_id, rules.dispatched)
+        if job.terminal or not job.dispatched:
+            # Held or ended since it was picked.
+            lane.end(job_id)
+            self._dispatch(lane)
+            return
+        try:
+            await lane.backend.submit(job)
+            found = await self.ledger.get(job_id)
+            if found.terminal:
+                # It was ended while it was being started.
+                await lane.backend.cancel(found)
+        except UnknownJobError:
+            await lane.backend.cancel(job)
+        except Exception as error:
+            if not isinstance(error, JobError):
+                self.log.exception(f"Job {job_id}: the backend failed")
+            reason = ErrorSummary(f"could not be started: {error}")
+            self.report(job_id, BackendUpdate(phase=Phase.ERROR, error=reason))
+        finally:
+            run.starting = None
+
+    # Stopping
+
+    async def stop(self, job: Job) -> Job:
+        """Stop a job that the backend has; return it when it has ended.
+
+        Waits no longer than ``abort_grace``; a job that is not confirmed to
+        have stopped by then ends all the same, with that remark.
+        """
+        lane = self.lanes[job.backend]
+        grace = lane.limits.abort_grace
+        try:
+            async with asyncio.timeout(grace):
+                run = lane.runs.get(job.id)
+                if run and run.starting:
+                    await asyncio.wait({run.starting})
+                await lane.backend.cancel(self.ledger.live.get(job.id, job))
+                return await self.ledger.wait(job.id, None, lambda job: job.terminal)
+        except (TimeoutError, BackendError) as error:
+            doubt = str(error) or f"the backend did not confirm within {grace:g} s that it has stopped"
+            self.log.warning(f"Job {job.id}: {doubt}")
+            return await self.ledger.persist(job.id, partial(rules.stopped, doubt=doubt))
+
+    async def _deadline(self, job_id: str) -> None:
+        job = await self.ledger.persist(job_id, rules.deadline_passed)
+        if not job.terminal:
+            await self.stop(job)
+
+    async def _end_lost(self, job_id: str, grace: float) -> None:
+        job = await self.ledger.persist(job_id, partial(rules.lost, grace=grace))
+        if job.terminal:
+            await self.lanes[job.backend].backend.forget(job)
+
+    # After every change
+
+    def _changed(self, old: Job | None, job: Job) -> None:
+        self._count(old, job)
+        lane = self.lanes.get(job.backend)
+        if lane is None:
+            return
+        if job.terminal:
+            lane.end(job.id)
+            for dependent in self._dependents.pop(job.id, ()):
+                self.spawn(self._consider(dependent))
+            for other in self.lanes.values():
+                if other.kind == lane.kind:
+                    self._dispatch(other)
+            return
+        if job.waiting and not (old and old.waiting):
+            self._line_up(lane, job)
+        if job.id in lane.runs:
+            if old is None or old.phase != job.phase:
+                self._set_lost(lane, job)
+            if old is None or _of_deadline(old) != _of_deadline(job):
+                self._set_deadline(lane, job)
+
+    def _count(self, old: Job | None, job: Job) -> None:
+        """Keep the numbers of waiting jobs and of each owner's live jobs."""
+        for record, change in ((old, -1), (job, 1)):
+            lane = self.lanes.get(record.backend) if record and record.waiting else None
+            # One that is being started does not wait any more.
+            if lane and job.id not in lane.runs:
+                lane.waiting += change
+        if old is None:
+            self._count_owner(job.owner, 1)
+        elif job.terminal and not old.terminal:
+            self._count_owner(job.owner, -1)
+
+    def _count_owner(self, owner: str | None, change: int) -> None:
+        if owner is not None:
+            self._owners[owner] += change
+            if not self._owners[owner]:
+                del self._owners[owner]
+
+    def _set_deadline(self, lane: Lane, job: Job) -> None:
+        """Set the timer of a running job's deadline, by a clock that does not jump."""
+        run = lane.runs[job.id]
+        if run.deadline:
+            run.deadline.cancel()
+            run.deadline = None
+        if not job.start_time and run.began is None:
+            return
+        if run.began is None:
+            # Just begun; or, after a restart, no backend tells for how long it has run.
+            elapsed = (now() - job.start_time).total_seconds() if job.start_time else 0.0
+            run.began = asyncio.get_running_loop().time() - max(0.0, elapsed)
+        if job.execution_duration and not job.stopping:
+            run.deadline = self._timer(run.began + job.execution_duration, lambda: self._deadline(job.id))
+
+    def _set_lost(self, lane: Lane, job: Job) -> None:
+        """Set the timer after which a job that is UNKNOWN ends."""
+        run = lane.runs[job.id]
+        if run.lost:
+            run.lost.cancel()
+            run.lost = None
+        if job.phase == Phase.UNKNOWN:
+            grace = lane.limits.unknown_grace
+            left = min(grace, max(0.0, grace - (now() - job.phase_time).total_seconds()))
+            when = asyncio.get_running_loop().time() + left
+            run.lost = self._timer(when, lambda: self._end_lost(job.id, grace))
+
+    def _timer(self, when: float, act: Callable[[], Coroutine[Any, Any, Any]]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_at(when, lambda: self.spawn(act()))
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, UnknownJobError):
+            # A job that was deleted meanwhile is no failure.
+            self.log.error("A task of the engine failed", exc_info=error)
+
+
+def _of_deadline(job: Job) -> tuple[object, ...]:
+    """Return what the timer of a job's deadline depends on."""
+    return job.start_time, job.execution_duration, job.stopping

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The file of a SQLite job store: created, checked, and watched."""
+
+from __future__ import annotations
+
+__all__ = ["SqliteFile", "prepare_connection"]
+
+import os
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from .errors import StoreError
+
+_ADVICE = (
+    "Restore it from a backup, or save what can be read with: "
+    "sqlite3 '{path}' .recover | sqlite3 recovered.sqlite3"
+)
+
+
+class SqliteFile:
+    """The file of a job store.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        Where it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._inode: int | None = None
+
+    def prepare(self, may_be_empty: bool) -> None:
+        """Create the file where there is none, for this user alone; it holds the variables of jobs.
+
+        Raises
+        ------
+        StoreError
+            If it is there, and empty, although it must not be.
+        """
+        try:
+            size = self.path.stat().st_size
+        except FileNotFoundError:
+            try:
+                self.path.touch(0o600)
+            except OSError as error:
+                raise StoreError(f"The job store {self.path} could not be opened: {error}") from error
+            return
+        if size == 0 and not may_be_empty:
+            raise StoreError(
+                f"The job store {self.path} is empty, but there are jobs' files beside it. "
+                "Restore it from a backup, or remove the empty file to begin without those jobs."
+            )
+
+    def check_integrity(self, connection: sa.Connection) -> None:
+        """Check the file for damage.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged, with what can be done.
+        """
+        try:
+            found = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
+        except sa.exc.OperationalError:
+            raise
+        except sa.exc.DatabaseError as error:
+            found = [str(error.orig)]
+        if found != ["ok"]:
+            advice = _ADVICE.format(path=self.path)
+            raise StoreError(f"The job store {self.path} is damaged: {'; '.join(found)}. {advice}")
+
+    def opened(self) -> None:
+        """Remember which file was opened."""
+        self._inode = os.stat(self.path).st_ino
+
+    def check_present(self) -> None:
+        """Check that the file that was opened is still there.
+
+        A file that was removed can be written on as long as it is open, but
+        nobody will ever read it.
+
+        Raises
+        ------
+        StoreError
+            If it was removed or replaced.
+        """
+        try:
+            inode = os.stat(self.path).st_ino
+        except OSError:
+            inode = None
+        if self._inode is not None and inode != self._inode:
+            raise StoreError(
+                f"The job store {self.path} was removed or replaced while OCPS runs; restart OCPS"
+            )
+
+
+def prepare_connection(connection: Any, _: Any) -> None:
+    """Set up a new connection of a SQLite database."""
+    cursor = connection.cursor()
+    # FULL: what was acknowledged survives a power cut, not only a crash.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
