@@ -62,6 +62,14 @@ async def test_errors_are_lines(user: User, served: Served) -> None:
         assert len(err.splitlines()) == 1
 
 
+def test_a_log_level_that_is_not_one_is_refused_in_words() -> None:
+    command = [str(Path(sys.executable).with_name("run_uws.py")), "--demo", "--loglevel", "chatty"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "CHATTY" in found.stderr
+    assert "Traceback" not in found.stderr
+
+
 def test_help_of_commands_is_that_of_the_list() -> None:
     for name, (_, words) in COMMANDS.items():
         command = main.get_command(click.Context(main), name)

@@ -24,6 +24,8 @@ from .jobs.errors import JobError
 
 DEMO = Path(__file__).resolve().parent / "config_package" / "OCPS" / "v4" / "demo.yaml"
 
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve OCPS over HTTP: UWS 1.1 and Rubin's JSON dialect.")
@@ -39,7 +41,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", help="address to listen at (default: as configured, or 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen at (default: as configured, or 8080)")
     parser.add_argument("--work-dir", help="directory of the job store, logs and outputs")
-    parser.add_argument("--loglevel", default="INFO", help="how much is logged (default: INFO)")
+    parser.add_argument(
+        "--loglevel",
+        type=str.upper,
+        choices=LEVELS,
+        default="INFO",
+        help="how much is logged (default: INFO)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -113,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
         secret = getpass.getpass(f"{parsed.hash}: ") if asked else sys.stdin.readline().rstrip("\n")
         print(hash_password(secret) if parsed.hash == "password" else hash_token(secret))
         return 0
-    logging.basicConfig(level=parsed.loglevel.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=parsed.loglevel, format="%(asctime)s %(levelname)s %(message)s")
     log = logging.getLogger("ocps")
     try:
         asyncio.run(_serve(_load(parsed), log))
