@@ -15,7 +15,7 @@ help:  ## Show this.
 
 venv: $(VENV)/.ready  ## Make .venv with everything that is needed, byte-compiled.
 
-$(VENV)/.ready: requirements.txt setup.cfg demo/setup.cfg $(shell find middleware -name '*.py' -o -name '*.cfg' -o -name '*.idl' -o -name '*.yaml')
+$(VENV)/.ready: requirements.txt requirements-local.txt setup.cfg demo/setup.cfg $(shell find middleware -name '*.py' -o -name '*.cfg' -o -name '*.idl' -o -name '*.yaml')
 	@test -n "$(PYTHON)" || { echo "make: OCPS needs Python 3.11 or newer, and none was found"; exit 1; }
 	@bin/make_venv.sh "$(PYTHON)" "$(VENV)"
 	@touch $@

@@ -19,7 +19,11 @@ fi
 
 echo "Making $venv (a minute or two, about 800 MB)"
 "$python" -m venv "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+pip="$venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps"
+# Wheels only, and each must have a hash of the lock: nothing is built from what somebody else may have replaced.
+$pip --only-binary=:all: --require-hashes -r requirements.txt
+# Ours, built with the setuptools that the lock has.
+$pip --no-build-isolation -r requirements-local.txt
 "$venv/bin/python" -m pip check
 # Once: without compiled files every pipetask would compile all of them again.
 env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -m compileall -q "$venv/lib" >/dev/null || true

@@ -22,6 +22,7 @@ ROOMS = {
     # What anybody may use: it knows nothing of the engine.
     "__init__": 0,
     "version": 0,
+    "audit": 0,
     "logs": 0,
     "programs": 0,
     "client": 1,

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import aiohttp
 import pytest
 import yaml
@@ -71,3 +73,13 @@ async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
         assert (await execution.result())["exit_code"] == 255
         gone = await client.get(f"{url}/api/v1/job/{execution.job_id}", raise_for_status=False)
         assert gone.status == 404
+
+    # Who commanded what, over SAL and over HTTP, is in one log.
+    lines = [json.loads(line) for line in (tmp_path / "work" / "audit.jsonl").read_text().splitlines()]
+    shown = [(line["origin"], line["action"], line["outcome"]) for line in lines]
+    assert shown[:2] == [("sal", "execute", "ok")] * 2
+    assert shown[2][:2] == ("sal", "execute")
+    assert "duration: " in shown[2][2]
+    assert ("http", "create", "HTTP 303") in shown
+    assert ("sal", "abort_job", "ok") in shown
+    assert (lines[-1]["action"], lines[-1]["job_id"]) == ("delete", execution.job_id)

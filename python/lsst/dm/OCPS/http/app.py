@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from .. import audit
 from ..jobs.errors import (
     BackendError,
     JobError,
@@ -23,8 +24,8 @@ from ..jobs.errors import (
 from ..version import __version__
 from . import events, openapi, rubin, uws, vosi
 from .connections import Connection
-from .context import CALLER, SERVICE, Service
-from .site import check_site
+from .context import CALLER, DONE, ORIGIN, SERVICE, Service
+from .site import SAFE_METHODS, check_site
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -82,7 +83,39 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     if not isinstance(connection, Connection):
         return await _answer(request, handler)
     with connection.serving():
-        return await _answer(request, handler)
+        # What jobs report of themselves is no command.
+        if request.method in SAFE_METHODS or request.match_info.handler is rubin.post_event:
+            return await _answer(request, handler)
+        return await _answer_and_record(request, handler)
+
+
+async def _answer_and_record(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a request that may change something, and write it into the audit log."""
+    status = 500
+    try:
+        response = await _answer(request, handler)
+        status = response.status
+        return response
+    except web.HTTPException as answer:
+        status = answer.status
+        raise
+    finally:
+        service = request.app[SERVICE]
+        connection = request.protocol
+        peer = connection.peer if isinstance(connection, Connection) else ""
+        caller = request.get(CALLER)
+        done = request.get(DONE) or {"action": f"{request.method} {request.path}"}
+        if service.authenticator.is_proxy(peer) and "X-Forwarded-For" in request.headers:
+            done = {**done, "forwarded_for": request.headers["X-Forwarded-For"]}
+        audit.record(
+            service.manager.workspaces.work_dir,
+            origin=ORIGIN,
+            owner=caller.name if caller else "",
+            address=peer,
+            outcome=f"HTTP {status}",
+            refused=status >= 400,
+            **done,
+        )
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:

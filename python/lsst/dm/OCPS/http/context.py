@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CALLER", "SERVICE", "Service", "caller_of"]
+__all__ = ["CALLER", "DONE", "SERVICE", "Service", "caller_of", "for_audit"]
 
 import asyncio
 import logging
@@ -154,6 +154,13 @@ SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
 # aiohttp has typed keys since 3.14, and then wants them.
 CALLER: Any = web.RequestKey("caller", Caller) if hasattr(web, "RequestKey") else "caller"
 """Key of the `Caller` in a request."""
+DONE: Any = web.RequestKey("done", dict) if hasattr(web, "RequestKey") else "done"
+"""Key of what a request is to change, for the audit log."""
+
+
+def for_audit(request: web.Request, action: str, job_id: str = "", **more: Any) -> None:
+    """Say what a request is to change; the audit log then has it, whatever comes of the request."""
+    request[DONE] = {"action": action, "job_id": job_id, **more}
 
 
 def caller_of(request: web.Request) -> Caller:

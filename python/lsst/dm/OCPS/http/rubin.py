@@ -14,14 +14,14 @@ from aiohttp import web
 
 from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError
-from ..jobs.model import ExecutionPhase, Progress
+from ..jobs.model import ExecutionPhase, JobRequest, Progress
 from ..jobs.store import JobQuery
 from ..jobs.workspace import LOG_NAME
 from ..rubin_json import http_document, phase_name
 from . import rubin_requests
 from .auth import Caller
 from .bodies import read_body
-from .context import SERVICE, Service, caller_of
+from .context import SERVICE, Service, caller_of, for_audit
 from .openapi import get_document
 from .order import order_of
 from .results import send_result
@@ -68,16 +68,23 @@ async def put_job(request: web.Request) -> web.StreamResponse:
     body = await _read(request)
     asked = rubin_requests.from_put(body, caller.name, service.manager.lane.definitions)
     asked = dataclasses.replace(asked, **_order(caller, body))
-    return _json(http_document(await service.create(caller, asked, run=True)))
+    return await _create(request, asked)
 
 
 async def post_job(request: web.Request) -> web.StreamResponse:
     """Run a job of a type: of a definition."""
-    service = request.app[SERVICE]
     caller = caller_of(request)
     body = await _read(request)
     asked = dataclasses.replace(rubin_requests.from_post(body, caller.name), **_order(caller, body))
-    return _json(http_document(await service.create(caller, asked, run=True)))
+    return await _create(request, asked)
+
+
+async def _create(request: web.Request, asked: JobRequest) -> web.StreamResponse:
+    """Create a job and queue it at once."""
+    for_audit(request, "create", definition=asked.definition, run=True)
+    job = await request.app[SERVICE].create(caller_of(request), asked, run=True)
+    for_audit(request, "create", job.id, definition=asked.definition, run=True)
+    return _json(http_document(job))
 
 
 def _order(caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +157,7 @@ async def delete_job(request: web.Request) -> web.StreamResponse:
     """Remove a job, stopping it before."""
     service = request.app[SERVICE]
     job = await service.job(request)
+    for_audit(request, "delete", job.id)
     await service.manager.destroy(job.id)
     return _json({"status": "ok", "message": "", "code": 200})
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["check_binding", "check_site"]
+__all__ = ["SAFE_METHODS", "check_binding", "check_site"]
 
 import ipaddress
 import re
@@ -19,7 +19,7 @@ from ..jobs.definition import JobDefinition
 from .connections import Connection
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
-_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def is_loopback(host: str) -> bool:
@@ -81,7 +81,7 @@ def check_site(request: web.Request, config: HttpConfig) -> None:
     named = (config.domain and host == config.domain) or _names_this_server(host, config)
     if not local and not (_HOST.fullmatch(host) and named):
         raise web.HTTPForbidden(text=f"{host[:80]!a} is not served here; see http/domain of OCPS\n")
-    if request.method in _SAFE_METHODS:
+    if request.method in SAFE_METHODS:
         return
     origin = request.headers.get("Origin")
     if origin is not None and not _is_own(origin, host, config):

@@ -17,7 +17,7 @@ from ..jobs.model import ExecutionPhase, Job, JobRequest
 from ..jobs.parameters import UPLOAD_PREFIX
 from . import uws_xml
 from .bodies import read_text
-from .context import ORIGIN, SERVICE, Service, caller_of
+from .context import ORIGIN, SERVICE, Service, caller_of, for_audit
 from .forms import Form, parse_form, read_form
 from .lists import send_list
 from .order import order_of
@@ -120,6 +120,7 @@ async def create_job(request: web.Request) -> web.StreamResponse:
             **order_of(caller, form.controls.get("PREREQ_JOBS"), form.controls.get("PRIORITY")),
         )
         asked = dataclasses.replace(asked, job_id=definition.new_id(asked))
+        for_audit(request, "create", asked.job_id, definition=definition.name, run=run)
         if form.files:
             definition.check(asked, complete=run)
         workspace = service.manager.workspaces.of(asked.job_id)
@@ -178,6 +179,8 @@ async def change_job(request: web.Request) -> web.StreamResponse:
     if definition is None:
         raise TransitionError(f"There is no job list {job.definition} any more")
     async with read_form(request, service, job.owner) as form:
+        phase = form.controls.get("PHASE", "").upper()
+        for_audit(request, phase.lower() or "change", job.id, changed=_names(form))
         if "ACTION" in form.controls:
             if form.controls["ACTION"].upper() != "DELETE":
                 raise RequestError("ACTION: expected DELETE")
@@ -200,6 +203,11 @@ async def change_job(request: web.Request) -> web.StreamResponse:
     raise web.HTTPSeeOther(_url(service, request, job))
 
 
+def _names(form: Form) -> list[str]:
+    """Return what a form changes, short enough for the audit log."""
+    return sorted({name[:80] for name, _ in form.fields} | {name[:80] for name in form.files})[:20]
+
+
 async def _change_phase(service: Service, job: Job, phase: str) -> None:
     actions = {"RUN": service.manager.run, "ABORT": service.manager.abort, "HOLD": service.manager.hold}
     if phase not in actions:
@@ -210,6 +218,7 @@ async def _change_phase(service: Service, job: Job, phase: str) -> None:
 async def delete_job(request: web.Request) -> web.StreamResponse:
     """Remove a job, stopping it before; answered with where the list is."""
     service, job = await _find(request)
+    for_audit(request, "delete", job.id)
     await service.manager.destroy(job.id)
     raise web.HTTPSeeOther(f"{service.list_url(request, job.definition)}?LAST={DELETED_LIST}")
 
@@ -284,6 +293,7 @@ async def get_parameter(request: web.Request) -> web.StreamResponse:
 async def put_parameter(request: web.Request) -> web.StreamResponse:
     """Set one parameter: the body is its value."""
     service, job = await _find(request)
+    for_audit(request, "change", job.id, changed=[request.match_info["name"][:80]])
     value = await read_text(request, "The value")
     if request.content_type == "application/x-www-form-urlencoded":
         # Clients that can send nothing but forms send VALUE=….

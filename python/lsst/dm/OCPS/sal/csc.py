@@ -11,14 +11,14 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lsst.ts import salobj
 
-from .. import __version__
+from .. import __version__, audit
 from ..config import ConfigError, InstanceConfig, SalIndex, load_instance, validate
 from ..config_schema import CONFIG_SCHEMA
 from ..host import Host
@@ -26,7 +26,7 @@ from ..jobs.errors import JobError, RequestError, UnknownJobError
 from ..jobs.manager import JobManager
 from ..jobs.model import ExecutionPhase, Job, now
 from . import compat as salobj_compat
-from .publisher import Publisher
+from .publisher import ORIGIN, Publisher
 from .rapid_analysis import RapidAnalysis
 from .reading import ReadingGuard
 from .request import FIELD_NAMES, execute_request
@@ -240,12 +240,18 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             if self.rapid_analysis:
                 await self.rapid_analysis.push(data.config)
                 return None
-            request = execute_request(data)
             manager, publisher = self.host.manager, self.publisher
-            job_id = manager.lane.definition(request.definition).new_id(request)
-            published = publisher.hold(job_id)
+            with self._recording("execute", data, pipeline=data.pipeline) as entry:
+                request = execute_request(data)
+                job_id = manager.lane.definition(request.definition).new_id(request)
+                entry["job_id"] = job_id
+                published = publisher.hold(job_id)
+                try:
+                    await manager.submit(dataclasses.replace(request, job_id=job_id, run_id=job_id))
+                except BaseException:
+                    publisher.forget(job_id)
+                    raise
             try:
-                await manager.submit(dataclasses.replace(request, job_id=job_id, run_id=job_id))
                 await salobj_compat.put(
                     self.evt_job_id,
                     event_name="cmd_execute",
@@ -267,7 +273,29 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             job_id = data.job_id.strip()
             if not job_id or self.rapid_analysis:
                 raise salobj.ExpectedError(f"No such job: {job_id!r}")
-            await self.host.manager.abort(job_id, "aborted by command abort_job")
+            with self._recording("abort_job", data) as entry:
+                entry["job_id"] = job_id
+                await self.host.manager.abort(job_id, "aborted by command abort_job")
+
+    @contextlib.contextmanager
+    def _recording(self, action: str, data: Any, **more: str) -> Iterator[dict[str, str]]:
+        """Write a command into the audit log, with what is put into the dictionary, and with its outcome."""
+        entry = {"action": action, "outcome": "ok", **more}
+        try:
+            yield entry
+        except Exception as error:
+            entry["outcome"] = f"refused: {error}"
+            raise
+        finally:
+            audit.record(
+                self.host.manager.workspaces.work_dir,
+                origin=ORIGIN,
+                owner=ORIGIN,
+                # What the sender says of itself; nothing in SAL proves it.
+                address=str(getattr(data, "private_identity", "")),
+                refused=entry["outcome"] != "ok",
+                **entry,  # type: ignore[arg-type]
+            )
 
     @contextlib.asynccontextmanager
     async def _answering(self) -> AsyncIterator[_Pace]:
