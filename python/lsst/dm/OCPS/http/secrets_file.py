@@ -25,9 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..config import ConfigError
+from ..yaml_files import parse_yaml
 from .passwords import PasswordGate
 
 COST = (16384, 8, 1)
@@ -198,11 +197,11 @@ class SecretsFile:
         # Also if it is broken: once is enough to say so.
         self._stamp = stamp
         try:
-            users = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"it is not YAML: {' '.join(str(error).split())[:200]}") from None
-        except RecursionError:
-            raise ValueError("it is nested too deeply") from None
+            users = parse_yaml(text)
+        except ConfigError as error:
+            # Without the part that quotes the file.
+            reason = str(error).partition(' in "<unicode string>"')[0]
+            raise ValueError(f"it is {reason[:200]}") from None
         self._passwords, self._tokens = _parse(users)
 
 
