@@ -29,9 +29,12 @@ SHIPPED = Path(__file__).parents[1] / "config_package" / "definitions"
 """Where the definitions are that can be named without a path."""
 
 RESERVED = frozenset(
-    {"phase", "runid", "action", "destruction", "executionduration", "wait", "last", "after"}
-)
-"""Parameters that UWS itself has, in lower case."""
+    {
+        "phase", "runid", "action", "destruction", "executionduration", "wait", "last", "after",
+        "prereq_jobs", "priority",
+    }
+)  # fmt: skip
+"""Parameters of UWS itself and of the HTTP face, in lower case."""
 
 
 def load_definitions(names: Iterable[str], general: PipetaskDefinition | None) -> dict[str, JobDefinition]:

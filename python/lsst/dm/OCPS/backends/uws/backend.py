@@ -56,7 +56,7 @@ class UwsBackend(Backend):
         Receives warnings.
     """
 
-    kinds = frozenset({"forwarded"})
+    kinds = frozenset({"forwarded", "forwarded_command"})
 
     def __init__(
         self, url: str, poll_interval: float, config: UwsConfig, log: logging.Logger | None = None

@@ -7,13 +7,15 @@ __all__ = ["creation_body", "creation_form"]
 
 from typing import Any
 
+from ...client.errors import RefusedError
 from ...definitions.specs import ForwardedSpec
 from ...jobs.model import Job
+from .command import ForwardedCommandSpec
 
 
 def creation_body(job: Job) -> dict[str, Any]:
     """Return the body of the Rubin dialect's request."""
-    spec = ForwardedSpec.of(job.spec)
+    spec = _spec(job)
     return {
         "run_id": job.id,
         "command": spec.command,
@@ -23,6 +25,20 @@ def creation_body(job: Job) -> dict[str, Any]:
     }
 
 
+def _spec(job: Job) -> ForwardedSpec | ForwardedCommandSpec:
+    if isinstance(job.spec, ForwardedCommandSpec):
+        return job.spec
+    return ForwardedSpec.of(job.spec)
+
+
 def creation_form(job: Job) -> dict[str, str]:
-    """Return the form of UWS 1.1's request: what the Rubin dialect has as environment are its parameters."""
+    """Return the form of UWS 1.1's request: what the Rubin dialect has as environment are its parameters.
+
+    Raises
+    ------
+    RefusedError
+        If the job is a script or command.
+    """
+    if isinstance(job.spec, ForwardedCommandSpec):
+        raise RefusedError("it is a UWS job list, which takes parameters, no commands")
     return {"RUNID": job.id, "PHASE": "RUN", **ForwardedSpec.of(job.spec).environment}

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 __all__ = ["make_parts"]
 
-from ...backend_api import BackendContext, InstanceConfig, Parts, limits_of, load_definitions
+from ...backend_api import BackendContext, InstanceConfig, JobDefinition, Parts, limits_of, load_definitions
+from ...definitions.command import CommandDefinition
 from ...definitions.pipetask import PIPETASK, ButlerConfig
 from .backend import UwsBackend
+from .command import ForwardedCommandDefinition
 from .definition import UwsDefinition
 
 MAX_WORKERS = 1000
@@ -39,5 +41,10 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
         users=config.users_of_general(),
     )
     backend = UwsBackend(config.url, config.poll_interval, config.uws, context.log)
-    definitions = load_definitions(config.definitions, general)
+    definitions: dict[str, JobDefinition] = {
+        name: ForwardedCommandDefinition(definition, config.uws)
+        if isinstance(definition, CommandDefinition)
+        else definition
+        for name, definition in load_definitions(config.definitions, general).items()
+    }
     return Parts("uws", backend, definitions, limits_of(config, max_workers=MAX_WORKERS))
