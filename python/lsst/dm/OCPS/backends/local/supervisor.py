@@ -278,6 +278,7 @@ class Supervisor:
         status = self._wait()
         signal.alarm(0)
         self._sweep()
+        remove_caches(self.child, self.plan["environment"])
         self.child = 0
         return status
 
@@ -354,6 +355,21 @@ class Supervisor:
                 os.waitpid(-1, 0)
             except ChildProcessError:
                 return
+
+
+def remove_caches(pid: int, environment: dict[str, str]) -> None:
+    """Remove the directory for cached files that a Butler has made for a process.
+
+    The process removes it itself at its end, unless it is killed.
+    """
+    folder = environment.get("TMPDIR") or "/tmp"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(f"butler-cache-dir-{pid}-"):
+                # Rarely needed, and it takes time to import.
+                import shutil
+
+                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
 def set_limits(limits: dict[str, Any]) -> None:

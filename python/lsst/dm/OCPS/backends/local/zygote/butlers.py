@@ -94,7 +94,7 @@ class Butlers:
             return
         with (
             contextlib.suppress(Exception),
-            tempfile.TemporaryDirectory(prefix="ocps-warmup-") as name,
+            tempfile.TemporaryDirectory() as name,
         ):
             folder = Path(name, "repo")
             folder.mkdir()

@@ -41,9 +41,13 @@ HERE = Path(__file__).resolve().parent
 MAX_PACKET = 1 << 16
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 
 BUTLER_TIMEOUT = 5
-"""How long (s) opening the Butler for later jobs may take; jobs wait meanwhile."""
+"""How long (s) opening the Butler for later jobs may take while jobs wait."""
+
+FIRST_BUTLER_TIMEOUT = 30
+"""How long (s) it may take before this process says that it is ready; until then jobs start without it."""
 
 
 def load(name: str, folder: Path = HERE) -> ModuleType:
@@ -128,6 +132,7 @@ class Zygote:
         """
         with self.files.clean_state():
             self.savings = load("savings")
+            self.pending = load("pending")
             self.statements = load("statements")
         problem = ""
         if untested := self.savings.untested():
@@ -137,12 +142,18 @@ class Zygote:
         self.fast = not problem
         return f"jobs take the Butler's own way: {problem}" if problem else ""
 
+    def _offer_savings(self) -> None:
+        """Let this process, a forked one, take shorter ways through the Butler."""
+        runs = self.savings.NewRuns()
+        runs.offer()
+        self.pending.PendingRows(runs).offer()
+
     def _same_in_trial(self, rows: Any) -> bool:
         """Run the trial pipeline with the shorter ways in a forked process; compare the rows."""
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
-                self.savings.NewRuns().offer()
+                self._offer_savings()
                 if self.warmup.run() == rows:
                     os._exit(0)
             os._exit(1)
@@ -181,7 +192,7 @@ class Zygote:
         os.environ.clear()
         os.environ.update(self.steps.ENVIRONMENT | own)
         if self.fast:
-            self.savings.NewRuns().offer()
+            self._offer_savings()
         self.steps.run_script(script, step["tool"][1:], self.packages.offer)
 
     def _check(self, request: dict[str, Any]) -> None:
@@ -196,15 +207,15 @@ class Zygote:
                 self.answer(id=request["id"], error="", problem=problem)
         os._exit(0)
 
-    def tend_butlers(self) -> bool:
+    def tend_butlers(self, timeout: int = BUTLER_TIMEOUT) -> bool:
         """Open Butlers for jobs to come; tell whether those that are open can still be used."""
         certain = True
-        with contextlib.suppress(Exception), self.files.time_limit(BUTLER_TIMEOUT):
+        with contextlib.suppress(Exception), self.files.time_limit(timeout):
             if self.butlers.wanted:
                 with self.loaded.reading(), self.files.clean_state():
                     self.butlers.open()
                 if self.fast:
-                    with self.files.clean_state():
+                    with self.files.scratch(), self.files.clean_state():
                         self.butlers.compile_statements(self.statements, self.warmup)
                 self.settle()
             elif self.butlers.opened:
@@ -226,16 +237,18 @@ class Zygote:
 def main() -> int:
     """Get ready, say so, and serve."""
     begin = time.monotonic()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    prctl = ctypes.CDLL(None).prctl
+    prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    # Other processes of the same user, such as jobs, cannot look into this one.
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     # Not by the signal itself: what the warm-up has written is to be removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     zygote = Zygote(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3] == "1")
-    problem = zygote.warm_up()
+    with zygote.files.scratch():
+        problem = zygote.warm_up()
     zygote.settle()
-    # A job that comes while the Butlers are being opened waits for that,
-    # which takes a fraction of what it then saves.
+    zygote.tend_butlers(FIRST_BUTLER_TIMEOUT)
     zygote.answer(id=0, error="", seconds=round(time.monotonic() - begin, 1), problem=problem)
-    zygote.tend_butlers()
     # OSError: the other end has ended.
     with contextlib.suppress(OSError):
         zygote.serve()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which distributions are installed, found out once for all jobs.
 
-Loaded by path by ``zygote.py``. Each pipeline records the packages that it
+Loaded by path by ``main.py``. Each pipeline records the packages that it
 used. To name their versions it reads the metadata of all that is installed,
 which takes 0.1 s and gives the same as long as nothing is installed.
 """

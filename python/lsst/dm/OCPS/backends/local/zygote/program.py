@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Turning a forked, preloaded process into a program of the environment.
 
-Loaded by path by ``zygote.py``. The program's own script is run, as the
+Loaded by path by ``main.py``. The program's own script is run, as the
 interpreter would run it, so that whatever it does, it does here too.
 """
 

@@ -10,7 +10,6 @@ class of Butler or datastore, and with versions that were not tested.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.metadata
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +19,8 @@ from lsst.daf.butler import CollectionType
 from lsst.daf.butler.datastores.fileDatastore import FileDatastore
 from lsst.daf.butler.registry.collections.synthIntKey import SynthIntKeyCollectionManager
 from lsst.daf.butler.registry.datasets.byDimensions import ByDimensionsDatasetRecordStorageManagerUUID
+from lsst.pipe.base.mp_graph_executor import MPGraphExecutor
+from lsst.pipe.base.single_quantum_executor import SingleQuantumExecutor
 
 TESTED = {
     "lsst-ctrl-mpexec": {"30.2026.500"},
@@ -58,43 +59,58 @@ def savepoint(database: Any) -> Iterator[None]:
 
 
 class NewRuns:
-    """The RUN collections that this process has made, and the datasets it has registered in them."""
+    """The RUN collections that this process has made.
+
+    Attributes
+    ----------
+    records : `dict`
+        The record of each, by engine and name.
+    datasets : `set`
+        Ids of datasets that are new and for which the datastore was not
+        asked yet.
+    """
 
     def __init__(self) -> None:
-        self._records: dict[tuple[Any, str], Any] = {}
-        self._datasets: set[Any] = set()
+        self.records: dict[tuple[Any, str], Any] = {}
+        self.datasets: set[Any] = set()
 
     def offer(self) -> None:
-        """Replace methods of the Butler's classes in this process."""
+        """Replace methods of the Butler's classes in this process.
+
+        Only such methods are replaced, and wrapped, that no usual exception
+        passes through: tracebacks are to be those of a typed command.
+        """
         self._remember_runs()
         self._insert_as_new()
         self._know_what_is_new()
         self._expect_no_outputs()
 
+    def made(self, butler: Any) -> bool:
+        """Tell whether this process has made the run that a Butler writes to."""
+        database = getattr(getattr(butler, "_registry", None), "_db", None)
+        return database is not None and (database._engine, butler.run) in self.records
+
     def _remember_runs(self) -> None:
         """Look a run's record up once."""
         manager: Any = SynthIntKeyCollectionManager
-        register, find, remove = manager.register, manager.find, manager.remove
+        register, look_up, remove = manager.register, manager._getByName, manager._removeCachedRecord
 
         def register_and_remember(collections: Any, name: str, type: Any, doc: Any = None) -> Any:
             record, registered = register(collections, name, type, doc)
             if registered and record.type is CollectionType.RUN:
-                self._records[collections._db._engine, name] = record
+                self.records[collections._db._engine, name] = record
             return record, registered
 
-        def find_remembered(collections: Any, name: str) -> Any:
-            record = self._records.get((collections._db._engine, name))
-            return find(collections, name) if record is None else record
+        def look_up_once(collections: Any, name: str) -> Any:
+            return self.records.get((collections._db._engine, name)) or look_up(collections, name)
 
-        def remove_and_forget(collections: Any, name: str) -> None:
-            self._records.pop((collections._db._engine, name), None)
-            remove(collections, name)
+        def forget_removed(collections: Any, record: Any) -> None:
+            self.records.pop((collections._db._engine, record.name), None)
+            remove(collections, record)
 
-        manager.register, manager.find, manager.remove = (
-            register_and_remember,
-            find_remembered,
-            remove_and_forget,
-        )
+        manager.register = register_and_remember
+        manager._getByName = look_up_once
+        manager._removeCachedRecord = forget_removed
 
     def _insert_as_new(self) -> None:
         """Insert the rows of datasets as new ones first.
@@ -105,24 +121,33 @@ class NewRuns:
         constraint says that a row is not new.
         """
         manager: Any = ByDimensionsDatasetRecordStorageManagerUUID
-        import_ = manager.import_
+        import_guarded = manager._import_guarded
 
-        def import_as_new(datasets: Any, run: Any, refs: list[Any], assume_new: bool = False) -> None:
-            key = datasets._db._engine, run.name
-            if assume_new or not refs or key not in self._records:
-                import_(datasets, run, refs, assume_new)
-                return
-            try:
-                with savepoint(datasets._db):
-                    import_(datasets, run, refs, True)
-            except sqlalchemy.exc.IntegrityError:
-                # Perhaps the run is not there any more: look, as the Butler does.
-                del self._records[key]
-                import_(datasets, datasets._collections.find(run.name), refs)
+        def import_as_new(
+            datasets: Any,
+            run: Any,
+            refs: list[Any],
+            dimensions: Any,
+            storage: Any,
+            tags_table: Any,
+            tags_rows: Any,
+            timestamp: Any,
+        ) -> None:
+            arguments = refs, dimensions, storage, tags_table, tags_rows, timestamp
+            if (datasets._db._engine, run.name) in self.records:
+                try:
+                    with savepoint(datasets._db):
+                        datasets._import_new(run, refs, storage, tags_table, tags_rows, timestamp)
+                except sqlalchemy.exc.IntegrityError:
+                    # Perhaps the run is not there any more: look, as the Butler does.
+                    self.records.pop((datasets._db._engine, run.name), None)
+                    import_guarded(datasets, datasets._collections.find(run.name), *arguments)
+                else:
+                    self.datasets.update(ref.id for ref in refs)
             else:
-                self._datasets.update(ref.id for ref in refs)
+                import_guarded(datasets, run, *arguments)
 
-        manager.import_ = import_as_new
+        manager._import_guarded = import_as_new
 
     def _know_what_is_new(self) -> None:
         """Do not look in the datastore for a dataset that was registered just now."""
@@ -130,8 +155,8 @@ class NewRuns:
         knows = datastore.knows
 
         def knows_unless_new(files: Any, ref: Any) -> bool:
-            if ref.id in self._datasets:
-                self._datasets.remove(ref.id)
+            if ref.id in self.datasets:
+                self.datasets.remove(ref.id)
                 return False
             return bool(knows(files, ref))
 
@@ -139,15 +164,17 @@ class NewRuns:
 
     def _expect_no_outputs(self) -> None:
         """Do not look for outputs of a quantum in a new run."""
-        # The package has a function of the same name.
-        run_script: Any = importlib.import_module("lsst.ctrl.mpexec.cli.script.run")
-        executor = run_script.SingleQuantumExecutor
+        graph_executor: Any = MPGraphExecutor
+        initialize = graph_executor.__init__
 
-        def make_executor(*, butler: Any, **settings: Any) -> Any:
-            database = getattr(getattr(butler, "_registry", None), "_db", None)
-            new = database is not None and (database._engine, butler.run) in self._records
-            if new and not settings.get("skip_existing_in") and not settings.get("clobber_outputs"):
-                settings["assume_no_existing_outputs"] = True
-            return executor(butler=butler, **settings)
+        def initialize_for_new_run(self_: Any, *args: Any, quantum_executor: Any, **kwargs: Any) -> None:
+            if (
+                type(quantum_executor) is SingleQuantumExecutor
+                and self.made(quantum_executor._butler)
+                and not quantum_executor._skip_existing
+                and not quantum_executor._clobber_outputs
+            ):
+                quantum_executor._assume_no_existing_outputs = True
+            initialize(self_, *args, quantum_executor=quantum_executor, **kwargs)
 
-        run_script.SingleQuantumExecutor = make_executor
+        graph_executor.__init__ = initialize_for_new_run

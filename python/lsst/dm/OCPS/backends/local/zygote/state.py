@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a preloaded process must know of itself: which files it has loaded, what must not stay.
 
-Loaded by path by ``zygote.py``.
+Loaded by path by ``main.py``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import contextlib
 import io
 import logging
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -109,6 +112,45 @@ class LoadedFiles:
             return set()
         loaded = {name.partition(".")[0] for name in sys.modules}
         return {name for name in names if name.endswith(_DISTRIBUTIONS) or name.partition(".")[0] in loaded}
+
+
+SCRATCH_PREFIX = "ocps-warmup-"
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[None]:
+    """Have temporary files made in a directory that is removed at the end.
+
+    It is named after this process, so that a later one can tell that it was
+    left behind by one that was killed.
+    """
+    remove_left_behind()
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-") as folder:
+        tempfile.tempdir = folder
+        try:
+            yield
+        finally:
+            # To be found out anew by each job.
+            tempfile.tempdir = None
+
+
+def remove_left_behind() -> None:
+    """Remove the directories of such processes that have ended."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
+        pid = folder.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and folder.stat().st_uid == os.geteuid() and not _runs(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 @contextlib.contextmanager

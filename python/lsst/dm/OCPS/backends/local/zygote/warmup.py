@@ -76,7 +76,7 @@ def run() -> Rows:
     rows : `Rows`
         All that is in the repository's database afterwards.
     """
-    with tempfile.TemporaryDirectory(prefix="ocps-warmup-") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         repo = Path(folder, "repo")
         Butler.makeRepo(str(repo))
         run_in(repo)
