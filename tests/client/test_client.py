@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,10 @@ from lsst.dm.OCPS.client import (
 )
 from lsst.dm.OCPS.client.errors import DocumentError
 from lsst.dm.OCPS.client.uws_xml import parse_job, parse_list
+from lsst.dm.OCPS.config import AuthConfig, HttpConfig
+from lsst.dm.OCPS.http.server import start_server
 
-from tests.http.conftest import Served
+from tests.http.conftest import Served, Start
 from tests.proxy import Proxy
 from tests.uws11 import Uws11
 from tests.waiting import TIMEOUT, until
@@ -97,6 +101,26 @@ async def test_jobs_wait_for_others_and_go_before_others(client: Client, served:
     assert (found.prerequisites, found.priority, found.phase) == ((first.id,), 3, "QUEUED")
     await client.abort(first)
     assert (await client.wait(second, TIMEOUT)).phase == "COMPLETED"
+
+
+async def test_waiting_outlives_a_restart_of_the_server(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    told: list[str] = []
+    served = await start(http={"port": port})
+    async with Client(served.root, away=told.append) as client:
+        job = await client.submit("sleep", {"duration": 60})
+        waiting = asyncio.create_task(client.wait(job))
+        everything = asyncio.create_task(client.wait_all([job]))
+        await until(lambda: served.waits)
+        await served.server.close()
+        await until(lambda: told)
+        await served.manager.abort(job.id)
+        config = HttpConfig(port=port, auth=AuthConfig(open=True))
+        served.server = await start_server(served.manager, config, logging.getLogger("tests"))
+        assert (await asyncio.wait_for(waiting, TIMEOUT)).phase == "ABORTED"
+        assert (await asyncio.wait_for(everything, TIMEOUT))[0].phase == "ABORTED"
+    assert "" in told
 
 
 async def test_waiting_ends_when_the_server_is_away_for_too_long(proxy: Proxy) -> None:

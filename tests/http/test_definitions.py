@@ -161,3 +161,12 @@ def test_values_are_written_in_one_way(parameter, text, expected):
 def test_what_is_no_value_is_refused(parameter, text):
     with pytest.raises(ValueError):
         parameter.check(text)
+
+
+async def test_the_priority_of_a_definition_is_that_of_its_jobs(start, tmp_path):
+    path = tmp_path / "urgent.yaml"
+    path.write_text("definitions: [{name: urgent, kind: command, argv: ['true'], priority: 5}]")
+    served = await start(definitions=[str(path)])
+    first = await served.manager.submit(JobRequest("urgent"), run=False)
+    second = await served.manager.submit(JobRequest("urgent", priority=-1), run=False)
+    assert (first.priority, second.priority) == (5, -1)

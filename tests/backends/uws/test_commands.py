@@ -14,10 +14,14 @@ from lsst.dm.OCPS.config import UwsConfig
 from lsst.dm.OCPS.definitions.specs import CommandSpec
 from lsst.dm.OCPS.jobs.errors import RequestError
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
+from lsst.dm.OCPS.jobs.query import JobQuery
 
 from tests.backends.uws.conftest import Engine, MakeEngine
 from tests.backends.uws.standin import StandIn
+from tests.http.conftest import Start, start
 from tests.uws11 import Uws11
+
+__all__ = ["start"]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -143,3 +147,20 @@ async def test_a_job_list_of_another_server_takes_no_commands(
 )
 def test_words_of_a_command_line(argv: tuple[str, ...], values: dict[str, Any], line: str) -> None:
     assert command_line(CommandSpec(argv=argv, values=values), "id") == line
+
+
+async def test_an_ocps_runs_what_its_commands_allow(
+    start: Start, make_engine: MakeEngine, definitions: list[str], tmp_path: Path
+) -> None:
+    inner = await start(commands=[{"command": "echo *"}], work_dir=str(tmp_path / "inner"))
+    engine = await make_engine(
+        definitions=definitions, url=inner.root, uws=UwsConfig(timeout=60, trusted=True)
+    )
+    good, bad = await submit(engine, "greet", text="it's me"), await submit(engine, "focus", visit="1")
+    good, bad = await engine.end(good), await engine.end(bad)
+    assert good.phase == ExecutionPhase.COMPLETED
+    (there,) = await inner.manager.find(JobQuery(run_id=good.id))
+    assert inner.manager.workspaces.of(there.id).log.read_text() == "it's me\n"
+    assert bad.phase == ExecutionPhase.ERROR
+    assert bad.error is not None
+    assert "not among the configured commands" in bad.error.message

@@ -80,8 +80,10 @@ def _parse(text: bytes, name: str) -> ElementTree.Element:
 
 
 def _job(element: ElementTree.Element, job_id: str, url: str, *, whole: bool) -> RemoteJob:
-    message = printable(_text(element, "jobInfo"))[:MAX_MESSAGE]
-    progress = _PROGRESS.search(message)
+    info = _child(element, "jobInfo")
+    # An OCPS has elements of its own in there; other servers, and older ones, text.
+    words = _text(info, "message") if info is not None and len(info) else _text(element, "jobInfo")
+    message = printable(words)[:MAX_MESSAGE]
     error = _text(_child(element, "errorSummary"), "message")
     return RemoteJob(
         id=job_id,
@@ -99,11 +101,18 @@ def _job(element: ElementTree.Element, job_id: str, url: str, *, whole: bool) ->
         results=tuple(_result(entry, url) for entry in _children(element, "results")),
         error=printable(error)[:MAX_MESSAGE],
         message=message,
-        progress=Progress(int(progress[1]), int(progress[3] or 0), int(progress[2]))
-        if progress
-        else Progress(),
+        progress=_progress(_child(info, "progress"), message),
         whole=whole,
     )
+
+
+def _progress(element: ElementTree.Element | None, message: str) -> Progress:
+    if element is not None:
+        numbers = [element.get(name, "0") for name in ("done", "failed", "total")]
+        if all(re.fullmatch("[0-9]{1,9}", number) for number in numbers):
+            return Progress(*map(int, numbers))
+    found = _PROGRESS.search(message)
+    return Progress(int(found[1]), int(found[3] or 0), int(found[2])) if found else Progress()
 
 
 def _result(entry: ElementTree.Element, url: str) -> RemoteResult:
@@ -125,8 +134,9 @@ def _attribute(element: ElementTree.Element, name: str) -> str:
     return next((value for key, value in element.items() if key.rpartition("}")[2] == name), "")
 
 
-def _child(element: ElementTree.Element, name: str) -> ElementTree.Element | None:
-    return next((child for child in element if _name(child) == name), None)
+def _child(element: ElementTree.Element | None, name: str) -> ElementTree.Element | None:
+    children = () if element is None else element
+    return next((child for child in children if _name(child) == name), None)
 
 
 def _children(element: ElementTree.Element, name: str) -> list[ElementTree.Element]:
@@ -135,7 +145,7 @@ def _children(element: ElementTree.Element, name: str) -> list[ElementTree.Eleme
 
 
 def _text(element: ElementTree.Element | None, name: str) -> str:
-    found = None if element is None else _child(element, name)
+    found = _child(element, name)
     return "" if found is None else "".join(found.itertext()).strip()
 
 

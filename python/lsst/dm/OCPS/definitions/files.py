@@ -127,6 +127,7 @@ def _make(entry: Mapping[str, Any], general: PipetaskDefinition | None) -> JobDe
         "users": entry.get("users", ["*"]),
         "execution_duration": entry.get("execution_duration", 0),
         "max_execution_duration": entry.get("max_execution_duration", 0),
+        "priority": entry.get("priority", 0),
         "version": entry.get("version", ""),
     }
     definition: CommandDefinition | PipelineDefinition

@@ -32,6 +32,8 @@ class JobDefinition(abc.ABC):
         counts as of ``anonymous``.
     execution_duration, max_execution_duration : `int`
         Default and longest run time (s); 0 for those of `Limits`.
+    priority : `int`
+        Priority of its jobs where the request does not say one.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class JobDefinition(abc.ABC):
         users: Sequence[str] = ("*",),
         execution_duration: int = 0,
         max_execution_duration: int = 0,
+        priority: int = 0,
     ) -> None:
         self.name = name
         self.parameters = tuple(parameters)
@@ -50,6 +53,7 @@ class JobDefinition(abc.ABC):
         self.users = tuple(users)
         self.execution_duration = execution_duration
         self.max_execution_duration = max_execution_duration
+        self.priority = priority
 
     runs_any_code = False
     """Whether whoever may ask for it can run programs of their own as OCPS's account."""

@@ -181,6 +181,7 @@ class JobManager:
         definition.check(request, complete=run)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
         await self.scheduler.check_prerequisites(job_id, request.prerequisites)
+        request = dataclasses.replace(request, priority=request.priority or definition.priority)
         time = now()
         job = rules.created(
             request,

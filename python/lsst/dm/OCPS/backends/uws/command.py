@@ -75,6 +75,7 @@ class ForwardedCommandDefinition(JobDefinition):
             users=inner.users,
             execution_duration=inner.execution_duration,
             max_execution_duration=inner.max_execution_duration,
+            priority=inner.priority,
         )
         self._inner = inner
         self._config = config
