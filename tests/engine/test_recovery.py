@@ -18,7 +18,7 @@ import yaml
 from lsst.dm.OCPS.config import InstanceConfig
 from lsst.dm.OCPS.factory import make_manager
 from lsst.dm.OCPS.jobs.ending import end_jobs
-from lsst.dm.OCPS.jobs.errors import StoreError
+from lsst.dm.OCPS.jobs.errors import StoreError, TransitionError
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 
@@ -136,6 +136,55 @@ async def test_a_job_whose_supervisor_is_killed_ends_as_error_of_unknown_exit_co
     assert job.phase == ExecutionPhase.ERROR
     assert job.exit_code is None
     assert "exit code unknown" in job.error.message
+    await manager.close()
+
+
+async def test_a_job_that_fails_by_itself_just_before_it_is_stopped_keeps_its_own_end(tmp_path):
+    manager = await open_pool(tmp_path / "work", {"abort_grace": TIMEOUT})
+    gate = tmp_path / "gate"
+    script = f"echo $$ > child; while [ ! -e {gate} ]; do sleep 0.05; done; exit 7"
+    job = await manager.submit(request(script))
+    workspace = manager.workspaces.of(job.id)
+    await until_job(manager, job.id, executing)
+    child = workspace.output / "child"
+    await until(lambda: child.exists() and child.read_text().strip())
+    supervisor = workspace.read_json("supervisor.json")["pid"]
+    # The supervisor sees the end of its job and the wish to stop it at the same time.
+    os.kill(supervisor, signal.SIGSTOP)
+    gate.touch()
+    await until(lambda: gone(int(child.read_text())))
+    aborting = asyncio.create_task(manager.abort(job.id))
+    await until_job(manager, job.id, lambda job: bool(job.abort_reason))
+    await until(lambda: not _is_pending_free(supervisor))
+    os.kill(supervisor, signal.SIGCONT)
+    with pytest.raises(TransitionError, match="already error"):
+        await aborting
+    job = await manager.get(job.id)
+    assert (job.phase, job.exit_code) == (ExecutionPhase.ERROR, 7)
+    await manager.close()
+
+
+def _is_pending_free(pid: int) -> bool:
+    """Return whether SIGTERM is not waiting for a stopped process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    pending = next(line for line in status.splitlines() if line.startswith("ShdPnd:")).split()[1]
+    return not int(pending, 16) & 1 << (signal.SIGTERM - 1)
+
+
+async def test_an_abort_that_meets_two_crashes_ends_as_aborted(tmp_path):
+    manager = await open_pool(tmp_path / "work", {"abort_grace": TIMEOUT})
+    job = await manager.submit(request("sleep 3600"))
+    await until_job(manager, job.id, executing)
+    supervisor = manager.workspaces.of(job.id).read_json("supervisor.json")["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    aborting = asyncio.create_task(manager.abort(job.id, "enough"))
+    await until_job(manager, job.id, lambda job: bool(job.abort_reason))
+    aborting.cancel()
+    await manager.close()
+    os.kill(supervisor, signal.SIGKILL)
+    manager = await open_pool(tmp_path / "work", {"abort_grace": TIMEOUT})
+    job = await manager.wait(job.id, TIMEOUT)
+    assert (job.phase, job.message, job.exit_code) == (ExecutionPhase.ABORTED, "enough", None)
     await manager.close()
 
 
