@@ -26,6 +26,7 @@ ROOMS = {
     "logs": 0,
     "programs": 0,
     "client": 1,
+    "script": 1,
     "config_schema": 1,
     "config": 2,
     "yaml_files": 3,
