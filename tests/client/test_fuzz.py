@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from lsst.dm.OCPS.cli.profiles import ProfileError, find_profile, profiles_path
+from lsst.dm.OCPS.client.profiles import ProfileError, find_profile, profiles_path
 
 from tests.fuzzing import spoiled, taken, texts
 

@@ -66,10 +66,11 @@ async def test_no_secret_of_ocps_reaches_a_job(
             assert "hush-hush" not in str(psutil.Process(pid).environ())
         job = await pool.run(environment["variables"]["PROBE"])
         found = probed(job)
-        files = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+        # While the engine is open: the store's journal goes with it.
+        contents = [path.read_bytes() for path in (tmp_path / "work").rglob("*") if path.is_file()]
     assert "hush-hush" not in str(found["environment"])
     assert found["environment"]["JOB_ID"] == job.id
-    assert all(b"hush-hush" not in path.read_bytes() for path in files)
+    assert not any(b"hush-hush" in content for content in contents)
 
 
 async def test_limits_are_set(repo: Path, tmp_path: Path, probe: Probe) -> None:
