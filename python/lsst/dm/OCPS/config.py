@@ -306,6 +306,7 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
             raise ConfigError(
                 "at top level: expected instances, or url; was a configuration chosen in start?"
             )
+        # One file for each instance, or for all of them.
         instances = [{"sal_index": sal_index, **document}]
     found = [entry for entry in instances if entry["sal_index"] == sal_index]
     if not found:

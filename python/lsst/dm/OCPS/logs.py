@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-__all__ = ["CleanText", "RateLimit", "clean", "protect_log"]
+__all__ = ["CleanText", "RateLimit", "clean", "log_level", "log_to_stderr", "protect_log"]
 
+import json
 import logging
+import sys
 import time
 import traceback
+from datetime import UTC, datetime
+from typing import Any
 
 MAX_MESSAGE = 4000
 """Longest message (characters) of one log record."""
@@ -87,3 +91,80 @@ def protect_log(log: logging.Logger) -> None:
     """Escape control characters in all that is logged directly to ``log``; calling it again does nothing."""
     if not any(isinstance(found, CleanText) for found in log.filters):
         log.addFilter(CleanText())
+
+
+def log_level(text: str) -> int:
+    """Return a log level that is given as a name or a number.
+
+    Raises
+    ------
+    ValueError
+        If there is no such level.
+    """
+    levels = logging.getLevelNamesMapping()
+    if text.upper() in levels:
+        return levels[text.upper()]
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    raise ValueError(f"{text!r} is not a log level; expected debug, info, warning, error, or a number")
+
+
+def log_to_stderr(*, as_json: bool = False, expected: tuple[type[BaseException], ...] = ()) -> None:
+    """Write all log records to standard error from now on.
+
+    Parameters
+    ----------
+    as_json : `bool`
+        Whether each record is one JSON object on one line, for programs,
+        instead of a line for people.
+    expected : `tuple` [`type`, ...]
+        Errors whose text says everything: they are shown without a traceback.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json(expected) if as_json else _Line(expected))
+    logging.getLogger().addHandler(handler)
+
+
+class _Line(logging.Formatter):
+    """A record as a line: time (UTC), level, logger, message."""
+
+    def __init__(self, expected: tuple[type[BaseException], ...]) -> None:
+        super().__init__()
+        self.expected = expected
+
+    def format(self, record: logging.LogRecord) -> str:
+        text, trace = self.parts(record)
+        lines = [f"{utc(record.created)} {record.levelname} {record.name}: {text}"]
+        return "\n".join([*lines, *(f"    {line}" for line in trace)])
+
+    def parts(self, record: logging.LogRecord) -> tuple[str, list[str]]:
+        """Return the message and the lines of the traceback, each without control characters."""
+        text, error = clean(record.getMessage()), record.exc_info[1] if record.exc_info else None
+        if error is None:
+            return text, []
+        if isinstance(error, self.expected):
+            return f"{text} {clean(str(error))}", []
+        trace = "".join(traceback.format_exception(error)).splitlines()
+        return text, [clean(line) for line in trace]
+
+
+class _Json(_Line):
+    """A record as one JSON object, with ``job_id`` and ``owner`` if it is about a job."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text, trace = self.parts(record)
+        document: dict[str, Any] = {
+            "time": utc(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": text,
+        }
+        document |= {name: getattr(record, name) for name in ("job_id", "owner") if hasattr(record, name)}
+        if trace:
+            document["traceback"] = trace
+        return json.dumps(document)
+
+
+def utc(seconds: float) -> str:
+    """Return a time (s since 1970) as ISO 8601 in UTC, with milliseconds and zone."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

@@ -21,6 +21,7 @@ from .config import ConfigError, HttpConfig, InstanceConfig, SalIndex
 from .host import Host, read_instance
 from .http.secrets_file import hash_password, hash_token
 from .jobs.errors import JobError
+from .logs import log_to_stderr
 
 DEMO = Path(__file__).resolve().parent / "config_package" / "OCPS" / "v4" / "demo.yaml"
 
@@ -47,6 +48,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         choices=LEVELS,
         default="INFO",
         help="how much is logged (default: INFO)",
+    )
+    parser.add_argument(
+        "--log-json", action="store_true", help="log JSON: one object on each line, with job id and owner"
     )
     return parser.parse_args(arguments)
 
@@ -93,11 +97,19 @@ async def _serve(config: InstanceConfig, log: logging.Logger) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     host = Host(log)
+    stopping = asyncio.ensure_future(stop.wait())
+    starting = asyncio.ensure_future(host.configure(config))
     try:
-        await host.configure(config)
-        await stop.wait()
-        await host.end_jobs()
+        # A check of a slow environment must not keep it from ending.
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await stopping
+            await host.end_jobs()
     finally:
+        for task in (starting, stopping):
+            task.cancel()
+        await asyncio.wait({starting, stopping})
         await host.close()
 
 
@@ -121,11 +133,12 @@ def main(arguments: list[str] | None = None) -> int:
         secret = getpass.getpass(f"{parsed.hash}: ") if asked else sys.stdin.readline().rstrip("\n")
         print(hash_password(secret) if parsed.hash == "password" else hash_token(secret))
         return 0
-    logging.basicConfig(level=parsed.loglevel, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr(as_json=parsed.log_json)
     log = logging.getLogger("ocps")
     try:
+        log.setLevel(parsed.loglevel)
         asyncio.run(_serve(_load(parsed), log))
     except (ConfigError, JobError) as error:
-        print(f"run_uws: {error}", file=sys.stderr)
+        print(f"run_uws: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0

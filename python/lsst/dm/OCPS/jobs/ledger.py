@@ -203,7 +203,8 @@ class Ledger:
             self.live[new.id] = new
         if old is None or old.phase != new.phase:
             reason = new.error.message.splitlines()[0] if new.error else new.message
-            self._log.info(f"Job {new.id} {new.phase}{': ' if reason else ''}{reason}")
+            words = f"Job {new.id} {new.phase}{': ' if reason else ''}{reason}"
+            self._log.info(words, extra={"job_id": new.id, "owner": new.owner})
         if self.on_change:
             self.on_change(old, new)
         self.changes.show(new)

@@ -6,6 +6,7 @@ from __future__ import annotations
 __all__ = [
     "SALOBJ_MAJOR",
     "ack_in_progress",
+    "check_environment",
     "csc_arguments",
     "enter_fault",
     "field",
@@ -32,6 +33,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lsst.ts import salobj
+
+from ..config import ConfigError
 
 SALOBJ_MAJOR = int(salobj.__version__.split(".")[0]) if salobj.__version__[:1].isdigit() else 8
 """Major version of salobj; an unreleased one counts as the newer interface."""
@@ -126,6 +129,19 @@ def settings_of(data: Any) -> str:
 def field(data: Any, name: str) -> str:
     """Return a field of a command, empty where the interface is too old to have it."""
     return str(getattr(data, name, "") or "").strip()
+
+
+def check_environment() -> None:
+    """Check the variables without which salobj 6 does not find its bus.
+
+    Raises
+    ------
+    ConfigError
+        If one is not set, or is empty.
+    """
+    name = "LSST_DDS_PARTITION_PREFIX"
+    if SALOBJ_MAJOR < 7 and not os.environ.get(name, "").strip():
+        raise ConfigError(f"{name} is not set or empty; export the name of your SAL partition, such as test")
 
 
 def make_csc(csc_class: Any, index: Any) -> Any:

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from ..host import Host
 from ..jobs.errors import JobError, RequestError, UnknownJobError
 from ..jobs.manager import JobManager
 from ..jobs.model import ExecutionPhase, Job, now
+from ..logs import log_to_stderr
+from . import arguments
 from . import compat as salobj_compat
 from .publisher import ORIGIN, Publisher
 from .rapid_analysis import RapidAnalysis
@@ -38,6 +40,12 @@ ACK_PAUSE = 0.25
 A remote of salobj 6 forgets a command at its final acknowledgement; a script
 that asks for the next one a moment later would get an error.
 """
+
+START_PATIENCE = 0.5
+"""How long (s) ``start`` and ``enable`` may take before they are acknowledged as in progress."""
+
+START_ACK_TIMEOUT = 60.0
+"""For how long (s) such an acknowledgement holds; it is renewed before."""
 
 ACK_TIMEOUT = 600.0
 """For how long (s) an acknowledgement in progress holds."""
@@ -128,23 +136,38 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         return "dm_config_ocps"
 
     def _get_default_config_dir(self, name: str) -> Path:
-        """Return where configuration files are; our own where none is set."""
-        if not os.environ.get("DM_CONFIG_OCPS_DIR"):
-            own = Path(__file__).resolve().parents[1] / "config_package"
-            return own / name / str(self.schema_version)
+        """Return where configuration files are; our own folder where none is set."""
+        package = os.environ.get("DM_CONFIG_OCPS_DIR")
+        if not package:
+            return Path(__file__).resolve().parents[1] / "config_package" / name / str(self.schema_version)
+        # Files of the former version load, and mean what they meant.
+        former = Path(package) / name / "v3"
+        if former.is_dir() and not former.with_name(str(self.schema_version)).is_dir():
+            return former
         return Path(super()._get_default_config_dir(name))
 
     def _get_settings_version(self) -> str:
-        return _git_version(super()._get_settings_version)
+        return self._git_version(super()._get_settings_version)
 
     def _get_configs_version(self) -> str:
         # The same in salobj 8.
-        return _git_version(super()._get_configs_version)
+        return self._git_version(super()._get_configs_version)
+
+    def _git_version(self, ask: Callable[[], Any]) -> str:
+        """Return the version of the directory of configurations; empty where git does not keep it."""
+        if not any((folder / ".git").exists() for folder in (self.config_dir, *self.config_dir.parents)):
+            # salobj would warn, though nothing is wrong.
+            return ""
+        try:
+            return str(ask())
+        except OSError:
+            # There is no git program.
+            return ""
 
     @property
     def config(self) -> InstanceConfig | None:
         """Configuration in use; `None` without one, in simulation and at index 101."""
-        config: InstanceConfig | None = self.service.config
+        config: InstanceConfig | None = self.host.config
         return config
 
     # States
@@ -152,7 +175,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
     async def begin_start(self, data: Any) -> None:
         """Read the configuration; salobj then calls `configure`."""
         try:
-            await super().begin_start(data)
+            await self._in_progress(self.cmd_start, data, super().begin_start(data))
         except salobj.ExpectedError:
             raise
         except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -188,7 +211,20 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         await super().begin_enable(data)
         if self.host.is_open:
             with _refusals():
-                await self.host.check()
+                await self._in_progress(self.cmd_enable, data, self.host.check())
+
+    async def _in_progress(self, command: Any, data: Any, work: Coroutine[Any, Any, None]) -> None:
+        """Do what a command asks for; acknowledge it as in progress if that takes long."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait({task}, timeout=START_PATIENCE))[0]:
+                # At the start of the program nobody has sent the command.
+                if data.private_seqNum:
+                    await salobj_compat.ack_in_progress(command, data, START_ACK_TIMEOUT, "checking")
+                await asyncio.wait({task}, timeout=START_ACK_TIMEOUT / 2)
+            task.result()
+        finally:
+            task.cancel()
 
     async def handle_summary_state(self) -> None:
         """Publish what has ended meanwhile, once ENABLED."""
@@ -227,7 +263,14 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
         await self.host.close()
         self.reading.close()
+        await self._say_offline()
         await super().close_tasks()
+
+    async def _say_offline(self) -> None:
+        """Publish that this component is gone, unless ``exitControl`` has done so."""
+        if self.summary_state != salobj.State.OFFLINE:
+            self._summary_state = salobj.State.OFFLINE
+            await salobj_compat.put(self.evt_summaryState, summaryState=salobj.State.OFFLINE)
 
     # Commands
 
@@ -330,7 +373,8 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 if published.done():
                     return published.result()
                 if closing.done():
-                    raise salobj.ExpectedError(f"OCPS going offline; job {job_id} continues")
+                    ending = "is not simulated any further" if self.simulation_mode else "continues"
+                    raise salobj.ExpectedError(f"OCPS going offline; job {job_id} {ending}")
                 await self._acknowledge(data, job_id)
                 pace.acknowledged()
         finally:
@@ -353,28 +397,16 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
 
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Add our own argument to salobj's."""
+        """Add our own arguments to salobj's."""
         super().add_arguments(parser)
-        parser.add_argument(
-            "--simulation-duration",
-            type=float,
-            default=None,
-            help="how long a simulated job lasts (s); default: as configured, or 10",
-        )
+        arguments.add(parser)
 
     @classmethod
     def add_kwargs_from_args(cls, args: argparse.Namespace, kwargs: dict[str, Any]) -> None:
-        """Pass our own argument on to the constructor."""
+        """Pass our own argument on to the constructor, and log to standard error."""
         super().add_kwargs_from_args(args, kwargs)
         kwargs["simulation_duration"] = args.simulation_duration
-
-
-def _git_version(get: Callable[[], Any]) -> str:
-    """Return the version of a directory of configurations; "" where there is no git program."""
-    try:
-        return str(get())
-    except OSError:
-        return ""
+        log_to_stderr(as_json=args.log_json, expected=(salobj.ExpectedError,))
 
 
 class _Validator:

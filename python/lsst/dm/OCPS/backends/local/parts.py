@@ -10,6 +10,7 @@ from ...definitions.environments import Environments
 from ...definitions.pipetask import PIPETASK, ButlerConfig, PipetaskDefinition
 from ...definitions.shell import COMMAND, ShellDefinition
 from .backend import LocalBackend
+from .butler_checks import ButlerChecks
 from .command import CommandPlanner
 from .pipetask import PipetaskPlanner
 from .planner import Planner
@@ -52,7 +53,8 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
             work_dir=context.workspaces.work_dir,
             users=config.users_of_general(),
         )
-        planners["pipetask"] = PipetaskPlanner(data, environments, limits, zygotes=zygotes)
+        checks = context.share(ButlerChecks, ButlerChecks)
+        planners["pipetask"] = PipetaskPlanner(data, environments, limits, zygotes=zygotes, checks=checks)
     definitions = load_definitions(config.definitions, general)
     if config.commands:
         definitions[COMMAND] = ShellDefinition(config.commands, config.users_of_general())

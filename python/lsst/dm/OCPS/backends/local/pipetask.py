@@ -6,6 +6,7 @@ from __future__ import annotations
 __all__ = ["PipetaskPlanner"]
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from ...jobs.file_access import look_at_files
 from ...jobs.model import ExecutionPhase, Job
 from ...jobs.workspace import Workspace
 from . import butler_check
+from .butler_checks import ButlerChecks
 from .pipetask_outcome import PipetaskOutcome, explain
 from .pipetask_progress import ProgressReader
 from .planner import job_variables
@@ -33,8 +35,8 @@ from .zygote.pool import Preload, ZygotePool
 SUMMARY_NAME = "summary.json"
 """Where in the workspace pipetask writes its summary."""
 
-CHECK_TIMEOUT = 25.0
-"""How long (s) the Butler may take to answer at ``start`` and ``enable``."""
+CHECK_TIMEOUT = 300.0
+"""How long (s) the Butler may take to answer at ``start`` and ``enable``, set-up commands included."""
 
 
 class PipetaskPlanner:
@@ -52,6 +54,8 @@ class PipetaskPlanner:
         How long (s) a job may take to end when it is told to.
     zygotes : `ZygotePool` or `None`
         Preloaded processes, which can also check the Butler.
+    checks : `ButlerChecks` or `None`
+        Checks of Butlers that have passed.
     """
 
     def __init__(
@@ -61,7 +65,9 @@ class PipetaskPlanner:
         limits: Mapping[str, Any] | None = None,
         kill_grace: float = 3.0,
         zygotes: ZygotePool | None = None,
+        checks: ButlerChecks | None = None,
     ) -> None:
+        self.checks = checks or ButlerChecks()
         self.data = data
         self.environments = environments
         self.limits = dict(limits or {"core": 0})
@@ -82,11 +88,21 @@ class PipetaskPlanner:
         local = not urlsplit(self.data.butler).scheme
         if local and not await look_at_files(Path(self.data.butler).exists):
             raise BackendError(f"butler {self.data.butler}: there is no such directory")
+        environment = self.environments.default()
+        key = (
+            tuple(environment.interpreter()),
+            tuple(sorted(environment.variables().items())),
+            self.data.butler,
+            self.data.input_collection,
+        )
+        if await look_at_files(self.checks.valid, key, self.data.butler):
+            return
         problem = await self._check_preloaded()
         if problem is None:
             problem = await self._check_cold()
         if problem:
             raise BackendError(f"butler {self.data.butler}: {problem}")
+        await look_at_files(self.checks.passed, key, self.data.butler)
 
     async def _check_preloaded(self) -> str | None:
         """Return what is wrong with the Butler; `None` if no preloaded process can tell."""
@@ -111,12 +127,14 @@ class PipetaskPlanner:
         try:
             answer, _ = await asyncio.wait_for(process.communicate(), CHECK_TIMEOUT)
         except TimeoutError:
-            # A set-up command may have started others.
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
             raise BackendError(
                 f"butler {self.data.butler} did not answer within {CHECK_TIMEOUT:g} s"
             ) from None
+        finally:
+            # Also when OCPS ends meanwhile. A set-up command may have started other processes.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
         try:
             return str(json.loads(answer.splitlines()[-1]))
         except (ValueError, IndexError):
