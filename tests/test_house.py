@@ -9,6 +9,7 @@ no other face, a backend no face) and never from a higher one.
 from __future__ import annotations
 
 import ast
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,12 +73,22 @@ def room_of(name: str) -> str:
     return name if name in ROOMS else name.partition(".")[0]
 
 
+def parse(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    # A finalizer that runs while Python 3.11 builds a tree makes it fail.
+    gc.disable()
+    try:
+        return ast.parse(path.read_text())
+    finally:
+        gc.enable()
+
+
 def imported(path: Path) -> Iterator[tuple[str, int]]:
     """Give each module of the package that a file imports anywhere, with the line."""
     package = f"{NAME}.{name_of(path)}".split(".")
     if path.name != "__init__.py" or path.parent == PACKAGE:
         package = package[:-1]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parse(path)):
         found: list[str] = []
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]

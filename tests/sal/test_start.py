@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 import yaml
+from lsst.dm.OCPS.sal.compat import settings_field
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
@@ -46,7 +47,7 @@ async def slow(pristine_repo: Path, tmp_path_factory):
 
 async def test_a_slow_environment_is_acknowledged_as_in_progress_and_set_up_once(slow):
     command = slow.remote.cmd_start
-    command.set(settingsToApply="test")
+    command.set(settingsToApply="test.yaml")
     ack = await command.start(timeout=TIMEOUT, wait_done=False)
     while ack.ack != salobj.SalRetCode.CMD_INPROGRESS:
         ack = await command.next_ackcmd(ack, timeout=TIMEOUT, wait_done=False)
@@ -55,7 +56,7 @@ async def test_a_slow_environment_is_acknowledged_as_in_progress_and_set_up_once
     await command.next_ackcmd(ack, timeout=TIMEOUT)
     await slow.set_state(salobj.State.ENABLED)
     await slow.set_state(salobj.State.STANDBY)
-    await slow.set_state(salobj.State.ENABLED, "test")
+    await slow.set_state(salobj.State.ENABLED, "test.yaml")
     assert (slow.folder / "runs").read_text() == "run\n"
 
 
@@ -69,7 +70,7 @@ async def test_a_start_that_checks_can_be_ended(slow):
     )
     log = folder / "other.log"
     async with CscProcess("1", "--configdir", str(config), log=log) as csc, Script.connect() as script:
-        start = asyncio.create_task(script.set_state(salobj.State.DISABLED, "test"))
+        start = asyncio.create_task(script.set_state(salobj.State.DISABLED, "test.yaml"))
         await until(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip())
         script.remote.evt_summaryState.flush()
         assert await csc.stop(signal.SIGTERM, timeout=TIMEOUT) == 0
@@ -130,7 +131,7 @@ async def test_files_of_the_former_version_load_from_their_own_folder(tmp_path):
         versions = await script.remote.evt_settingVersions.aget(timeout=TIMEOUT)
         assert versions.recommendedSettingsLabels == "latiss"
         with pytest.raises(salobj.AckError) as caught:
-            await script.remote.cmd_start.set_start(settingsToApply="latiss", timeout=TIMEOUT)
+            await script.remote.cmd_start.set_start(**{settings_field(): "latiss.yaml"}, timeout=TIMEOUT)
     assert "127.0.0.1:1" in caught.value.ackcmd.result
     # There is no git here, and nothing is wrong with that.
     assert "WARNING" not in log.read_text()
