@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +19,21 @@ import yaml
 from lsst.ts import salobj
 
 from .. import __version__, audit
-from ..config import ConfigError, InstanceConfig, SalIndex, load_instance, validate
+from ..config import InstanceConfig, SalIndex, load_instance
 from ..config_schema import CONFIG_SCHEMA
 from ..host import Host
-from ..jobs.errors import JobError, RequestError, UnknownJobError
+from ..jobs.errors import JobError, UnknownJobError
 from ..jobs.manager import JobManager
 from ..jobs.model import ExecutionPhase, Job, now
 from ..logs import log_to_stderr
 from . import arguments
 from . import compat as salobj_compat
+from .answers import ConfigValidator, Pace, acknowledged_work, refusals
 from .publisher import ORIGIN, Publisher
 from .rapid_analysis import RapidAnalysis
 from .reading import ReadingGuard
-from .request import FIELD_NAMES, execute_request
+from .request import execute_request
 from .result import exit_code
-
-ACK_PAUSE = 0.25
-"""Least time (s) between a final acknowledgement and the one before it.
-
-A remote of salobj 6 forgets a command at its final acknowledgement; a script
-that asks for the next one a moment later would get an error.
-"""
-
-START_PATIENCE = 0.5
-"""How long (s) ``start`` and ``enable`` may take before they are acknowledged as in progress."""
-
-START_ACK_TIMEOUT = 60.0
-"""For how long (s) such an acknowledgement holds; it is renewed before."""
 
 ACK_TIMEOUT = 600.0
 """For how long (s) an acknowledgement in progress holds."""
@@ -113,7 +101,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             **salobj_compat.csc_arguments(settings_to_apply or override),
         )
         self.host = Host(self.log, self._follow_engine)
-        self.config_validator = _Validator()
+        self.config_validator = ConfigValidator()
         salobj_compat.make_acks_atomic(self)
         self.reading = ReadingGuard(self)
         self.cmd_execute.allow_multiple_callbacks = True
@@ -175,7 +163,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
     async def begin_start(self, data: Any) -> None:
         """Read the configuration; salobj then calls `configure`."""
         try:
-            await self._in_progress(self.cmd_start, data, super().begin_start(data))
+            await acknowledged_work(self.cmd_start, data, super().begin_start(data))
         except salobj.ExpectedError:
             raise
         except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -197,7 +185,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             If it is wrong, or if jobs could not run with it.
         """
         document = vars(config)
-        with _refusals():
+        with refusals():
             if self.salinfo.index == SalIndex.RA:
                 self.rapid_analysis = RapidAnalysis()
                 await self.rapid_analysis.check()
@@ -210,21 +198,8 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         """Check that jobs could run before the state changes."""
         await super().begin_enable(data)
         if self.host.is_open:
-            with _refusals():
-                await self._in_progress(self.cmd_enable, data, self.host.check())
-
-    async def _in_progress(self, command: Any, data: Any, work: Coroutine[Any, Any, None]) -> None:
-        """Do what a command asks for; acknowledge it as in progress if that takes long."""
-        task = asyncio.ensure_future(work)
-        try:
-            while not (await asyncio.wait({task}, timeout=START_PATIENCE))[0]:
-                # At the start of the program nobody has sent the command.
-                if data.private_seqNum:
-                    await salobj_compat.ack_in_progress(command, data, START_ACK_TIMEOUT, "checking")
-                await asyncio.wait({task}, timeout=START_ACK_TIMEOUT / 2)
-            task.result()
-        finally:
-            task.cancel()
+            with refusals():
+                await acknowledged_work(self.cmd_enable, data, self.host.check())
 
     async def handle_summary_state(self) -> None:
         """Publish what has ended meanwhile, once ENABLED."""
@@ -341,14 +316,14 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             )
 
     @contextlib.asynccontextmanager
-    async def _answering(self) -> AsyncIterator[_Pace]:
+    async def _answering(self) -> AsyncIterator[Pace]:
         """Note an open command, put refusals into words, and pace its final answer."""
         task = asyncio.current_task()
         assert task is not None
         self._open_commands.add(task)
-        pace = _Pace()
+        pace = Pace()
         try:
-            with _refusals():
+            with refusals():
                 yield pace
         finally:
             await pace.pause()
@@ -363,7 +338,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 answer |= {"done": progress.done, "failed": progress.failed, "total": progress.total}
         await salobj_compat.ack_in_progress(self.cmd_execute, data, ACK_TIMEOUT, json.dumps(answer))
 
-    async def _await_result(self, data: Any, job_id: str, published: asyncio.Future[Job], pace: _Pace) -> Job:
+    async def _await_result(self, data: Any, job_id: str, published: asyncio.Future[Job], pace: Pace) -> Job:
         """Wait until the result has gone out, renewing the acknowledgement."""
         closing = asyncio.create_task(self._closing.wait())
         try:
@@ -407,40 +382,3 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         super().add_kwargs_from_args(args, kwargs)
         kwargs["simulation_duration"] = args.simulation_duration
         log_to_stderr(as_json=args.log_json, expected=(salobj.ExpectedError,))
-
-
-class _Validator:
-    """Takes the place of salobj's validator, whose messages run over many lines."""
-
-    def validate(self, document: Any) -> dict[str, Any]:
-        if document:
-            validate(document)
-        return dict(document or {})
-
-
-class _Pace:
-    """Keeps a final acknowledgement away from the one before it."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        # salobj 6 has just sent CMD_ACK by itself; salobj 8 sends none.
-        self._last = self._loop.time() if salobj_compat.SALOBJ_MAJOR < 7 else -ACK_PAUSE
-
-    def acknowledged(self) -> None:
-        """Note that an acknowledgement has gone out."""
-        self._last = self._loop.time()
-
-    async def pause(self) -> None:
-        """Wait until a final one may follow."""
-        await asyncio.sleep(max(0.0, self._last + ACK_PAUSE - self._loop.time()))
-
-
-@contextlib.contextmanager
-def _refusals() -> Any:
-    """Turn what the engine and the configuration refuse into a refused command."""
-    try:
-        yield
-    except RequestError as error:
-        raise salobj.ExpectedError(" ".join(str(error.renamed(FIELD_NAMES)).split())) from None
-    except (JobError, ConfigError) as error:
-        raise salobj.ExpectedError(" ".join(str(error).split())) from None

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How commands are answered: in time, in words, and not too quickly."""
+
+from __future__ import annotations
+
+__all__ = ["ConfigValidator", "Pace", "acknowledged_work", "refusals"]
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+from lsst.ts import salobj
+
+from ..config import ConfigError, validate
+from ..jobs.errors import JobError, RequestError
+from . import compat as salobj_compat
+from .request import FIELD_NAMES
+
+ACK_PAUSE = 0.25
+"""Least time (s) between a final acknowledgement and the one before it.
+
+A remote of salobj 6 forgets a command at its final acknowledgement; a script
+that asks for the next one a moment later would get an error.
+"""
+
+START_PATIENCE = 0.5
+"""How long (s) ``start`` and ``enable`` may take before they are acknowledged as in progress."""
+
+START_ACK_TIMEOUT = 60.0
+"""For how long (s) such an acknowledgement holds; it is renewed before."""
+
+
+class ConfigValidator:
+    """Validates a configuration in place of salobj, whose messages run over many lines."""
+
+    def validate(self, document: Any) -> dict[str, Any]:
+        """Return the document; raise `ConfigError` if it is wrong."""
+        if document:
+            validate(document)
+        return dict(document or {})
+
+
+class Pace:
+    """Keeps the final acknowledgement of a command away from the one before it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # salobj 6 has just sent CMD_ACK by itself; salobj 8 sends none.
+        self._last = self._loop.time() if salobj_compat.SALOBJ_MAJOR < 7 else -ACK_PAUSE
+
+    def acknowledged(self) -> None:
+        """Count the pause from now, because an acknowledgement was sent."""
+        self._last = self._loop.time()
+
+    async def pause(self) -> None:
+        """Wait until the final acknowledgement may be sent."""
+        await asyncio.sleep(max(0.0, self._last + ACK_PAUSE - self._loop.time()))
+
+
+async def acknowledged_work(command: Any, data: Any, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work of a command, and acknowledge it as in progress if that takes long.
+
+    Parameters
+    ----------
+    command : ``lsst.ts.salobj.topics.ControllerCommand``
+        The command.
+    data : ``command.DataType``
+        What was sent; without a number if nobody sent it, as at the start of
+        the program.
+    work : `~collections.abc.Coroutine`
+        The work; cancelled with the command.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=START_PATIENCE))[0]:
+            if data.private_seqNum:
+                await salobj_compat.ack_in_progress(command, data, START_ACK_TIMEOUT, "checking")
+            await asyncio.wait({task}, timeout=START_ACK_TIMEOUT / 2)
+        task.result()
+    finally:
+        task.cancel()
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what the engine and the configuration refuse into a refused command."""
+    try:
+        yield
+    except RequestError as error:
+        raise salobj.ExpectedError(" ".join(str(error.renamed(FIELD_NAMES)).split())) from None
+    except (JobError, ConfigError) as error:
+        raise salobj.ExpectedError(" ".join(str(error).split())) from None
