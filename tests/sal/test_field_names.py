@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from lsst.dm.OCPS.jobs.errors import QueueFullError, RequestError
-from lsst.dm.OCPS.sal.csc import _refusals
+from lsst.dm.OCPS.sal.answers import refusals
 from lsst.ts import salobj
 
 
@@ -19,6 +19,6 @@ from lsst.ts import salobj
     ],
 )
 def test_a_refused_command_names_its_own_fields(error, text):
-    with pytest.raises(salobj.ExpectedError) as caught, _refusals():
+    with pytest.raises(salobj.ExpectedError) as caught, refusals():
         raise error
     assert str(caught.value).startswith(text)

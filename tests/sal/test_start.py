@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ async def slow(pristine_repo: Path, tmp_path_factory):
     private_bus()
     folder = tmp_path_factory.mktemp("slow")
     gate = Gate(folder / "gate")
-    setup = f"echo run >> {folder}/runs\nuntil [ -e {gate.path} ]; do sleep 0.05; done"
+    path = f"export PATH={Path(sys.executable).parent}:$PATH"
+    setup = f"echo run >> {folder}/runs\n{gate.script}\n{path}"
     config = write_config(
         folder / "config",
         butler=str(pristine_repo),
