@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo test test-loaded lint format services clean
+.PHONY: help venv demo test test-loaded faults lint format services clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */make \1\t/' | expand -t 18
@@ -28,6 +28,9 @@ test: venv  ## Run all tests; with REQUIRE_SERVICES=1 none may be left out.
 
 test-loaded: venv  ## Run all tests while another process keeps one core busy.
 	@$(BIN)/python -c 'while True: pass' & busy=$$!; trap "kill $$busy" EXIT; trap 'exit 130' INT TERM; $(MAKE) test
+
+faults: venv  ## Break OCPS on purpose while it works: [SECONDS=60] [SEED=…].
+	$(BIN)/python -m faults $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 lint: venv  ## Check style and types.
 	$(BIN)/ruff check .

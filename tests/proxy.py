@@ -89,7 +89,13 @@ class Proxy:
         headers = {name: value for name, value in request.headers.items() if name.lower() != "content-length"}
         options: dict[str, Any] = {"headers": headers, "data": body or None, "allow_redirects": False}
         url = self.target + request.path_qs
-        async with self._session.request(request.method, url, **options) as answer:
+        try:
+            answering = await self._session.request(request.method, url, **options)
+        except aiohttp.ClientError:
+            # What it is before is away.
+            _abort(request)
+            return web.Response()
+        async with answering as answer:
             if request.method in ("POST", "PUT") and self.lose_answers:
                 self.lose_answers -= 1
                 _abort(request)
@@ -120,6 +126,8 @@ class Proxy:
             await response.write_eof()
         except ConnectionError:
             pass
+        except aiohttp.ClientError:
+            _abort(request)
         finally:
             if stream:
                 self._open.remove(request)

@@ -243,7 +243,11 @@ class LocalBackend(Backend):
                 self._running.pop(job.id, None)
                 handle.close()
         source = self._sources.pop(job.id)
-        ending = await _retry(self._ending, job, workspace, claim, source)
+        try:
+            ending = await _retry(self._ending, job, workspace, claim, source)
+        except Exception as error:
+            # Whatever it is, the job must not stay open for ever.
+            ending = self._unreadable(job, error)
         self.report(job.id, ending)
 
     def _ending(

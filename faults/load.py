@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A steady mix of jobs over SAL and HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import Any
+
+import aiohttp
+from lsst.ts import salobj
+
+from .oracle import Oracle, Order
+from .world import World
+
+WAYS = ("plain", "plain", "plain", "plain", "escape", "deaf", "write")
+CODES = (0, 0, 0, 0, 3, 77)
+FAILURES = (aiohttp.ClientError, TimeoutError, json.JSONDecodeError)
+ENDED = ("completed", "error", "aborted")
+
+
+class Load:
+    """Asks for jobs until it is stopped, and follows each to its end.
+
+    Parameters
+    ----------
+    world : `World`
+        What the campaign runs on.
+    oracle : `Oracle`
+        Is told of every job.
+    chance : `random.Random`
+        Decides what is asked for.
+    """
+
+    def __init__(self, world: World, oracle: Oracle, chance: random.Random) -> None:
+        self.world = world
+        self.oracle = oracle
+        self.chance = chance
+        self.stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, http: int, sal: int) -> None:
+        """Start so many workers over HTTP and SAL."""
+        self._tasks = [asyncio.create_task(self._work(self._one_http)) for _ in range(http)]
+        self._tasks += [asyncio.create_task(self._work(self._one_sal)) for _ in range(sal)]
+
+    async def stop(self) -> None:
+        """Ask for no more jobs, and wait until those that were asked for have ended."""
+        self.stopping = True
+        await asyncio.gather(*self._tasks)
+
+    async def _work(self, one: Any) -> None:
+        while not self.stopping:
+            accepted = await one()
+            await asyncio.sleep(0.05 if accepted else 0.5)
+
+    def _order(self, face: str) -> tuple[Order, str]:
+        order = self.oracle.new(self.chance.choice(WAYS), self.chance.choice(CODES), face)
+        return order, self.oracle.place(order, self.chance.choice((0, 0, 0.1, 0.5, 2)))
+
+    async def _one_http(self) -> bool:
+        order, place = self._order("HTTP")
+        form = {"place": place, "PHASE": "RUN"}
+        url = f"{self.world.url}/uws/tick"
+        try:
+            async with self.world.session.post(url, data=form, allow_redirects=False) as answer:
+                if answer.status != 303:
+                    order.refused = f"{answer.status} {(await answer.text())[:200]}"
+                    if answer.status not in (503, 507):
+                        self.oracle.violate(f"{order.token}: {order.refused}")
+                    return False
+                order.job_id = answer.headers["Location"].rpartition("/")[2]
+                order.accepted = True
+        except FAILURES:
+            # Nobody knows whether it was accepted.
+            return False
+        if self.chance.random() < 0.08:
+            order.abort_asked = True
+            await asyncio.sleep(self.chance.random())
+            await self._post(f"{url}/{order.job_id}/phase", {"PHASE": "ABORT"})
+        await self._follow(order)
+        if self.chance.random() < 0.05:
+            order.deleted = True
+            await self._post(f"{url}/{order.job_id}", {"ACTION": "DELETE"})
+        return True
+
+    async def _post(self, url: str, form: dict[str, str]) -> None:
+        try:
+            async with self.world.session.post(url, data=form, allow_redirects=False):
+                pass
+        except FAILURES:
+            pass
+
+    async def _follow(self, order: Order) -> None:
+        """Ask for a job's phase until it has ended."""
+        url = f"{self.world.url}/api/v1/job/{order.job_id}"
+        while True:
+            await asyncio.sleep(0.3)
+            try:
+                async with self.world.session.get(url) as answer:
+                    if answer.status == 404:
+                        self.oracle.violate(f"{order.token}: accepted as {order.job_id}, then 404")
+                        return
+                    if answer.status != 200:
+                        continue
+                    job = await answer.json()
+            except FAILURES:
+                continue
+            if job["phase"] in ENDED:
+                told = {**job, "exit_code": (job.get("jobInfo") or {}).get("exitCode")}
+                self.oracle.compare(order, told, "over HTTP")
+                return
+
+    async def _one_sal(self) -> bool:
+        order, place = self._order("SAL")
+        try:
+            execution = await self.world.script.execute(place, timeout=20)
+        except (salobj.AckError, RuntimeError, TimeoutError, KeyError, ValueError):
+            return False
+        order.job_id, order.accepted = execution.job_id, True
+        if self.chance.random() < 0.08:
+            order.abort_asked = True
+            remote = self.world.script.remote
+            remote.cmd_abort_job.set(job_id=order.job_id)
+            try:
+                await remote.cmd_abort_job.start(timeout=20)
+            except salobj.AckError:
+                pass
+        while not any(each.job_id == order.job_id for each in self.world.script.results):
+            if self.stopping:
+                return True
+            await asyncio.sleep(0.2)
+        return True
