@@ -258,7 +258,7 @@ async def test_a_profile_names_server_and_token(start: Start, tmp_path: Path) ->
         ("[profiles", "profiles.toml: "),
         ("[profiles.a]\nurl = 5", "expected texts"),
         ("[profiles.a]\ntoken_env = 'x'", "a url among them"),
-        ("[profiles.a]\nurl = 'http://h'\ntoken = 'x'", "token is none of url, token_file"),
+        ("[profiles.a]\nurl = 'http://h'\ntoken = 'x'", "token is not one of url, token_file"),
         ("[profiles.a]\nurl = 'http://h'\ntoken_file = '/not/there'", "/not/there: No such file"),
     ],
 )
