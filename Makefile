@@ -8,7 +8,11 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+<<<<<<< HEAD
 .PHONY: help venv demo test test-loaded faults lint format services clean
+=======
+.PHONY: help venv demo demo-csc test test-loaded lint format services clean
+>>>>>>> e3a8ddb (The demo and README use the script helper; make demo-csc stays up)
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */make \1\t/' | expand -t 18
@@ -22,6 +26,9 @@ $(VENV)/.ready: requirements.txt requirements-local.txt setup.cfg demo/setup.cfg
 
 demo: venv  ## Watch an observing script command real pipelines over SAL.
 	@$(BIN)/python demo/observe.py
+
+demo-csc: venv  ## Keep an OCPS with DemoCam's data up, to try scripts against.
+	@$(BIN)/python demo/stay.py
 
 test: venv  ## Run all tests; with REQUIRE_SERVICES=1 none may be left out.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)

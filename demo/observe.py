@@ -10,26 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-import yaml
-from democam.make_repo import make_repo
 from lsst.dm.OCPS.backends.local.pipetask_progress import ProgressReader
 from lsst.dm.OCPS.cli.table import jobs_table
 from lsst.dm.OCPS.client import Client, ClientError
-from lsst.dm.OCPS.testing import CscProcess, Execution, Script, private_bus
+from lsst.dm.OCPS.script import JobResult, Ocps, OcpsError
+from lsst.dm.OCPS.script.ocps import Job
+from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from setting import FOLDER, ROOT, observations, prepare
 
-ROOT = Path(__file__).resolve().parents[1]
-FOLDER = ROOT / ".demo"
 PIPELINES = "$DEMOCAM_DIR/pipelines"
 REGISTER = "--register-dataset-types"
 TIMEOUT = 300.0
@@ -44,38 +40,6 @@ EXPECTED = {
 }
 
 console = Console(highlight=False, soft_wrap=True)
-
-
-def observations(kind: str) -> str:
-    """Return the data query for one kind of exposure."""
-    return f"instrument='DemoCam' AND exposure.observation_type='{kind}'"
-
-
-def prepare() -> None:
-    """Make the Butler, and tell the configuration where it is."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
-    private_bus()
-    os.environ["DEMOCAM_DIR"] = str(ROOT / "demo")
-    os.environ["DEMOCAM_REPO"] = str(FOLDER / "repo")
-    os.environ["OCPS_WORK_DIR"] = str(FOLDER / "work")
-    os.environ["DM_CONFIG_OCPS_DIR"] = str(serve_http(ROOT / "config"))
-    make_repo(FOLDER / "repo")
-    console.print(f"A Butler with DemoCam raws is in {FOLDER / 'repo'}")
-
-
-def serve_http(config: Path) -> Path:
-    """Copy the configuration, with HTTP at a free port beside SAL; return where it is."""
-    copy = FOLDER / "config"
-    shutil.copytree(config, copy)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    path = copy / "OCPS" / "v4" / "demo.yaml"
-    document = yaml.safe_load(path.read_text())
-    document["instances"][0]["http"] = {"port": port, "auth": {"open": True}}
-    path.write_text(yaml.safe_dump(document))
-    os.environ["OCPS_URL"] = f"http://127.0.0.1:{port}"
-    return copy
 
 
 async def show_over_http() -> None:
@@ -145,103 +109,92 @@ class Play:
 
     Parameters
     ----------
-    script : `Script`
+    ocps : `Ocps`
         Its connection to OCPS.
     board : `Board`
         Shows its jobs.
     """
 
-    def __init__(self, script: Script, board: Board) -> None:
-        self.script = script
+    def __init__(self, ocps: Ocps, board: Board) -> None:
+        self.ocps = ocps
         self.board = board
         self.phases: dict[str, str] = {}
 
-    async def execute(self, name: str, pipeline: str, **fields: str) -> Execution:
+    async def submit(self, name: str, pipeline: str, **fields: Any) -> Job:
         """Command a pipeline and show what comes back at once."""
         started = time.monotonic()
-        execution = await self.script.execute(f"{PIPELINES}/{pipeline}.yaml", **fields)
-        ack = execution.acks[-1]
+        job = await self.ocps.submit(f"{PIPELINES}/{pipeline}.yaml", **fields)
         console.print(
-            f"execute {pipeline}.yaml: CMD_INPROGRESS after {time.monotonic() - started:.3f} s, {ack.result}"
+            f"execute {pipeline}.yaml: accepted after {time.monotonic() - started:.3f} s, job {job.id}"
         )
-        self.board.add(name, execution.job_id)
-        return execution
+        self.board.add(name, job.id)
+        return job
 
-    async def end(self, name: str, execution: Execution) -> dict[str, Any]:
+    async def end(self, name: str, job: Job) -> JobResult:
         """Wait for a job's end and show its result."""
-        ack = await execution.done()
-        result = await execution.result()
-        self.phases[name] = result["phase"]
-        self.board.finish(execution.job_id, result["phase"])
-        acknowledged = salobj.SalRetCode(ack.ack).name
-        console.print(f"[bold]{name}[/]: {acknowledged}, exit_code {result['exit_code']}, {result['phase']}")
-        if result["errorSummary"]["message"]:
-            for line in result["errorSummary"]["message"].splitlines():
-                console.print(f"    {line}", markup=False)
-        for item in result["results"]:
-            path = Path(unquote(urlsplit(item["uri"]).path))
-            if path.suffix in (".png", ".log"):
-                console.print(f"    {path.relative_to(ROOT)}", markup=False)
+        result = await job.result(TIMEOUT)
+        self.phases[name] = result.phase
+        self.board.finish(job.id, result.phase)
+        console.print(f"[bold]{name}[/]: {result.phase}, exit_code {result.exit_code}")
+        for line in result.message.splitlines():
+            console.print(f"    {line}", markup=False)
+        for output in result.outputs:
+            if output.path.suffix in (".png", ".log"):
+                console.print(f"    {output.path.relative_to(ROOT)}", markup=False)
         return result
 
-    async def survive(self, csc: CscProcess) -> None:
+    async def survive(self, csc: CscProcess, operator: Script) -> None:
         """Kill OCPS with a job running; the job goes on and its result comes."""
-        fields = {"data_query": observations("bias"), "config": f"{REGISTER} -c slow:duration=0.5"}
-        execution = await self.execute("survived", "slow", **fields)
-        log = workspace_output(execution.job_id) / "ocps.log"
+        options = f"{REGISTER} -c slow:duration=0.5"
+        job = await self.submit("survived", "slow", data_query=observations("bias"), config=options)
+        log = workspace_output(job.id) / "ocps.log"
         while not (log.exists() and "Preparing execution" in log.read_text()):
             await asyncio.sleep(0.1)
         await csc.kill()
         console.print("OCPS was killed (SIGKILL) with this job running; starting it again")
-        state = self.script.remote.evt_summaryState
+        state = operator.remote.evt_summaryState
         state.flush()
         await csc.start()
         while (await state.next(flush=False, timeout=90)).summaryState != salobj.State.STANDBY:
             pass
-        await self.script.set_state(salobj.State.ENABLED, "demo")
-        result = await execution.result()
-        self.phases["survived"] = result["phase"]
-        self.board.finish(execution.job_id, result["phase"])
-        console.print(f"[bold]survived[/]: exit_code {result['exit_code']}, {result['phase']}")
+        await operator.set_state(salobj.State.ENABLED, "demo.yaml")
+        await self.end("survived", job)
 
 
-def show_best_focus(result: dict[str, Any]) -> None:
+def show_best_focus(result: JobResult) -> None:
     """Print the best focus that the script reads from the result."""
-    for metric in result["jobInfo"].get("metrics", []):
-        if metric["datasetType"] == "focusSweepMetrics":
-            values = metric["values"]
-            console.print(
-                f"    best focus read from the result: {values['best_focus']:.4f} ± "
-                f"{values['best_focus_err']:.4f} mm"
-            )
+    values = result.metric("focusSweepMetrics")
+    console.print(
+        f"    best focus read from the result: {values['best_focus']:.4f} ± {values['best_focus_err']:.4f} mm"
+    )
 
 
 async def play() -> dict[str, str]:
     """Play the script; return the phase that each job came to."""
     log = FOLDER / "csc.log"
-    async with CscProcess("1", log=log) as csc, Script.connect() as script:
-        console.print("OCPS runs as process", csc.pid, "and is in STANDBY; start with label demo, enable")
-        await script.set_state(salobj.State.ENABLED, "demo")
-        async with Board() as board:
-            stage = Play(script, board)
-            bias = await stage.execute("bias", "bias", data_query=observations("bias"), config=REGISTER)
-            focus = await stage.execute(
+    async with CscProcess("1", log=log) as csc, Script.connect() as operator:
+        console.print("OCPS runs as process", csc.pid, "and is in STANDBY; start with demo.yaml, enable")
+        await operator.set_state(salobj.State.ENABLED, "demo.yaml")
+        async with Ocps.connect() as ocps, Board() as board:
+            stage = Play(ocps, board)
+            bias = await stage.submit("bias", "bias", data_query=observations("bias"), config=REGISTER)
+            focus = await stage.submit(
                 "focusSweep",
                 "focusSweep",
                 data_query=observations("focus"),
                 config=REGISTER,
-                prereq_jobs=bias.job_id,
+                prereq_jobs=[bias.id],
             )
-            broken = await stage.execute("broken", "broken", data_query=observations("bias"), config=REGISTER)
+            broken = await stage.submit("broken", "broken", data_query=observations("bias"), config=REGISTER)
             await stage.end("bias", bias)
-            slow = await stage.execute(
+            slow = await stage.submit(
                 "aborted", "slow", data_query=observations("bias"), config=f"{REGISTER} -c slow:duration=60"
             )
             await stage.end("broken", broken)
             show_best_focus(await stage.end("focusSweep", focus))
-            await script.remote.cmd_abort_job.set_start(job_id=slow.job_id, timeout=15)
+            await slow.abort()
             await stage.end("aborted", slow)
-            await stage.survive(csc)
+            await stage.survive(csc, operator)
         await show_over_http()
         return stage.phases
 
@@ -251,8 +204,9 @@ def main() -> int:
     started = time.monotonic()
     try:
         prepare()
+        console.print(f"A Butler with DemoCam raws is in {FOLDER / 'repo'}")
         phases = asyncio.run(asyncio.wait_for(play(), TIMEOUT))
-    except (TimeoutError, salobj.AckError, ClientError, OSError, ValueError) as error:
+    except (TimeoutError, salobj.AckError, OcpsError, ClientError, OSError, ValueError) as error:
         reason = getattr(getattr(error, "ackcmd", None), "result", "") or str(error) or type(error).__name__
         console.print(f"demo: failed: {reason}; what OCPS said is in {FOLDER / 'csc.log'}", markup=False)
         return 1
