@@ -8,11 +8,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-<<<<<<< HEAD
-.PHONY: help venv demo test test-loaded faults lint format services clean
-=======
-.PHONY: help venv demo demo-csc test test-loaded lint format services clean
->>>>>>> e3a8ddb (The demo and README use the script helper; make demo-csc stays up)
+.PHONY: help venv demo demo-csc test test-loaded faults lint format services clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */make \1\t/' | expand -t 18
