@@ -63,6 +63,7 @@ class Archivist:
 
     async def run(self) -> None:
         """Archive jobs until cancelled."""
+        await self._remove_remains()
         while True:
             delay = INTERVAL
             try:
@@ -78,6 +79,15 @@ class Archivist:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), delay)
             self._look.clear()
+
+    async def _remove_remains(self) -> None:
+        """Remove the files of archived jobs that a crash has left."""
+        try:
+            present = await asyncio.to_thread(self._workspaces.present)
+            for job_id in present & await self._ledger.store.archived() if present else ():
+                await self._workspaces.remove(job_id)
+        except (OSError, StoreError) as error:
+            self._log.error(f"Could not look for files of archived jobs: {error}")
 
     async def sweep(self) -> None:
         """Archive what is due now, and finish deletions that a crash or a full disk interrupted."""

@@ -266,6 +266,11 @@ class JobStore:
             found = await connection.scalar(select)
         return None if found is None else from_ms(found)
 
+    async def archived(self) -> set[str]:
+        """Return the ids of all archived jobs."""
+        archived = sa.select(jobs.c.id).where(jobs.c.phase == str(ExecutionPhase.ARCHIVED))
+        return {row.id for row in await self.read(archived)}
+
     async def oldest_ended(self, keep: int) -> list[Job]:
         """Return the ended jobs beyond the newest ``keep``, not yet archived."""
         phases = [str(phase) for phase in TERMINAL - {ExecutionPhase.ARCHIVED}]

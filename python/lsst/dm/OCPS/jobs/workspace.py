@@ -18,7 +18,7 @@ import mimetypes
 import os
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
@@ -297,12 +297,9 @@ class Workspaces:
         """Remove a job's files without blocking the event loop."""
         await asyncio.to_thread(self.of(job_id).remove)
 
-    def remove_others(self, known: Collection[str]) -> None:
-        """Remove the directories of all jobs but ``known``, as a crash while removing may leave them."""
-        for top in ("jobs", "engine"):
-            for entry in os.scandir(self.work_dir / top):
-                if entry.name not in known:
-                    shutil.rmtree(entry.path, ignore_errors=True)
+    def present(self) -> set[str]:
+        """Return the ids of all jobs that have directories."""
+        return {entry.name for top in ("jobs", "engine") for entry in os.scandir(self.work_dir / top)}
 
 
 def _megabytes(size: int) -> str:

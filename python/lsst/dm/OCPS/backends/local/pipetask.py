@@ -27,6 +27,7 @@ from ...jobs.model import ExecutionPhase, Job
 from ...jobs.workspace import Workspace
 from . import butler_check
 from .butler_checks import ButlerChecks
+from .journals import roll_back
 from .pipetask_outcome import PipetaskOutcome, explain
 from .pipetask_progress import ProgressReader
 from .planner import job_variables
@@ -88,6 +89,7 @@ class PipetaskPlanner:
         local = not urlsplit(self.data.butler).scheme
         if local and not await look_at_files(Path(self.data.butler).exists):
             raise BackendError(f"butler {self.data.butler}: there is no such directory")
+        await look_at_files(roll_back, self.data.butler)
         environment = self.environments.default()
         key = (
             tuple(environment.interpreter()),
@@ -161,6 +163,8 @@ class PipetaskPlanner:
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return the plan (see `supervisor`) of a job."""
         spec = PipetaskSpec.of(job.spec)
+        # A job that was killed a moment ago may have left it so.
+        roll_back(spec.butler)
         environment = self.environments.get(spec.version)
         run = [
             "pipetask",
