@@ -25,6 +25,7 @@ from lsst.dm.OCPS.client.uws_xml import parse_job, parse_list
 from lsst.dm.OCPS.config import AuthConfig, HttpConfig
 from lsst.dm.OCPS.http.server import start_server
 
+from tests.client.conftest import ocps
 from tests.http.conftest import Served, Start
 from tests.proxy import Proxy
 from tests.uws11 import Uws11
@@ -251,6 +252,23 @@ async def test_the_blocking_client_gives_changes(served: Served, proxy: Proxy) -
     await proxy.opened(1)
     await served.create(run=True, duration="0")
     assert (await asyncio.wait_for(reading, TIMEOUT))[-1] == "COMPLETED"
+
+
+async def test_a_server_at_a_unix_socket(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    await start(http={"host": "", "socket": str(path)})
+    url = f"unix://{path}"
+    async with Client(url) as client:
+        job = await client.wait(await client.submit("sleep", {"duration": 0, "text": "x"}), TIMEOUT)
+        assert (await client.download(job.results[-1], tmp_path / "saved")).read_text() == "x"
+        assert job.owner
+        with pytest.raises(UnreachableError, match="is at a socket"):
+            await client.download(RemoteResult("a", "http://elsewhere.example/a"), tmp_path)
+    async with Client(f"unix://{tmp_path}/none") as client:
+        with pytest.raises(UnreachableError, match=r"unix://.*/none cannot be reached: No such file"):
+            await client.jobs()
+    code, out, err = await ocps(tmp_path, "list", "--url", url)
+    assert (code, job.id[:12] in out) == (0, True), err
 
 
 # Another server

@@ -42,8 +42,8 @@ class Client:
     Parameters
     ----------
     url : `str`
-        Address of an OCPS (``http://host:8080``), or of the job list of
-        another server. Where it is empty, the server is that of the profile,
+        Address of an OCPS (``http://host:8080``, ``unix:///path`` of its
+        socket), or of the job list of another server. Where it is empty, the server is that of the profile,
         or what OCPS_URL, OCPS_PROFILE and the file of profiles say.
     profile : `str`
         Name of a profile; see `lsst.dm.OCPS.client.profiles`.
@@ -87,7 +87,7 @@ class Client:
             url, token, ca_file = found.url, token or found.token, ca_file or found.ca_file
         self._link = Link(url, token=token, timeout=timeout, ca_file=ca_file)
         self._lists = JobLists(self._link)
-        self.url = self._link.url
+        self.url = self._link.name
         self.poll_interval = poll_interval
         self._server: Server | None = None
 

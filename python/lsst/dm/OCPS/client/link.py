@@ -35,6 +35,9 @@ MAX_ANSWER = 64 * 1024**2
 CHUNK = 1 << 18
 MAX_REDIRECTS = 5
 
+UNIX = "unix://"
+"""How the address of a server at a Unix socket begins."""
+
 OURS = "X-OCPS"
 """Header by which an OCPS is known; proxies overwrite the header Server."""
 
@@ -67,7 +70,7 @@ class Link:
     ----------
     url : `str`
         Address of the server; a name and password in it are for basic
-        authentication.
+        authentication. ``unix:///path`` is a server at a Unix socket.
     token : `str`
         Bearer token; empty for none.
     token_file : `str`
@@ -102,10 +105,13 @@ class Link:
         follow: bool = True,
         connections: int = 100,
     ) -> None:
-        base = _address(url)
+        self._socket = url.strip().removeprefix(UNIX) if url.strip().startswith(UNIX) else ""
+        base = URL("http://localhost") if self._socket else _address(url)
         self._origin = base.origin()
         self.url = str(base.with_user(None)).rstrip("/")
-        """The address, without name and password."""
+        """The address, without name and password; that of a Unix socket is ``http://localhost``."""
+        self.name = f"{UNIX}{self._socket}" if self._socket else self.url
+        """The address as people know it."""
         self.ours = False
         """Whether the last answer was that of an OCPS."""
         self._auth = _bearer(token) if token else _basic(base)
@@ -198,16 +204,16 @@ class Link:
             async with self.open(method, address, data=form, json=json, timeout=timeout) as response:
                 target = self._target(response, address)
                 if not target or redirect == "return":
-                    body = await _read(response, self.url)
+                    body = await _read(response, self.name)
                     location = str(target or "")
                     return Answer(response.status, body, str(address), location, response.content_type)
             if redirect == "refuse":
                 shown = target.with_query(None).with_fragment(None)
                 raise UnreachableError(
-                    f"{self.url} redirects to {shown}; give that address as url", reached=True
+                    f"{self.name} redirects to {shown}; give that address as url", reached=True
                 )
             address = target
-        raise UnreachableError(f"{self.url} redirects without an end", reached=True)
+        raise UnreachableError(f"{self.name} redirects without an end", reached=True)
 
     @asynccontextmanager
     async def fetch(
@@ -226,10 +232,10 @@ class Link:
                     return
                 if not self._follow and target.origin() != self._origin:
                     raise UnreachableError(
-                        f"{self.url} redirects elsewhere: to {target.origin()}", reached=True
+                        f"{self.name} redirects elsewhere: to {target.origin()}", reached=True
                     )
             address = target
-        raise UnreachableError(f"{self.url} redirects without an end", reached=True)
+        raise UnreachableError(f"{self.name} redirects without an end", reached=True)
 
     @asynccontextmanager
     async def open(
@@ -266,6 +272,8 @@ class Link:
         address = self._valid(url)
         session = self._open_session()
         own = address.origin() == self._origin
+        if self._socket and not own:
+            raise UnreachableError(f"{self.name} is at a socket, {address.origin()} is not", reached=True)
         sent_headers = {**(headers or {}), **({"Authorization": self._auth} if own and self._auth else {})}
         whole = timeout or self._timeout
         limits = aiohttp.ClientTimeout(
@@ -288,31 +296,33 @@ class Link:
                     raise
                 except ValueError:
                     # A host name that cannot be looked up, and what else only shows here.
-                    raise UnreachableError(f"{self.url}: an address is not valid") from None
+                    raise UnreachableError(f"{self.name}: an address is not valid") from None
                 self.ours = OURS in response.headers
                 if response.status >= 400:
                     raise await self._problem(response)
                 yield response
         except aiohttp.ConnectionTimeoutError:
-            raise UnreachableError(f"{self.url} cannot be reached: the connection timed out") from None
+            raise UnreachableError(f"{self.name} cannot be reached: the connection timed out") from None
         except TimeoutError:
-            words = f"{self.url} did not answer within {silence or whole:g} s"
+            words = f"{self.name} did not answer within {silence or whole:g} s"
             raise UnreachableError(words, sent=True) from None
         except aiohttp.ClientConnectorError as error:
-            raise UnreachableError(f"{self.url} cannot be reached: {_words(error.os_error)}") from None
+            raise UnreachableError(f"{self.name} cannot be reached: {_words(error.os_error)}") from None
         except aiohttp.ClientSSLError as error:
-            raise UnreachableError(f"{self.url}: no secure connection: {_words(error)}") from None
+            raise UnreachableError(f"{self.name}: no secure connection: {_words(error)}") from None
         except (aiohttp.ClientError, _LostError) as error:
             # Not the error itself: some show the request's headers.
             name = type(error.__cause__ or error).__name__
-            raise UnreachableError(f"{self.url}: the connection was lost ({name})", sent=True) from None
+            raise UnreachableError(f"{self.name}: the connection was lost ({name})", sent=True) from None
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             if self._token_file:
                 self._auth = _bearer(_read_token(self._token_file))
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
+                connector=aiohttp.UnixConnector(self._socket, limit=self._connections)
+                if self._socket
+                else aiohttp.TCPConnector(
                     limit=self._connections, limit_per_host=self._connections, ssl=_trusted(self._ca_file)
                 ),
                 middlewares=(_once,),
@@ -329,7 +339,9 @@ class Link:
             address = URL()
         if address.scheme not in ("http", "https") or not address.host:
             shown = one_line(str(url).partition("?")[0], 100)
-            raise UnreachableError(f"{self.url}: {shown!r} is not an address that can be asked", reached=True)
+            raise UnreachableError(
+                f"{self.name}: {shown!r} is not an address that can be asked", reached=True
+            )
         return address
 
     def _target(self, response: aiohttp.ClientResponse, address: URL) -> URL | None:
@@ -346,9 +358,9 @@ class Link:
         status = response.status
         text = (await response.content.read(2000)).decode(errors="replace")
         said = "" if text.lstrip().startswith("<") else one_line(text).strip('"')
-        words = f"{self.url} answered HTTP {status}" + (f": {said}" if said else "")
+        words = f"{self.name} answered HTTP {status}" + (f": {said}" if said else "")
         if status == 401:
-            words = f"{self.url} does not accept these credentials" + (f": {said}" if said else "")
+            words = f"{self.name} does not accept these credentials" + (f": {said}" if said else "")
             return RefusedError(words, status=status)
         if status in (404, 410):
             return UnknownError(said or f"There is nothing at {response.url}", status=status)
@@ -366,7 +378,9 @@ def _address(url: str) -> URL:
     except ValueError:
         pass
     # Not the text itself, which may hold a password.
-    raise ClientError("Expected the address of a server, for example http://host:8080")
+    raise ClientError(
+        "Expected the address of a server, for example http://host:8080 or unix:///run/ocps.socket"
+    )
 
 
 def _bearer(token: str) -> str:
