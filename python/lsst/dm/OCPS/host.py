@@ -7,7 +7,7 @@ __all__ = ["Host", "check_file", "check_instance"]
 
 import contextlib
 import logging
-import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -160,7 +160,7 @@ class Host:
 
 
 async def check_instance(config: InstanceConfig, log: logging.Logger, shared: Shared | None = None) -> None:
-    """Check whether an instance could work as configured; nothing is started, opened or made.
+    """Check whether an instance could work as configured; nothing is started or opened.
 
     The CSC does so at ``start``, ``run_uws.py`` before it serves, and
     ``ocps check --config`` when it is told to.
@@ -198,7 +198,12 @@ def _unusable(directory: Path) -> str:
     """Return why a directory can be neither used nor made; empty if it can."""
     for path in (directory, *directory.parents):
         if path.is_dir():
-            return "" if os.access(path, os.W_OK | os.X_OK) else f"{path} cannot be written to"
+            try:
+                # What the permissions say is not all: some file systems take no files.
+                with tempfile.TemporaryDirectory(dir=path, prefix=".ocps-check-"):
+                    return ""
+            except OSError as error:
+                return f"{path} cannot be written to: {error.strerror}"
         if path.exists() or path.is_symlink():
             return f"{path} is not a directory"
     return ""

@@ -235,3 +235,14 @@ def _write(path: str, text: str) -> None:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below a process, at any depth."""
+    found: list[int] = []
+    ahead = [pid]
+    while ahead:
+        below = children(ahead.pop())
+        found += below
+        ahead += below
+    return found

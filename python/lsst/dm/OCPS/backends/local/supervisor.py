@@ -304,7 +304,7 @@ class Supervisor:
         with contextlib.suppress(OSError):
             if size and durable.tree_size(self.plan["output"]) > size:
                 self.failure = f"its output grew beyond the limit of {size} bytes, so it was stopped"
-            elif count and len(processes.members(self.group) or _descendants()) > count:
+            elif count and len(processes.members(self.group) or processes.descendants(os.getpid())) > count:
                 self.failure = f"it had more than {count} processes, so it was stopped"
         if self.failure:
             processes.kill_group(self.group)
@@ -425,16 +425,6 @@ def _has_ended(child: int) -> bool:
 def _kill_group(group: int, number: int) -> None:
     with contextlib.suppress(OSError):
         os.killpg(group, number)
-
-
-def _descendants() -> list[int]:
-    """Return the processes below this one."""
-    found, ahead = [], [os.getpid()]
-    while ahead:
-        below = processes.children(ahead.pop())
-        found += below
-        ahead += below
-    return found
 
 
 def _prctl(option: int, value: int) -> None:
