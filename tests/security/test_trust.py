@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 
 import pytest
 import yaml
@@ -68,6 +69,39 @@ async def test_a_result_of_a_job_does_not_become_a_program_of_another(start, rep
         status, answer = await attacker(served).ask("PUT", "/api/v1/job", put_pipeline(**environment))
         assert status == 400, answer
     assert not served.manager.live()
+
+
+async def test_git_runs_no_program_that_a_configuration_names(start, tmp_path, monkeypatch):
+    home, repository = tmp_path / "home", tmp_path / "repo"
+    (home / "hooks").mkdir(parents=True)
+    for hook in ("post-checkout", "reference-transaction"):
+        (home / "hooks" / hook).write_text(f"#!/bin/sh\ntouch {home}/hooked\n")
+        (home / "hooks" / hook).chmod(0o755)
+    configuration = f"[core]\n hooksPath = {home}/hooks\n fsmonitor = {home}/hooks/post-checkout\n"
+    (home / ".gitconfig").write_text(configuration + f"[init]\n templateDir = {home}/template\n")
+    (home / "template").mkdir()
+    (home / "template" / "hooks").symlink_to(home / "hooks")
+    git = ["git", "-C", str(repository), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    repository.mkdir()
+    (repository / "run.sh").write_text("echo ran\n")
+    for arguments in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-q", "-m", "one"]):
+        subprocess.run([*git, *arguments], check=True)
+    # Both hooks work where git reads this configuration.
+    subprocess.run(
+        ["git", "-C", str(repository), "checkout", "-q", "-f"],
+        check=True,
+        env={"HOME": str(home), "PATH": os.environ["PATH"]},
+    )
+    assert (home / "hooked").exists()
+    (home / "hooked").unlink()
+    monkeypatch.setenv("HOME", str(home))
+    command = {"command": "bash $JOB_SOURCE_DIR/run.sh", "url": f"file://{repository}", "commit_ref": "main"}
+    served = await start(commands=[command])
+    status, answer = await attacker(served).ask("PUT", "/api/v1/job", put_job(**command))
+    assert status == 200, answer
+    job_id = json.loads(answer.partition(b"\r\n\r\n")[2])["jobId"]
+    assert (await served.manager.wait(job_id, 60)).phase == "COMPLETED"
+    assert not (home / "hooked").exists()
 
 
 # Without authentication

@@ -91,7 +91,7 @@ class Environment:
         return [str(program) if of_environment or program.exists() else argv[0], *argv[1:]]
 
     def missing(self, *programs: str) -> str:
-        """Say which program the environment lacks; empty if none, as far as can be told beforehand."""
+        """Return which program the environment lacks; empty if none is known to be missing."""
         if not self.config.setup:
             for program in (self.python, *(str(self.bin_dir / name) for name in programs)):
                 if not os.access(program, os.X_OK):

@@ -65,7 +65,7 @@ _KEY_VALUE = re.compile(r"[A-Za-z_][\w:.\[\]'\"]*=.*", re.DOTALL)
 
 @dataclass(frozen=True)
 class PipetaskOptions:
-    """Options that passed.
+    """Options that are allowed.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all routes share: the engine, the caller, addresses, jobs."""
+"""The service object that all routes share: engine, configuration, callers, URLs of jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .job_tokens import JobTokens
 from .uploads import Uploads
 
 ORIGIN = "http"
-"""The face that jobs made here come from."""
+"""Value of ``origin`` in jobs that are created over HTTP."""
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?")
 
@@ -60,7 +60,7 @@ class Service:
         self.uploads = Uploads(self.manager, self.config)
 
     def base_url(self, request: web.Request) -> str:
-        """Return the address of this server, as the caller sees it."""
+        """Return the URL of this server as the caller sees it."""
         if self.config.domain:
             return f"{self.config.protocol}://{self.config.domain}"
         if not _HOST.fullmatch(request.host):
@@ -126,7 +126,7 @@ class Service:
         return job
 
     async def create(self, caller: Caller, request: JobRequest, run: bool) -> Job:
-        """Make a job; queue it at once if ``run``.
+        """Create a job, and queue it at once if ``run``.
 
         Raises
         ------

@@ -29,7 +29,7 @@ from .connections import Connection
 from .context import SERVICE, Service, caller_of
 
 HEARTBEAT = 15.0
-"""How often (s) a reader hears from us when nothing happens."""
+"""How often (s) a comment is sent when nothing changes."""
 
 STUCK = 60.0
 """Disconnect a reader that accepts no data for this long (s)."""
@@ -39,9 +39,6 @@ MAX_READERS = 1000
 
 MAX_READERS_OF_OWNER = 500
 """How many of them may belong to one owner."""
-
-PAGE = 200
-"""How many jobs are read from the store at a time, for one that was cut off."""
 
 KEPT = 64
 """How many events are kept as text, so that many readers cost little more than one."""
@@ -94,7 +91,7 @@ def routes(path: str) -> list[web.RouteDef]:
 
 
 async def end_streams(app: web.Application) -> None:
-    """End all streams, when the server ends."""
+    """Close all streams when the server shuts down."""
     for subscription in list(app[READERS].open):
         subscription.close()
 
@@ -142,7 +139,7 @@ def _filter(service: Service, request: web.Request) -> Callable[[Job], bool]:
 async def _send(request: web.Request, subscription: Subscription, since: int | None) -> web.StreamResponse:
     service = request.app[SERVICE]
     # Asked for after subscribing: what changes from here on comes by itself.
-    last = await service.manager.store.last_sequence()
+    last = await service.manager.last_change()
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
     await response.prepare(request)
@@ -169,18 +166,14 @@ async def _write(response: web.StreamResponse, text: bytes) -> None:
 async def _missed(
     service: Service, subscription: Subscription, request: web.Request, since: int
 ) -> AsyncIterator[bytes]:
-    """Give what changed after a change; what changes meanwhile comes again as news."""
-    while page := await service.manager.store.changed_since(since, PAGE):
-        for job in page:
-            if subscription.wanted(job):
-                yield request.app[READERS].text(job)
-        since = page[-1].sequence
-        if len(page) < PAGE:
-            return
+    """Yield events of the jobs that changed after a change; changes meanwhile are sent again as news."""
+    async for job in service.manager.changed_since(since):
+        if subscription.wanted(job):
+            yield request.app[READERS].text(job)
 
 
 async def _news(subscription: Subscription, request: web.Request) -> AsyncIterator[bytes]:
-    """Give changes as they come, and a comment now and then."""
+    """Yield changes as they happen, and a comment every `HEARTBEAT`."""
     jobs = aiter(subscription)
     while True:
         coming = asyncio.ensure_future(anext(jobs))

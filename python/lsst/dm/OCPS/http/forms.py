@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading what clients of UWS send: forms, with files or without."""
+"""Forms that UWS clients send, with or without files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CHUNK = 1 << 18
 
 @dataclass
 class Form:
-    """What a client sent.
+    """A form that a client sent.
 
     Parameters
     ----------

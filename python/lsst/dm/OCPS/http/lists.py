@@ -36,7 +36,7 @@ async def send_list(service: Service, request: web.Request, definition: str) -> 
 
 async def _parts(service: Service, query: JobQuery, list_url: str) -> AsyncGenerator[str, None]:
     start = uws_xml.list_start()
-    async for page in service.manager.store.pages(query):
+    async for page in service.manager.find_summaries(query):
         yield start + "".join([uws_xml.job_reference(job, list_url) for job in page])
         start = ""
     yield start + uws_xml.LIST_END

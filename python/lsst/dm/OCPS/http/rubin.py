@@ -62,7 +62,7 @@ def _json(value: Any) -> web.Response:
 
 
 async def put_job(request: web.Request) -> web.StreamResponse:
-    """Run a command line or, where that is what it means, a pipeline."""
+    """Create a job that runs a command line, or a pipeline if the command stands for one."""
     service = request.app[SERVICE]
     caller = caller_of(request)
     body = await _read(request)
@@ -72,7 +72,7 @@ async def put_job(request: web.Request) -> web.StreamResponse:
 
 
 async def post_job(request: web.Request) -> web.StreamResponse:
-    """Run a job of a type: of a definition."""
+    """Create a job of a job definition, which this dialect calls its type."""
     caller = caller_of(request)
     body = await _read(request)
     asked = dataclasses.replace(rubin_requests.from_post(body, caller.name), **_order(caller, body))
@@ -102,8 +102,8 @@ async def get_jobs(request: web.Request) -> web.StreamResponse:
 
 async def _parts(service: Service, query: JobQuery) -> AsyncGenerator[str, None]:
     lead = "["
-    async for page in service.manager.store.job_pages(query):
-        shown = [json.dumps(http_document(job)) for job in page if not job.deleted]
+    async for page in service.manager.find_pages(query):
+        shown = [json.dumps(http_document(job)) for job in page]
         if shown:
             yield lead + ",\n".join(shown)
             lead = ",\n"
@@ -154,7 +154,7 @@ async def get_result(request: web.Request) -> web.StreamResponse:
 
 
 async def delete_job(request: web.Request) -> web.StreamResponse:
-    """Remove a job, stopping it before."""
+    """Delete a job; abort it first if it runs."""
     service = request.app[SERVICE]
     job = await service.job(request)
     for_audit(request, "delete", job.id)
@@ -181,7 +181,7 @@ def _definition(definition: JobDefinition) -> dict[str, Any]:
 
 
 async def post_event(request: web.Request) -> web.StreamResponse:
-    """Take what a job says of its progress; it shows the token that it was given."""
+    """Store the progress that a job reports with its own token."""
     service = request.app[SERVICE]
     job_id = request.match_info["job_id"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")

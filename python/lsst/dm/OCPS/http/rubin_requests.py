@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a request of the JSON dialect asks the engine for."""
+"""Translate requests of the JSON dialect into `JobRequest`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .context import ORIGIN
 _RUN_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 _PIPETASK_SCRIPT = "bin/pipetask.sh"
-"""How the command ends that stands for a pipeline: that script's part is played by the engine here."""
+"""How a command ends that stands for a pipeline; the engine runs pipetask itself instead of that script."""
 
 # Environment variables of that script, with the parameter that each one is.
 _PARAMETERS = {
@@ -75,7 +75,7 @@ def from_put(body: Mapping[str, Any], owner: str, definitions: Mapping[str, JobD
 
 
 def _pipeline(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the parameters of a pipeline job from what the script would be told."""
+    """Return the parameters of a pipeline job from the script's environment variables."""
     parameters: dict[str, str] = {}
     for variable, name in _PARAMETERS.items():
         value = environment.get(variable)

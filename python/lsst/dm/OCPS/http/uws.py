@@ -103,7 +103,7 @@ async def get_list(request: web.Request) -> web.StreamResponse:
 
 
 async def create_job(request: web.Request) -> web.StreamResponse:
-    """Make a job; answered with where it is."""
+    """Create a job; redirect to it."""
     service = request.app[SERVICE]
     caller = caller_of(request)
     definition = service.definition(request.match_info["list"], caller.name)
@@ -173,7 +173,7 @@ async def get_job(request: web.Request) -> web.StreamResponse:
 
 
 async def change_job(request: web.Request) -> web.StreamResponse:
-    """Do what a form says with a job; answered with where it is."""
+    """Change a job as a form says; redirect to it."""
     service, job = await _find(request)
     definition = _definition(service, job)
     if definition is None:
@@ -216,7 +216,7 @@ async def _change_phase(service: Service, job: Job, phase: str) -> None:
 
 
 async def delete_job(request: web.Request) -> web.StreamResponse:
-    """Remove a job, stopping it before; answered with where the list is."""
+    """Delete a job, aborting it first if it runs; redirect to its list."""
     service, job = await _find(request)
     for_audit(request, "delete", job.id)
     await service.manager.destroy(job.id)
@@ -244,13 +244,13 @@ async def get_destruction(request: web.Request) -> web.StreamResponse:
 
 
 async def get_quote(request: web.Request) -> web.StreamResponse:
-    """Send when a job will be done: nobody knows, so nothing."""
+    """Return an empty quote: run times are not predicted."""
     await _find(request)
     return _plain("")
 
 
 async def get_owner(request: web.Request) -> web.StreamResponse:
-    """Send whose job it is."""
+    """Send the owner of a job."""
     _, job = await _find(request)
     return _plain(job.owner)
 
@@ -275,7 +275,7 @@ async def get_parameters(request: web.Request) -> web.StreamResponse:
 
 
 async def get_parameter(request: web.Request) -> web.StreamResponse:
-    """Send the value of a parameter: its text, or its file."""
+    """Return the value of a parameter: its text, or its file."""
     service, job = await _find(request)
     name = request.match_info["name"]
     if name not in job.parameters:

@@ -20,7 +20,7 @@ _UWS = "ivo://ivoa.net/std/UWS#async-1.1"
 
 
 def routes() -> list[web.RouteDef]:
-    """Return the routes of VOSI, and the one for machines that watch."""
+    """Return the routes of VOSI, and of the health check."""
     return [
         web.get("/availability", get_availability),
         web.get("/capabilities", get_capabilities),
@@ -32,7 +32,7 @@ async def _trouble(service: Service) -> str:
     """Return why jobs cannot be taken now; empty if they can."""
     try:
         _ = service.manager.lane
-        await service.manager.store.last_sequence()
+        await service.manager.last_change()
     except JobError as error:
         return str(error)
     return ""
@@ -51,7 +51,7 @@ async def get_availability(request: web.Request) -> web.Response:
 
 
 async def get_capabilities(request: web.Request) -> web.Response:
-    """Send what the service offers: VOSI, and each job list that is not for some users only."""
+    """Send the capabilities: VOSI, and each job list that anybody may use."""
     service = request.app[SERVICE]
     base = service.base_url(request)
     offered = [(_VOSI + name, f"{base}/{name}") for name in ("availability", "capabilities")]

@@ -34,10 +34,13 @@ from .model import (
 from .parts import Parts
 from .scheduler import Scheduler
 from .spec import UnreadSpec, read_spec
-from .store import JobQuery, JobStore
+from .store import JobQuery, JobStore, JobSummary
 from .workspace import Workspaces
 
 Phase = ExecutionPhase
+
+CHANGES_PAGE = 200
+"""How many changed jobs are read from the store at a time."""
 
 
 class JobManager:
@@ -340,6 +343,31 @@ class JobManager:
     async def find(self, query: JobQuery) -> list[Job]:
         """Return the jobs that ``query`` selects."""
         return await self.store.find(query)
+
+    def find_pages(self, query: JobQuery) -> AsyncIterator[list[Job]]:
+        """Return the jobs that ``query`` selects, page by page, for lists that are sent as they are read."""
+        return self.store.job_pages(query)
+
+    def find_summaries(self, query: JobQuery) -> AsyncIterator[list[JobSummary]]:
+        """Return as `find_pages` does what a job list shows of each job."""
+        return self.store.pages(query)
+
+    async def last_change(self) -> int:
+        """Return the number of the last change of any job.
+
+        Raises
+        ------
+        StoreError
+            If the store cannot be read.
+        """
+        return await self.store.last_sequence()
+
+    async def changed_since(self, number: int) -> AsyncIterator[Job]:
+        """Return the jobs that have changed after change ``number``, in the order of their last change."""
+        while page := await self.store.changed_since(number, CHANGES_PAGE):
+            for job in page:
+                yield job
+            number = page[-1].sequence
 
     async def wait(
         self, job_id: str, timeout: float | None = None, phases: Collection[ExecutionPhase] | None = None
