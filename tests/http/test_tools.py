@@ -162,6 +162,9 @@ def test_secrets_are_hashed_from_standard_input():
 )
 def test_what_keeps_it_from_serving_is_said_in_one_line(tmp_path, arguments, environment, words):
     config = tmp_path / "config.yaml"
-    config.write_text(f"instances: [{{sal_index: 1, butler: /nowhere, work_dir: {tmp_path}/work}}]")
+    http = "{auth: {open: true}}"
+    config.write_text(
+        f"instances: [{{sal_index: 1, butler: /nowhere, work_dir: {tmp_path}/work, http: {http}}}]"
+    )
     ended = run(*(str(config) if word == "CONFIG" else word for word in arguments), **environment)
     assert (ended.returncode, words in ended.stderr, "Traceback" in ended.stderr) == (1, True, False), ended
