@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigValidator", "Pace", "acknowledged_work", "refusals"]
+__all__ = ["ConfigValidator", "Pace", "acknowledged_work", "offline", "refusals"]
 
 import asyncio
 import contextlib
@@ -47,15 +47,15 @@ class Pace:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         # salobj 6 has just sent CMD_ACK by itself; salobj 8 sends none.
-        self._last = self._loop.time() if salobj_compat.SALOBJ_MAJOR < 7 else -ACK_PAUSE
+        self.last = self._loop.time() if salobj_compat.SALOBJ_MAJOR < 7 else -ACK_PAUSE
 
     def acknowledged(self) -> None:
         """Count the pause from now, because an acknowledgement was sent."""
-        self._last = self._loop.time()
+        self.last = self._loop.time()
 
     async def pause(self) -> None:
         """Wait until the final acknowledgement may be sent."""
-        await asyncio.sleep(max(0.0, self._last + ACK_PAUSE - self._loop.time()))
+        await asyncio.sleep(max(0.0, self.last + ACK_PAUSE - self._loop.time()))
 
 
 async def acknowledged_work(command: Any, data: Any, work: Coroutine[Any, Any, None]) -> None:
@@ -91,3 +91,10 @@ def refusals() -> Iterator[None]:
         raise salobj.ExpectedError(" ".join(str(error.renamed(FIELD_NAMES)).split())) from None
     except (JobError, ConfigError) as error:
         raise salobj.ExpectedError(" ".join(str(error).split())) from None
+
+
+def offline(job_id: str, *, simulated: bool) -> Exception:
+    """Return the answer to a command whose job has not ended when OCPS does."""
+    ending = "is not simulated any further" if simulated else "continues"
+    error: Exception = salobj.ExpectedError(f"OCPS going offline; job {job_id} {ending}")
+    return error

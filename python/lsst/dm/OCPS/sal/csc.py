@@ -28,7 +28,7 @@ from ..jobs.model import ExecutionPhase, Job, now
 from ..logs import log_to_stderr
 from . import arguments
 from . import compat as salobj_compat
-from .answers import ConfigValidator, Pace, acknowledged_work, refusals
+from .answers import ConfigValidator, Pace, acknowledged_work, offline, refusals
 from .publisher import ORIGIN, Publisher
 from .rapid_analysis import RapidAnalysis
 from .reading import ReadingGuard
@@ -88,7 +88,9 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         self._publisher: Publisher | None = None
         self._simulation_duration = simulation_duration
         self._ending = False
-        self._closing = asyncio.Event()
+        self._closing = False
+        self._waiting: dict[str, tuple[Any, asyncio.Future[Job], Pace]] = {}
+        self._renewal: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._open_commands: set[asyncio.Task[Any]] = set()
         super().__init__(
@@ -231,7 +233,12 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         """Answer open commands, then let go of the engine."""
         self._ending = True
         await self.host.end_jobs()
-        self._closing.set()
+        self._closing = True
+        for job_id, (_, published, _) in self._waiting.items():
+            if not published.done():
+                published.set_exception(offline(job_id, simulated=bool(self.simulation_mode)))
+        if self._renewal:
+            self._renewal.cancel()
         if self._watch:
             self._watch.cancel()
         if self._open_commands:
@@ -339,21 +346,32 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         await salobj_compat.ack_in_progress(self.cmd_execute, data, ACK_TIMEOUT, json.dumps(answer))
 
     async def _await_result(self, data: Any, job_id: str, published: asyncio.Future[Job], pace: Pace) -> Job:
-        """Wait until the result has gone out, renewing the acknowledgement."""
-        closing = asyncio.create_task(self._closing.wait())
+        """Wait until the result has been published; the acknowledgement is renewed meanwhile.
+
+        Thousands of commands may wait here: each has no task and no timer of its own.
+        """
+        if self._closing:
+            raise offline(job_id, simulated=bool(self.simulation_mode))
+        self._waiting[job_id] = (data, published, pace)
+        if self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew_acknowledgements())
         try:
-            while True:
-                waiting: set[asyncio.Future[Any]] = {published, closing}
-                await asyncio.wait(waiting, timeout=ACK_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
-                if published.done():
-                    return published.result()
-                if closing.done():
-                    ending = "is not simulated any further" if self.simulation_mode else "continues"
-                    raise salobj.ExpectedError(f"OCPS going offline; job {job_id} {ending}")
-                await self._acknowledge(data, job_id)
-                pace.acknowledged()
+            return await published
         finally:
-            closing.cancel()
+            del self._waiting[job_id]
+
+    async def _renew_acknowledgements(self) -> None:
+        """Acknowledge each waiting command again, about every `ACK_INTERVAL`."""
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            await asyncio.sleep(ACK_INTERVAL / 4)
+            for job_id, (data, published, pace) in list(self._waiting.items()):
+                if not published.done() and loop.time() - pace.last > ACK_INTERVAL * 0.7:
+                    try:
+                        await self._acknowledge(data, job_id)
+                    except Exception:
+                        self.log.exception(f"Job {job_id}: its command could not be acknowledged")
+                    pace.acknowledged()
 
     async def _final_ack(self, data: Any, job: Job) -> Any:
         """Return the final acknowledgement for a job that has ended."""
