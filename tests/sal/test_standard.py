@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What salobj tests of every CSC, and the spelling of pipelines that scripts send."""
+
+from __future__ import annotations
+
+import os
+import sys
+import unittest
+from pathlib import Path
+
+import lsst.dm.OCPS
+import pytest
+import yaml
+from lsst.dm.OCPS import OcpsCsc
+from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
+from lsst.ts import salobj
+
+from tests.conftest import ROOT
+from tests.sal.conftest import write_config
+from tests.waiting import TIMEOUT
+
+PROGRAMS = str(Path(sys.executable).parent)
+
+
+class TestStandard(salobj.BaseCscTestCase, salobj.BaseConfigTestCase, unittest.IsolatedAsyncioTestCase):
+    """The checks that salobj has for a configurable CSC."""
+
+    def basic_make_csc(self, initial_state, config_dir, simulation_mode, **kwargs):
+        return OcpsCsc(
+            1,
+            config_dir=config_dir,
+            initial_state=initial_state,
+            simulation_mode=simulation_mode,
+            simulation_duration=0,
+            **kwargs,
+        )
+
+    async def test_standard_state_transitions(self):
+        async with self.make_csc(simulation_mode=1):
+            await self.check_standard_state_transitions(
+                enabled_commands=("execute", "abort_job"), timeout=TIMEOUT
+            )
+
+    async def test_programs(self):
+        path = os.pathsep.join([PROGRAMS, str(ROOT / "bin"), os.environ.get("PATH", os.defpath)])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", path)
+            for program in ("run_ocps", "run_OCPS.py", "run_ocps.py"):
+                with self.subTest(program):
+                    await self.check_bin_script(
+                        "OCPS", 1, program, cmdline_args=["--simulate"], timeout=TIMEOUT
+                    )
+
+    def test_standard_config_files(self):
+        for root in (ROOT / "config", ROOT / "python" / "lsst" / "dm" / "OCPS" / "config_package"):
+            self.check_standard_config_files(
+                sal_name="OCPS",
+                module_name="lsst.dm.OCPS",
+                schema_name="CONFIG_SCHEMA",
+                config_dir=root / "OCPS" / "v4",
+            )
+
+
+def test_public_names_are_there_when_they_are_used():
+    assert lsst.dm.OCPS.CONFIG_SCHEMA["title"] == "OCPS v4"
+    assert lsst.dm.OCPS.OcpsCsc is OcpsCsc
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = lsst.dm.OCPS.Nothing
+
+
+@pytest.mark.parametrize("allowed", ["$DEMOCAM_DIR/pipelines/*", "{folder}/pipelines/*"])
+async def test_each_spelling_of_an_allowed_pipeline_is_accepted(pristine_repo, tmp_path, allowed):
+    """Standard scripts write ${X_DIR}; all of these name the same file."""
+    private_bus()
+    folder = str(ROOT / "demo")
+    config = write_config(
+        tmp_path / "config",
+        butler=str(pristine_repo),
+        input_collection="DemoCam/raw/all",
+        work_dir=str(tmp_path / "work"),
+        allowed_pipelines=[allowed.replace("{folder}", folder)],
+        environments=[{"name": "default", "preload": False}],
+    )
+    log = tmp_path / "csc.log"
+    async with CscProcess("1", "--configdir", str(config), log=log) as csc, Script.connect() as script:
+        await script.set_state(salobj.State.ENABLED, "test.yaml")
+        for spelling in ("${DEMOCAM_DIR}", "$DEMOCAM_DIR", folder):
+            execution = await script.execute(f"{spelling}/pipelines/oneQuantum.yaml", timeout=TIMEOUT)
+            await script.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
+        with pytest.raises(salobj.AckError) as caught:
+            await script.execute("${DEMOCAM_DIR}/pipelines/../repo.yaml", timeout=TIMEOUT)
+        assert caught.value.ackcmd.result
+        await csc.stop(timeout=TIMEOUT)
+
+
+def test_the_configuration_of_the_demo_says_that_its_accounts_are_trusted():
+    text = (ROOT / "config" / "OCPS" / "v4" / "demo.yaml").read_text()
+    for instance in yaml.safe_load(text)["instances"]:
+        if "http" in instance:
+            assert instance["http"]["auth"]["open"] is True
