@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from cyclonedds.util import duration
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
-from lsst.ts import ddsconfig, salobj
+from lsst.ts import salobj
 
 from tests.waiting import until
 
 clayer = pytest.importorskip("cyclonedds._clayer", reason="these samples exist on Cyclone DDS only")
 dds = pytest.importorskip("dds")
 ddsutil = pytest.importorskip("ddsutil")
+ddsconfig = pytest.importorskip("lsst.ts.ddsconfig")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -90,7 +90,7 @@ class Attacker:
         """Wait until OCPS has received everything that was written; return False after ``timeout`` (s)."""
         # Its public method fails after a time-out in cyclonedds 11.0.1.
         wait = self.writer._wait_for_acks
-        return await asyncio.to_thread(wait, self.writer._ref, duration(seconds=timeout)) == 0
+        return await asyncio.to_thread(wait, self.writer._ref, int(timeout * 1e9)) == 0
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -209,13 +209,18 @@ async def test_mutated_samples_do_no_harm(victim, attacker):
 
 
 async def test_a_flood_of_hostile_samples_does_not_fill_the_log(victim, attacker):
+    def complaints() -> int:
+        """Return how many lines are not about jobs."""
+        return sum(": Job " not in line for line in victim.log.read_text().splitlines())
+
+    before = complaints()
     hostile = not_utf8(attacker.sample())
     for _ in range(1000):
         attacker.write(hostile)
     assert await attacker.arrived()
     await assert_obeys(victim)
-    # What all tests of this module have provoked: at most one message a minute for each topic.
-    assert victim.messages.qsize() + len(victim.log.read_text().splitlines()) < 100
+    # At most one message a minute, for this one topic.
+    assert complaints() - before < 20
 
 
 async def test_no_control_character_reached_the_log(victim):

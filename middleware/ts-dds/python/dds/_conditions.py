@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Conditions and the wait set: how a thread waits for data of many readers at once."""
+"""Conditions and wait sets, with which a thread waits for the data of many readers."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if typing.TYPE_CHECKING:
 
 __all__ = ["DDSDuration", "DDSStateKind", "GuardCondition", "QueryCondition", "ReadCondition", "WaitSet"]
 
-# Cyclone's Python classes want a participant for a wait set; OpenSplice's have none. The C library can make
-# them below itself, under this handle (DDS_CYCLONEDDS_HANDLE).
+# In OpenSplice's interface wait sets belong to no participant; Cyclone's Python classes need one. Its C
+# library can create wait sets that belong to the library itself: this is its handle (DDS_CYCLONEDDS_HANDLE).
 _LIBRARY = 0x7FFF0100
 
-# Own prototypes: the functions of the shared handle carry those of the cyclonedds package.
+# Prototypes of our own: those of the shared library object belong to the cyclonedds package.
 _c = {
     name: ctypes.CFUNCTYPE(ctypes.c_int32, *arguments)((f"dds_{name}", DDS._dll_handle))
     for name, arguments in {
@@ -62,7 +62,7 @@ def _call(name: str, *arguments: typing.Any) -> int:
 
 
 class DDSStateKind(enum.IntFlag):
-    """Which samples a condition looks at (here: the two that salobj asks for)."""
+    """The kinds of samples that a condition considers; only the two that salobj uses."""
 
     NOT_READ_SAMPLE_STATE = SampleState.NotRead
     ANY_INSTANCE_STATE = InstanceState.Any
@@ -81,26 +81,26 @@ class DDSDuration(typing.NamedTuple):
 
 
 class GuardCondition:
-    """A condition that a program triggers itself; it stays triggered."""
+    """A condition that the program triggers; it stays triggered."""
 
     def __init__(self) -> None:
         self._ref = _call("create_guardcondition", _LIBRARY)
         weakref.finalize(self, _c["delete"], self._ref)
 
     def trigger(self) -> None:
-        """Trigger it: `WaitSet.wait` returns."""
+        """Trigger the condition, so that `WaitSet.wait` returns."""
         _call("set_guardcondition", self._ref, True)
 
 
 class ReadCondition:
-    """A condition that is triggered while a reader has samples that nobody took.
+    """A condition that is triggered while a reader has samples that were not taken.
 
     Parameters
     ----------
     reader
         The reader.
     mask
-        The kinds of samples to look at.
+        The kinds of samples to consider.
     """
 
     def __init__(self, reader: DataReader, mask: Iterable[DDSStateKind]) -> None:
@@ -123,17 +123,17 @@ class ReadCondition:
 class QueryCondition(ReadCondition):
     """A `ReadCondition` for samples whose fields have given values.
 
-    It is triggered by any sample; the wanted ones are picked when they are taken. Cyclone's own query
-    condition would decode every sample twice, in a callback from C with locks held.
+    Every sample triggers it; samples are filtered when they are taken. Cyclone's own query condition would
+    decode every sample twice, in a callback from C code that holds locks.
 
     Parameters
     ----------
     reader
         The reader.
     mask
-        The kinds of samples to look at.
+        The kinds of samples to consider.
     query
-        For example ``OCPSID = 1 AND identity = 'user@host'``: equality and AND are all there is.
+        For example ``OCPSID = 1 AND identity = 'user@host'``. Only equality and AND are supported.
 
     Raises
     ------
@@ -159,7 +159,7 @@ class QueryCondition(ReadCondition):
 
 
 class WaitSet:
-    """What a thread waits on: any number of conditions."""
+    """A set of conditions that a thread can wait for."""
 
     def __init__(self) -> None:
         self._ref = _call("create_waitset", _LIBRARY)
@@ -174,11 +174,11 @@ class WaitSet:
         _call("waitset_attach", self._ref, condition._ref, identifier)
 
     def detach(self, condition: ReadCondition | GuardCondition) -> None:
-        """Remove a condition; one that is not attached (any more) is no error."""
+        """Remove a condition; does nothing if it is not attached."""
         for identifier, attached in list(self._attached.items()):
             if attached is condition:
                 del self._attached[identifier]
-                # May fail: who closed the reader first has detached it already.
+                # Fails if the reader was closed before, which detached the condition; ignore that.
                 _c["waitset_detach"](self._ref, condition._ref)
 
     def wait(self, timeout: DDSDuration) -> list[ReadCondition | GuardCondition]:
@@ -187,12 +187,12 @@ class WaitSet:
         Parameters
         ----------
         timeout
-            How long to wait at most.
+            Longest time to wait.
 
         Returns
         -------
         conditions
-            The triggered ones; none after the timeout.
+            The triggered conditions; empty after the timeout.
         """
         size = max(1, len(self._attached))
         fired = (ctypes.c_ssize_t * size)()

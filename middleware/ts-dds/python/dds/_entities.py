@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Participant, publisher, subscriber, writer and reader."""
+"""The DDS entities: participants, publishers, subscribers, writers and readers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ __all__ = ["DataReader", "DataWriter", "DomainParticipant", "Publisher", "Sample
 
 Topic: typing.TypeAlias = cyclonedds.topic.Topic[typing.Any]
 
-# For a host that has nothing but the loopback interface, and for everybody who did not ask for a network:
-# without multicast, participants look for each other at the first ports of this host.
+# The default: the loopback interface only. It has no multicast, so participants discover each other by trying
+# the first ports of this host.
 _LOOPBACK = """
 <General>
   <Interfaces><NetworkInterface address="127.0.0.1"/></Interfaces>
@@ -49,27 +49,27 @@ _LOOPBACK = """
 _LOG_ERRORS = 0x1 | 0x2  # DDS_LC_FATAL | DDS_LC_ERROR
 ctypes.CFUNCTYPE(None, ctypes.c_uint32)(("dds_set_log_mask", DDS._dll_handle))(_LOG_ERRORS)
 
-# Ages and pauses (seconds) after which late-joiner data is taken to be complete; the second of each on a host
-# with more to do than it has processors.
+# Age of a participant, and time without a newly discovered writer (seconds), after which historical data is
+# considered complete. The second value of each is for a host whose load exceeds its number of processors.
 _MIN_AGE = (0.4, 1.0)
 _QUIET_TIME = (0.15, 0.3)
 _POLL_INTERVAL = 0.02
 
-# Cyclone's own domains with a configuration of ours, by id: they live as long as the process.
+# Cyclone's domains that were created with a configuration of ours, by id; they are never deleted.
 _domains: dict[int, cyclonedds.domain.Domain] = {}
 
 
 def _domain_id() -> int:
-    """Return the DDS domain from ``LSST_DDS_DOMAIN_ID``, configured for this host if nobody did.
+    """Return the number of the DDS domain, and configure that domain unless the environment does.
 
-    ``CYCLONEDDS_URI``, when set, is all the configuration there is. Else ``LSST_DDS_INTERFACE`` names a
-    network interface to use with multicast, and without it only this host is reached. The configuration is
-    given to the library, not put into the environment: that belongs to the program and to its children.
+    If ``CYCLONEDDS_URI`` is set, it is the whole configuration. Otherwise ``LSST_DDS_INTERFACE`` names the
+    network interface to use, with multicast; without that variable only programs on this host are reached.
+    The environment is not changed, because child processes inherit it.
 
     Raises
     ------
     ValueError
-        If the id is no number.
+        If ``LSST_DDS_DOMAIN_ID`` is not a number from 0 to 230.
     """
     word = os.environ.get("LSST_DDS_DOMAIN_ID") or "0"
     if not word.isdecimal() or int(word) > 230:
@@ -88,15 +88,15 @@ def _domain_id() -> int:
 
 
 def _delete(entity: cyclonedds.core.Entity) -> None:
-    """Delete an entity of Cyclone and all below it now; once deleted, nothing happens."""
+    """Delete an entity of Cyclone and all that it contains; may be called again."""
     entity.__del__()
 
 
 @dataclasses.dataclass
 class SampleInfo:
-    """What is known about a sample beside its data.
+    """Information about a sample.
 
-    Cyclone does not say when a sample arrived, so the reception time is when it was taken.
+    Cyclone does not record when a sample arrived; the reception time is when it was taken.
     """
 
     reception_timestamp: int
@@ -107,12 +107,12 @@ class SampleInfo:
 
 
 class DomainParticipant:
-    """A program's membership in a DDS domain.
+    """A member of a DDS domain.
 
     Parameters
     ----------
     qos
-        Not used: none of a participant's policies matter to SAL.
+        Ignored: SAL uses no policy of a participant.
     """
 
     def __init__(self, qos: Qos | None = None) -> None:
@@ -123,7 +123,7 @@ class DomainParticipant:
         self._readers_without_history: set[DataReader] = set()
 
     def create_topic(self, name: str, data_class: type, qos: Qos) -> Topic:
-        """Return the topic with this name, made at the first call."""
+        """Return the topic with this name; the first call creates it."""
         if name not in self._topics:
             self._topics[name] = cyclonedds.topic.Topic(self.cyclone, name, data_class, qos.for_topic())
         return self._topics[name]
@@ -141,12 +141,12 @@ class DomainParticipant:
         _delete(self.cyclone)
 
     def wait_for_history(self, reader: DataReader, timeout: float) -> bool:
-        """Wait until a reader has what was written before it existed.
+        """Wait until a reader has the historical data: what was written before the reader was created.
 
-        Cyclone has no such wait for transient-local data: it comes when reader and writer have found each
-        other. So wait until the participant is old enough to have met the others, and until for some time no
-        reader has found another writer. All readers of the participant wait together, else each would have to
-        wait anew.
+        Cyclone cannot wait for historical data. A reader receives it when it has discovered the writer. So
+        wait until the participant is old enough to have discovered all others, and until no reader has
+        discovered another writer for some time. All readers of the participant wait together, because each
+        wait by itself would take as long.
 
         Parameters
         ----------
@@ -170,7 +170,7 @@ class DomainParticipant:
             while True:
                 previous, matches = matches, [reader.count_writers() for reader in waiting]
                 slept, now = now, time.monotonic()
-                # After an oversleep the others did not have the processor either: start again.
+                # After an oversleep other programs may not have had the processor either: start again.
                 if matches != previous or now - slept > 5 * _POLL_INTERVAL:
                     quiet_since = now
                 loaded = os.getloadavg()[0] > (os.cpu_count() or 1)
@@ -183,7 +183,7 @@ class DomainParticipant:
 
 
 class Publisher:
-    """A maker of writers for the same partitions."""
+    """Creates writers for the same partitions."""
 
     def __init__(self, participant: DomainParticipant, qos: Qos) -> None:
         self.cyclone = cyclonedds.pub.Publisher(participant.cyclone, qos.for_group())
@@ -194,7 +194,7 @@ class Publisher:
 
 
 class Subscriber:
-    """A maker of readers for the same partitions."""
+    """Creates readers for the same partitions."""
 
     def __init__(self, participant: DomainParticipant, qos: Qos) -> None:
         self.participant = participant
@@ -223,14 +223,14 @@ class DataWriter:
         TypeError
             If a value is of a wrong type.
         DDSException
-            If the writer is closed, or readers were too slow for too long.
+            If the writer is closed, or readers did not keep up for longer than the blocking time.
         """
         wire = sample.to_wire()
         try:
             self.cyclone.write(wire)
         except cyclonedds.core.DDSException:
             raise
-        except Exception as e:  # Cyclone packs numbers with the struct module, but wraps its errors
+        except Exception as e:  # Cyclone uses the struct module, and wraps its errors
             raise struct.error(str(e)) from e
 
     def close(self) -> None:
@@ -247,7 +247,7 @@ class DataReader:
         self._data_class = topic.data_type
         self.dropped = DroppedSamples(topic.name)
         self.cyclone = cyclonedds.sub.DataReader(subscriber.cyclone, topic, qos.for_reader())
-        # Kept with the reader because Cyclone deletes them with it.
+        # Keep references: Cyclone deletes conditions together with their reader.
         self.conditions: list[ReadCondition] = []
         if qos.durability.kind is not DDSDurabilityKind.VOLATILE:
             self._participant._readers_without_history.add(self)
@@ -257,14 +257,14 @@ class DataReader:
         return ReadCondition(self, mask)
 
     def take_cond(self, condition: ReadCondition, max_samples: int) -> list[tuple[typing.Any, SampleInfo]]:
-        """Take the samples that a condition wants.
+        """Take the samples that satisfy a condition.
 
         Parameters
         ----------
         condition
-            The condition. What it does not want is dropped.
+            The condition. Samples that do not satisfy it are dropped.
         max_samples
-            How many samples to take at most.
+            Largest number of samples to return.
 
         Returns
         -------
@@ -315,11 +315,11 @@ class DataReader:
         return result
 
     def wait_for_historical_data(self, timeout: DDSDuration) -> bool:
-        """Wait until what was written earlier is here; return False after the timeout."""
+        """Wait until the historical data is here; return False after the timeout."""
         return self._participant.wait_for_history(self, timeout.nanoseconds * 1e-9)
 
     def count_writers(self) -> int:
-        """Return how many writers this reader has found; none if it is closed."""
+        """Return the number of writers that this reader has discovered; 0 if it is closed."""
         try:
             return len(self.cyclone.get_matched_publications())
         except cyclonedds.core.DDSException:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""``idlpp``: salobj asks OpenSplice's IDL compiler for its version, so there is one that answers."""
+"""The command ``idlpp``: stands in for OpenSplice's IDL compiler, which salobj asks for its version."""
 
 import sys
 
@@ -10,10 +10,10 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Print the version of the DDS in use; everything else is refused."""
+    """Print the version of the DDS library; refuse all arguments but ``-v``."""
     if sys.argv[1:] != ["-v"]:
-        print("This idlpp only knows -v: types are made from the IDL files at run time.", file=sys.stderr)
+        print("idlpp: only -v is supported; types are created from IDL files at run time.", file=sys.stderr)
         return 1
-    # salobj looks for "<anything> : <version>".
+    # salobj expects "<text> : <version>".
     print(f"Eclipse Cyclone DDS : {dds.__version__.removeprefix('cyclonedds-')}")
     return 0

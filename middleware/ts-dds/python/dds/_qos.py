@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Quality of service: read from a file of profiles, handed to Cyclone as policies."""
+"""Quality of service: profiles from an XML file, and their translation to Cyclone's policies."""
 
 import enum
 import typing
@@ -18,7 +18,7 @@ __all__ = ["DDSDurabilityKind", "DDSHistoryKind", "PartitionQosPolicy", "Qos", "
 
 
 class DDSDurabilityKind(enum.IntEnum):
-    """What a reader that comes late is given."""
+    """Which historical data a late-joining reader receives."""
 
     VOLATILE = 0
     TRANSIENT_LOCAL = 1
@@ -54,7 +54,7 @@ class HistoryQosPolicy:
     depth: int = 1
 
     def to_cyclone(self) -> typing.Any:
-        """Return the same as a policy of Cyclone."""
+        """Return this policy as one of Cyclone."""
         if self.kind is DDSHistoryKind.KEEP_ALL:
             return Policy.History.KeepAll
         return Policy.History.KeepLast(self.depth)
@@ -62,7 +62,7 @@ class HistoryQosPolicy:
 
 @dataclass
 class DurabilityServiceQosPolicy:
-    """How many samples per instance are kept for readers that come late."""
+    """How many samples per instance are kept for late-joining readers."""
 
     history_kind: DDSHistoryKind = DDSHistoryKind.KEEP_LAST
     history_depth: int = 1
@@ -79,8 +79,8 @@ class ReliabilityQosPolicy:
 class Qos:
     """The policies of one entity.
 
-    Only what SAL needs is here. Ownership in particular is always shared: with exclusive ownership the
-    acknowledgements of a CSC that died would hide those of its successor until the lease ends.
+    Only the policies that SAL needs. Ownership is always shared: with exclusive ownership, acknowledgements
+    of a CSC that has died would mask those of its successor until the lease ends.
     """
 
     durability: DurabilityQosPolicy = field(default_factory=DurabilityQosPolicy)
@@ -100,7 +100,7 @@ class Qos:
         Raises
         ------
         TypeError
-            If a policy is of another kind.
+            If a policy is not a partition.
         """
         for policy in policies:
             if not isinstance(policy, PartitionQosPolicy):
@@ -113,8 +113,8 @@ class Qos:
 
     def for_reader(self) -> cyclonedds.qos.Qos:
         """Return the policies of a reader."""
-        # Nothing but TRANSIENT_LOCAL exists without a durability service, and Cyclone has none. The history
-        # then lives in the writer, and is gone with it.
+        # Cyclone has no durability service, so TRANSIENT becomes TRANSIENT_LOCAL: the history is kept by the
+        # writer and lost with it.
         if self.durability.kind is DDSDurabilityKind.VOLATILE:
             durability = Policy.Durability.Volatile
         else:
@@ -135,7 +135,7 @@ class Qos:
 
     def for_writer(self) -> cyclonedds.qos.Qos:
         """Return the policies of a writer."""
-        # A writer that goes away must not dispose what readers have not taken yet.
+        # Closing a writer must not dispose samples that readers have not taken yet.
         return cyclonedds.qos.Qos(Policy.WriterDataLifecycle(autodispose=False), base=self.for_topic())
 
 
@@ -156,8 +156,8 @@ class QosProvider:
 
     Notes
     -----
-    Understood are durability, durability_service (history_kind, history_depth), history (kind, depth) and
-    reliability (max_blocking_time); everything else is ignored.
+    These policies are read: durability, durability_service (history_kind, history_depth), history (kind,
+    depth) and reliability (max_blocking_time). All others are ignored.
     """
 
     def __init__(self, uri: str, profile: str) -> None:
@@ -175,7 +175,7 @@ class QosProvider:
             return (self._profile.findtext(f"{entity}/{path}") or default).strip()
 
         def kind(path: str, enumeration: typing.Any, default: str) -> typing.Any:
-            # In the file the kinds carry the policy's name: TRANSIENT_DURABILITY_QOS, KEEP_LAST_HISTORY_QOS.
+            # In the file the name of a kind contains that of the policy: TRANSIENT_DURABILITY_QOS.
             word = text(path, default).removesuffix("_QOS")
             return enumeration[word.removesuffix("_DURABILITY").removesuffix("_HISTORY")]
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""From an IDL file to the Python classes of its topics, as OpenSplice's ``ddsutil`` offers it to salobj."""
+"""Python classes for the topics of an IDL file: the part of OpenSplice's ``ddsutil`` that salobj uses."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ class Field(typing.NamedTuple):
     length: int | None
     """Number of elements of an array; None of a scalar."""
     bound: int | None
-    """How many characters a string may have; None without a limit."""
+    """Largest number of characters of a string; None for no limit."""
     is_key: bool
-    """Whether samples that differ here are of different instances."""
+    """Whether the field is part of the key, that is, distinguishes instances."""
 
 
 def parse_idl_file(path: str | os.PathLike[str]) -> dict[str, tuple[Field, ...]]:
@@ -167,7 +167,7 @@ class Sample:
         return _make_empty, (name, self._fields), self.__dict__.copy()
 
     def to_wire(self) -> typing.Self:
-        """Return a copy whose values are as Cyclone wants them.
+        """Return a copy with values of the types that Cyclone needs.
 
         Raises
         ------
@@ -218,12 +218,12 @@ def _check_received(field: Field, text: str) -> None:
 
 
 def _convert(field: Field, value: typing.Any) -> typing.Any:
-    """Return a value of an array or a string as Cyclone wants it; see `Sample.to_wire` for the errors."""
+    """Return the value of an array or string as Cyclone needs it; see `Sample.to_wire` for the errors."""
     if field.length is not None:
         if len(value) < field.length:
             raise IndexError(f"{field.name} has {len(value)} elements, not {field.length}")
         elements = [_convert(field._replace(length=None), element) for element in value[: field.length]]
-        # Cyclone takes arrays of octets as bytes.
+        # Cyclone expects bytes for an array of octets.
         return struct.pack(f"{field.length}B", *elements) if field.type_name == "octet" else elements
     if field.type_name != "string":
         return value
@@ -237,7 +237,7 @@ def _convert(field: Field, value: typing.Any) -> typing.Any:
 
 
 class TopicClass:
-    """A topic's class, and how to tell DDS about the topic.
+    """The class of a topic's samples, with the means to create the topic.
 
     Attributes
     ----------
@@ -258,7 +258,7 @@ class TopicClass:
 
 @functools.cache
 def _make_data_class(name: str, fields: tuple[Field, ...]) -> type[Sample]:
-    """Return the class for a struct: the same one for the same fields."""
+    """Return the class for a struct; the same struct always has the same class."""
 
     def fill(namespace: dict[str, typing.Any]) -> None:
         for field in fields:
@@ -292,7 +292,7 @@ def make_dds_topic_class(parsed_idl: dict[str, tuple[Field, ...]], revname: str)
     Parameters
     ----------
     parsed_idl
-        What `parse_idl_file` returned.
+        The topics, as returned by `parse_idl_file`.
     revname
         Name of the struct with its module, for example ``OCPS::command_execute_1a2b3c4d``.
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Where the quality of service of SAL's topics is written down."""
+"""The file with the quality of service of SAL's topics."""
 
 import pathlib
 

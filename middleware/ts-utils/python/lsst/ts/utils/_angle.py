@@ -13,22 +13,22 @@ AngleLike: typing.TypeAlias = Angle | float
 
 
 def angle_wrap_center(angle: AngleLike) -> Angle:
-    """Return the same direction in [-180, 180) degrees."""
+    """Wrap an angle to [-180, 180) degrees."""
     return Angle(angle, u.deg).wrap_at(180 * u.deg)
 
 
 def angle_wrap_nonnegative(angle: AngleLike) -> Angle:
-    """Return the same direction in [0, 360) degrees."""
+    """Wrap an angle to [0, 360) degrees."""
     return Angle(angle, u.deg).wrap_at(360 * u.deg)
 
 
 def angle_diff(angle1: AngleLike, angle2: AngleLike) -> Angle:
-    """Return the way from ``angle2`` to ``angle1``, in [-180, 180) degrees."""
+    """Return ``angle1 - angle2``, wrapped to [-180, 180) degrees."""
     return angle_wrap_center(Angle(angle1, u.deg) - Angle(angle2, u.deg))
 
 
 def assert_angles_almost_equal(angle1: AngleLike, angle2: AngleLike, max_diff: AngleLike = 1e-5) -> None:
-    """Assert that two directions are the same.
+    """Assert that two angles are equal, apart from whole turns.
 
     Parameters
     ----------

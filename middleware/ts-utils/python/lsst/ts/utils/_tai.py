@@ -106,7 +106,7 @@ def utc_from_tai_unix(tai_unix: float) -> float:
 
 
 def _clock_is_right() -> bool:
-    """Return whether the kernel's TAI clock can be used: many hosts never tell it about leap seconds."""
+    """Return whether the kernel's TAI clock is right; on many hosts its leap seconds were never set."""
     try:
         return abs(time.clock_gettime(time.CLOCK_TAI) - tai_from_utc_unix(time.time())) < 1.1
     except (AttributeError, OSError):
