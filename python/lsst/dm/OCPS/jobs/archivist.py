@@ -86,6 +86,9 @@ class Archivist:
             present = await asyncio.to_thread(self._workspaces.present)
             for job_id in present & await self._ledger.store.archived() if present else ():
                 await self._workspaces.remove(job_id)
+        except FileNotFoundError:
+            # A simulation keeps no files.
+            return
         except (OSError, StoreError) as error:
             self._log.error(f"Could not look for files of archived jobs: {error}")
 

@@ -29,6 +29,11 @@ from .writer import GroupWriter, Operation
 BUSY_TIMEOUT = 5.0
 """How long (s) to wait for a database that another program has locked."""
 
+_INSERT = jobs.insert()
+_UPDATE = jobs.update().where(
+    jobs.c.id == sa.bindparam("this_id"), jobs.c.sequence == sa.bindparam("old_sequence")
+)
+
 _SEQUENCE = "last_sequence"
 """Name under which the number of the last deleted change is kept."""
 
@@ -59,7 +64,7 @@ class JobStore:
         self._engine = engine
         self._file = file
         self._writer = GroupWriter(self._transaction)
-        self._holder: tuple[str, str] | None = None
+        self._fence: tuple[sa.Select[Any], str] | None = None
         self._damaged: set[str] = set()
         # A store in memory has one connection, hence one transaction at a time.
         self._alone: contextlib.AbstractAsyncContextManager[object] = (
@@ -143,7 +148,9 @@ class JobStore:
         lease, holder : `str`
             Name of the lease, and who must hold it.
         """
-        self._holder = (lease, holder)
+        # Locked where the database can, so that it cannot be taken before a transaction ends.
+        select = sa.select(leases.c.holder).where(leases.c.name == lease).with_for_update(read=True)
+        self._fence = (select, holder)
 
     async def last_sequence(self) -> int:
         """Return the largest ``sequence`` ever stored, also of deleted records; 0 in a new store."""
@@ -164,7 +171,7 @@ class JobStore:
     async def insert(self, job: Job) -> None:
         """Add a new job."""
         row = to_row(job)
-        await self.write(lambda connection: connection.execute(jobs.insert(), row))
+        await self.write(lambda connection: connection.execute(_INSERT, row))
 
     async def replace(self, old: Job, new: Job) -> bool:
         """Replace ``old`` by ``new``, if the store still has ``old``.
@@ -175,11 +182,8 @@ class JobStore:
             `False` if the store has another record.
         """
         row = to_row(new)
-        update = jobs.update().where(
-            jobs.c.id == sa.bindparam("this_id"), jobs.c.sequence == sa.bindparam("old_sequence")
-        )
         key = {"this_id": old.id, "old_sequence": old.sequence}
-        count = await self.write(lambda connection: connection.execute(update, row | key).rowcount)
+        count = await self.write(lambda connection: connection.execute(_UPDATE, row | key).rowcount)
         return bool(count == 1)
 
     async def delete(self, job_id: str) -> None:
@@ -315,8 +319,8 @@ class JobStore:
         """Carry out operations in one transaction; return what each returns."""
 
         def run(connection: sa.Connection) -> list[Any]:
-            if self._holder:
-                _check_holder(connection, *self._holder)
+            if self._fence and connection.scalar(self._fence[0]) != self._fence[1]:
+                raise StoreError("another OCPS has taken over the job store; this one must be restarted")
             return [operation(connection) for operation in operations]
 
         with self._explained("written"):
@@ -346,10 +350,3 @@ def _summary(row: Any) -> JobSummary:
 def _put_state(connection: sa.Connection, name: str, value: str) -> None:
     connection.execute(state.delete().where(state.c.name == name))
     connection.execute(state.insert(), {"name": name, "value": value})
-
-
-def _check_holder(connection: sa.Connection, lease: str, holder: str) -> None:
-    # Locked where the database can, so that it cannot be taken before this transaction ends.
-    select = sa.select(leases.c.holder).where(leases.c.name == lease).with_for_update(read=True)
-    if connection.scalar(select) != holder:
-        raise StoreError("another OCPS has taken over the job store; this one must be restarted")
