@@ -32,7 +32,7 @@ def own_cpu(process: psutil.Process) -> float:
 
 
 def pss_mb(process: psutil.Process) -> float:
-    """Return the memory of a process (MB)."""
+    """Return the memory of a process (MB); that of the preloaded process only root may see."""
     return round(process.memory_full_info().pss / 1e6, 1)
 
 
@@ -59,7 +59,7 @@ async def measure(jobs: int) -> dict[str, float]:
         async with running_ocps(folder, repo) as (csc, script):
             ocps = psutil.Process(csc.pid)
             await execute(script, "oneQuantum")
-            (zygote,) = [child for child in ocps.children() if "zygote.py" in str(child.cmdline())]
+            (zygote,) = [child for child in ocps.children() if "zygote/main.py" in str(child.cmdline())]
             idle, begin = own_cpu(ocps), time.monotonic()
             await asyncio.sleep(IDLE_SECONDS)
             idle = (own_cpu(ocps) - idle) / (time.monotonic() - begin)

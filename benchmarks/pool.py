@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-__all__ = ["PIPELINES", "cold_run", "make_repo", "running_ocps"]
+__all__ = ["PIPELINES", "cold_run", "cpu_of_job", "execute", "make_repo", "running_ocps"]
 
 import asyncio
 import contextlib
+import json
 import os
+import resource
 import subprocess
 import sys
 import uuid
@@ -43,8 +45,12 @@ def cold_command(repo: Path, pipeline: str) -> list[str]:
     return [*command, "--register-dataset-types"]
 
 
-async def cold_run(repo: Path, pipeline: str) -> None:
-    """Run a pipeline as a person would: with a new process of pipetask."""
+async def cold_run(repo: Path, pipeline: str) -> float:
+    """Run a pipeline as a person would, with a new process of pipetask; return its CPU time (s).
+
+    The time is right if no other child of this process ends meanwhile.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     process = await asyncio.create_subprocess_exec(
         *cold_command(repo, pipeline),
         stdin=subprocess.DEVNULL,
@@ -53,6 +59,8 @@ async def cold_run(repo: Path, pipeline: str) -> None:
     )
     if await process.wait() != 0:
         raise RuntimeError(f"pipetask ended with {process.returncode}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @contextlib.asynccontextmanager
@@ -102,3 +110,8 @@ async def execute(script: Script, pipeline: str) -> dict[str, Any]:
     if result["exit_code"] != 0:
         raise RuntimeError(f"{pipeline}: {result['errorSummary']}")
     return result
+
+
+def cpu_of_job(folder: Path, job_id: str) -> float:
+    """Return the CPU time (s) of an ended job's processes."""
+    return float(json.loads((folder / "work" / "engine" / job_id / "status.json").read_text())["cpu"])

@@ -91,6 +91,20 @@ async def test_limits_are_set(repo: Path, tmp_path: Path, probe: Probe) -> None:
     assert "out of memory" in job.error.message
 
 
+async def test_untested_versions_of_the_science_pipelines_take_the_butlers_own_way(
+    repo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    metadata = tmp_path / "packages" / "lsst_pipe_base-99.0.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: lsst-pipe-base\nVersion: 99.0\n")
+    environment = {"name": "next", "variables": {"PYTHONPATH": str(metadata.parents[1])}}
+    async with open_pool(tmp_path / "work", repo, environments=[environment]) as pool:
+        await pool.preloaded()
+        assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
+    assert "jobs take the Butler's own way: not tested with lsst-pipe-base 99.0" in caplog.text
+
+
 async def test_a_broken_environment_is_refused_and_others_work(repo: Path, tmp_path: Path) -> None:
     environments = [
         {"name": "default"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lsst.daf.butler import Butler
@@ -72,8 +73,8 @@ class KillerTask(PipelineTask):
             sqlalchemy.event.listen(sqlalchemy.Engine, name, self.happen)
 """
 
-FILES = (1, 2, 3, 4, 5, 6, 7, 9, 11, 12)
-STATEMENTS = (5, 1, 2, 3, 4, 6, 7, 8, 11, 16)
+FILES = (6, 3, 1, 2, 4, 5, 7, 9, 11, 12)
+STATEMENTS = (5, 14, 1, 2, 3, 4, 6, 7, 8, 11)
 MOMENTS = [
     moment
     for file, statement in zip(FILES, STATEMENTS, strict=True)
@@ -81,22 +82,23 @@ MOMENTS = [
 ]
 
 
-def whole_quanta(repo: Path, run: str) -> int:
-    """Check what is visible in a run; return of how many quanta."""
-    types = {"killerOne", "killerTwo", "killer_metadata", "killer_log"}
+TYPES = {"killerOne", "killerTwo", "killer_metadata", "killer_log"}
+
+
+def visible(repo: Path, run: str) -> dict[str, set[str]]:
+    """Return the dataset types of each quantum that are visible; all visible datasets must have files."""
     found: dict[str, set[str]] = defaultdict(set)
     with Butler.from_config(str(repo)) as butler:
-        if not butler.collections.query(run):
-            return 0
         for ref in butler.query_all_datasets(run, find_first=False):
             assert Path(butler.getURI(ref).ospath).stat().st_size, ref
-            if ref.datasetType.name in types:
+            if ref.datasetType.name in TYPES:
                 found[str(ref.dataId)].add(ref.datasetType.name)
-    assert all(names == types for names in found.values()), found
-    return len(found)
+    return found
 
 
-async def test_what_is_visible_after_a_kill_is_a_set_of_whole_quanta(own_repo: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def killer(tmp_path: Path) -> dict[str, Any]:
+    """Settings of an environment that has the task; variable KILLER is its pipeline."""
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "user_killer.py").write_text(KILLER)
@@ -105,23 +107,37 @@ async def test_what_is_visible_after_a_kill_is_a_set_of_whole_quanta(own_repo: P
         "description: killer\ninstrument: democam.instrument.DemoCam\n"
         "tasks:\n  killer:\n    class: user_killer.KillerTask\n"
     )
-    environment = {"name": "default", "variables": {"PYTHONPATH": str(folder), "KILLER": str(pipeline)}}
-    async with open_pool(tmp_path / "work", own_repo, environments=[environment]) as pool:
-        await pool.preloaded()
-        total = await whole(pool, own_repo, str(pipeline), "file", 0)
-        assert total > 4
-        # Two outputs and the metadata are written by the Butler; the log is not counted.
-        for event, count in MOMENTS[: int(os.environ.get("KILLS", "4"))]:
-            left = await whole(pool, own_repo, str(pipeline), event, count)
-            assert left < total
-            if event == "file":
-                assert left == (count - 1) // 3
+    return {"name": "default", "variables": {"PYTHONPATH": str(folder), "KILLER": str(pipeline)}}
 
 
-async def whole(pool: Pool, repo: Path, pipeline: str, event: str, count: int) -> int:
-    """Run the task and have it killed; return how many quanta it has left."""
+async def left(pool: Pool, killer: dict[str, Any], repo: Path, event: str, count: int) -> dict[str, set[str]]:
+    """Run the task and have it killed; return what is visible then."""
     config = f"-c killer:event={event} -c killer:count={count}"
-    job = await pool.run(pipeline, BIAS, config)
+    job = await pool.run(killer["variables"]["KILLER"], BIAS, config)
     assert job.phase == (ExecutionPhase.ERROR if count else ExecutionPhase.COMPLETED), pool.log(job)
     assert job.exit_code == (-9 if count else 0)
-    return whole_quanta(repo, f"u/ocps/{job.id}/run*")
+    return visible(repo, f"u/ocps/{job.id}/run")
+
+
+async def test_what_is_visible_after_a_kill_is_a_set_of_whole_quanta(
+    own_repo: Path, tmp_path: Path, killer: dict[str, Any]
+) -> None:
+    async with open_pool(tmp_path / "work", own_repo, environments=[killer]) as pool:
+        await pool.preloaded()
+        total = await left(pool, killer, own_repo, "file", 0)
+        assert len(total) > 4
+        for event, count in MOMENTS[: int(os.environ.get("KILLS", "4"))]:
+            quanta = await left(pool, killer, own_repo, event, count)
+            assert all(types == TYPES for types in quanta.values())
+            assert len(quanta) < len(total)
+            if event == "file":
+                # Two outputs, metadata and log.
+                assert len(quanta) == (count - 1) // 4
+
+
+async def test_shorter_ways_can_be_turned_off(own_repo: Path, tmp_path: Path, killer: dict[str, Any]) -> None:
+    """Then a killed job leaves what a typed command leaves that is killed: whatever it has stored."""
+    async with open_pool(tmp_path / "work", own_repo, environments=[{**killer, "fast": False}]) as pool:
+        await pool.preloaded()
+        quanta = await left(pool, killer, own_repo, "file", 3)
+        assert list(quanta.values()) == [{"killerOne", "killerTwo"}]
