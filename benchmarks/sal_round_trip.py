@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
-from lsst.ts import salobj
+from lsst.ts import utils
 
 from .common import parser, report
 
@@ -28,9 +28,7 @@ async def measure() -> dict[str, Any]:
     events: list[float] = []
     async with Script.connect(wait=False) as script:
         remote = script.remote
-        remote.evt_logLevel.callback = lambda data: events.append(
-            salobj.current_tai() - data.private_sndStamp
-        )
+        remote.evt_logLevel.callback = lambda data: events.append(utils.current_tai() - data.private_sndStamp)
         started = time.perf_counter()
         async with CscProcess("1", "--simulate"):
             await script.wait_for_csc()
