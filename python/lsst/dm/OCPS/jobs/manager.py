@@ -5,6 +5,7 @@ from __future__ import annotations
 
 __all__ = ["JobManager"]
 
+import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -64,6 +65,7 @@ class JobManager:
         self.scheduler = Scheduler(self.ledger, self.log)
         self._lease = Lease(store, workspaces.work_dir, self.log)
         self._current: Lane | None = None
+        self._look: asyncio.Task[str] | None = None
         self._archivist = Archivist(
             self.ledger, workspaces, self.abort, lambda: self.lane.limits.keep_jobs, self.log
         )
@@ -197,11 +199,17 @@ class JobManager:
             message=self.scheduler.obstacle(request.prerequisites) if run else "",
         )
         with self.scheduler.place(lane, job.owner, reserved=job.reserved, queue=run):
-            if reason := await look_at_files(self.workspaces.obstacle):
-                raise StoreError(f"No new jobs: {reason}")
+            await self._check_disk()
             job = await self.ledger.insert(job)
         self._archivist.expect(job)
         return self.ledger.live.get(job_id, job)
+
+    async def _check_disk(self) -> None:
+        """Raise `StoreError` if the disk has no room for new jobs; requests at the same time share a look."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(look_at_files(self.workspaces.obstacle))
+        if reason := await asyncio.shield(self._look):
+            raise StoreError(f"No new jobs: {reason}")
 
     async def run(self, job_id: str) -> Job:
         """Queue a job that is PENDING or HELD.
