@@ -8,6 +8,7 @@ KILLS=20 in the environment tries more events than the few that are usual.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,8 @@ async def left(pool: Pool, killer: dict[str, Any], repo: Path, event: str, count
     job = await pool.run(killer["variables"]["KILLER"], BIAS, config)
     assert job.phase == (ExecutionPhase.ERROR if count else ExecutionPhase.COMPLETED), pool.log(job)
     assert job.exit_code == (-9 if count else 0)
+    pid = pool.workspace(job).read_json("group.json")["pid"]
+    assert not list(Path(tempfile.gettempdir()).glob(f"butler-cache-dir-{pid}-*"))
     return visible(repo, f"u/ocps/{job.id}/run")
 
 

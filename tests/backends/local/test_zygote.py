@@ -259,10 +259,13 @@ async def test_a_preloaded_process_killed_while_it_loads_is_soon_started_again(
     async with open_pool(tmp_path / "work", repo) as pool:
         (zygote,) = pool.zygotes._zygotes.values()
         await until(lambda: zygote.pid)
+        temporary, pattern = Path(tempfile.gettempdir()), f"ocps-warmup-{zygote.pid}-*"
+        await until(lambda: list(temporary.glob(pattern)))
         os.kill(zygote.pid, signal.SIGKILL)
         await until(lambda: not pool.zygotes.pids())
         assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
         assert await pool.preloaded() != zygote.pid
+        assert not list(temporary.glob(pattern)), "the next one removes what it has left"
     assert "it is tried again after 0 s" in caplog.text
 
 
