@@ -43,10 +43,11 @@ async def memory_of_child(script: Script, jobs: Path) -> float:
         config="--register-dataset-types -c misbehave:how=hang -c misbehave:duration=60",
     )
     folder = jobs / execution.job_id
+    group = jobs.parent / "engine" / execution.job_id / "group.json"
     log = folder / "output" / "ocps.log"
     while not log.exists() or "about to misbehave" not in log.read_text():
         await asyncio.sleep(0.05)
-    memory = pss_mb(psutil.Process(json.loads((folder / "group.json").read_text())["pid"]))
+    memory = pss_mb(psutil.Process(json.loads(group.read_text())["pid"]))
     await script.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=10)
     return memory
 

@@ -36,7 +36,7 @@ from lsst.ts import salobj
 from .common import Heartbeats, Measured, cpu_seconds, parser, percentile, report
 
 ROOT = Path(__file__).resolve().parents[1]
-STANDIN = ROOT / "tests" / "uws" / "standin.py"
+STANDIN = ROOT / "tests" / "backends" / "uws" / "standin.py"
 
 COMMANDS_AT_A_TIME = 10
 """How many commands wait for their first answer at a time: as many as ScriptQueues would send."""
