@@ -110,7 +110,7 @@ async def test_all_mistakes_are_named_at_once_and_no_job_is_made(served):
     assert status == 400
     for name in form:
         assert f"{name}: " in body
-    assert "1 to 10 s" in body
+    assert "between 1 and 10 s" in body
     assert "jobref" not in (await served.ask("GET", served.url("typed")))[1]
 
 
