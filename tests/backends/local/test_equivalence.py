@@ -177,3 +177,4 @@ async def test_preloading_is_what_was_tested(pool: Pool) -> None:
     await until((pool.workspace(job).engine / "group.json").exists)
     assert pool.was_preloaded(job)
     await pool.manager.abort(job.id)
+    await pool.end(job)
