@@ -25,6 +25,7 @@ ROOMS = {
     "version": 0,
     "audit": 0,
     "logs": 0,
+    "measures": 0,
     "programs": 0,
     "client": 1,
     "script": 1,

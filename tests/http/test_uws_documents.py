@@ -120,7 +120,7 @@ async def test_a_server_whose_store_fails_says_that_it_is_not_available(served, 
         raise StoreError("the disk is full")
 
     monkeypatch.setattr(served.manager.store, "last_sequence", fail)
-    assert (await served.ask("GET", "/healthz"))[0] == 503
+    assert (await served.ask("GET", "/readyz"))[0] == 503
     _, body, _ = await served.ask("GET", "/availability")
     read = Availability.from_xml(body.encode())
     assert (read.available, read.note) == (False, ["the disk is full"])

@@ -129,6 +129,7 @@ class HttpConfig(_Frozen):
     host: str = "127.0.0.1"
     port: int = 8080
     socket: str = ""
+    prefix: str = ""
     base_path: str = "/api/v1"
     uws_path: str = "/uws"
     domain: str = ""
@@ -141,6 +142,16 @@ class HttpConfig(_Frozen):
     max_connections: int = 0
     max_connections_per_peer: int = 0
     auth: AuthConfig = AuthConfig()
+
+    @property
+    def api_root(self) -> str:
+        """Where the JSON dialect is: prefix and base path."""
+        return self.prefix + self.base_path
+
+    @property
+    def uws_root(self) -> str:
+        """Where the UWS job lists are: prefix and their path."""
+        return self.prefix + self.uws_path
 
     @property
     def authenticated(self) -> bool:

@@ -19,6 +19,7 @@ from .jobs.errors import JobError
 from .jobs.file_access import look_at_files
 from .jobs.manager import JobManager
 from .jobs.workspace import Workspaces
+from .measures import Measures
 from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -42,14 +43,20 @@ class Host:
     accompany : `~collections.abc.Callable`, optional
         Called with each engine once it is open; returns what is to be closed
         before the engine is.
+    measures : `~collections.abc.Callable`, optional
+        Figures of what else runs in this process, for ``/metrics``.
     """
 
     def __init__(
-        self, log: logging.Logger, accompany: Callable[[JobManager], Companion] | None = None
+        self,
+        log: logging.Logger,
+        accompany: Callable[[JobManager], Companion] | None = None,
+        measures: Measures | None = None,
     ) -> None:
         self.config: InstanceConfig | None = None
         self._log = log
         self._accompany = accompany
+        self._measures = measures
         self._shared: Shared = {}
         self._manager: JobManager | None = None
         self._companion: Companion | None = None
@@ -151,7 +158,7 @@ class Host:
             # A CSC without HTTP starts sooner if it does not import it.
             from .http.server import start_server
 
-            self._http = await start_server(self.manager, config.http, self._log)
+            self._http = await start_server(self.manager, config.http, self._log, self._measures)
 
     async def _stop_serving(self) -> None:
         if self._http:

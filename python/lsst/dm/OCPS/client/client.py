@@ -128,7 +128,7 @@ class Client:
             await self.jobs(last=1)
             return ""
         try:
-            await self._link.get(f"{server.uws.rpartition('/')[0]}/healthz")
+            await self._link.get(f"{server.uws.rpartition('/')[0]}/readyz")
         except UnreachableError as error:
             return str(error)
         return ""

@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -63,7 +64,10 @@ async def discover(link: Link) -> Server:
     """
     parts = urlsplit(link.url)
     origin = f"{parts.scheme}://{parts.netloc}"
-    for api in dict.fromkeys((f"{link.url}/api/v1", link.url, f"{origin}/api/v1")):
+    # All of it may lie under a prefix: above a job list (…/uws) or the dialect (…/api/v1).
+    above = [f"{origin}{parent}".rstrip("/") for parent in PurePosixPath(parts.path or "/").parents][:3]
+    candidates = (link.url, *above, origin)
+    for api in dict.fromkeys((f"{link.url}/api/v1", link.url, *(f"{base}/api/v1" for base in candidates))):
         with suppress(RefusedError, ValueError, KeyError, TypeError):
             info = json.loads((await link.get(f"{api}/openapi.json")).body)["info"]
             if info["title"] == "OCPS":

@@ -21,8 +21,9 @@ from ..jobs.errors import (
     TransitionError,
     UnknownJobError,
 )
+from ..measures import Measures
 from ..version import __version__
-from . import events, openapi, rubin, uws, vosi
+from . import events, health, metrics, openapi, rubin, uws, vosi
 from .connections import Connection
 from .context import CALLER, DONE, ORIGIN, SERVICE, Service
 from .site import SAFE_METHODS, check_site
@@ -44,7 +45,8 @@ _FIELD_NAMES = {"execution_duration": "executionDuration", "run_id": "runId"}
 
 _OPEN = frozenset(
     {
-        vosi.get_health,
+        health.get_health,
+        health.get_ready,
         vosi.get_availability,
         vosi.get_capabilities,
         openapi.get_document,
@@ -55,22 +57,26 @@ _OPEN = frozenset(
 """Handlers that need no caller."""
 
 
-def make_app(service: Service) -> web.Application:
+def make_app(service: Service, measures: Measures | None = None) -> web.Application:
     """Return the application.
 
     Parameters
     ----------
     service : `Service`
         Its parts.
+    measures : `~collections.abc.Callable`, optional
+        Figures of what else runs in this process, for ``/metrics``.
     """
     config = service.config
     app = web.Application(middlewares=[_guard], client_max_size=config.max_body)
     app[SERVICE] = service
     app[events.READERS] = events.Readers()
-    app.add_routes(uws.routes(config.uws_path))
-    app.add_routes(rubin.routes(config.base_path))
-    app.add_routes(events.routes(config.base_path))
-    app.add_routes(vosi.routes())
+    metrics.add_metrics(app, service.manager, measures)
+    app.add_routes(uws.routes(config.uws_root))
+    app.add_routes(rubin.routes(config.api_root))
+    app.add_routes(events.routes(config.api_root))
+    for served in (vosi, health, metrics):
+        app.add_routes(served.routes(config.prefix))
     app.on_shutdown.append(events.end_streams)
     app.on_response_prepare.append(_name_server)
     return app

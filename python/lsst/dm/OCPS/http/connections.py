@@ -217,6 +217,11 @@ class Listener:
         self._count = 0
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def count(self) -> int:
+        """How many connections are open."""
+        return self._count
+
     def start(self) -> None:
         """Begin to accept connections."""
         self._tasks = [asyncio.create_task(self._accept_all(sock)) for sock in self.sockets]

@@ -72,7 +72,7 @@ class Service:
 
     def list_url(self, request: web.Request, name: str) -> str:
         """Return the address of a job list."""
-        return f"{self.base_url(request)}{self.config.uws_path}/{name}"
+        return f"{self.base_url(request)}{self.config.uws_root}/{name}"
 
     def definition(self, name: str, owner: str) -> JobDefinition:
         """Return the definition behind a job list.

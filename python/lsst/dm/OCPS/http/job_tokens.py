@@ -99,6 +99,6 @@ def job_variables(config: HttpConfig | None, work_dir: Path, job_id: str) -> dic
     if http is None or not http.public_url():
         return {}
     return {
-        "JOB_EVENT_URL": f"{http.public_url()}{http.base_path}/job/{job_id}/event",
+        "JOB_EVENT_URL": f"{http.public_url()}{http.api_root}/job/{job_id}/event",
         "JOB_EVENT_TOKEN": JobTokens.of(work_dir).token(job_id),
     }

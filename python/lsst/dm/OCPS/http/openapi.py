@@ -22,10 +22,10 @@ _DOCUMENT: dict[str, Any] = yaml.safe_load(
 async def get_document(request: web.Request) -> web.Response:
     """Send the document."""
     service = request.app[SERVICE]
-    server = {"url": service.base_url(request) + service.config.base_path}
+    server = {"url": service.base_url(request) + service.config.api_root}
     # Where the job lists of UWS are: what our own clients go by.
     info = _DOCUMENT["info"] | {
         "version": __version__,
-        "x-uws": f"{service.base_url(request)}{service.config.uws_path}",
+        "x-uws": f"{service.base_url(request)}{service.config.uws_root}",
     }
     return web.json_response(_DOCUMENT | {"info": info, "servers": [server]})

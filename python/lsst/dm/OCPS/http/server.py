@@ -22,11 +22,13 @@ from ..config import ConfigError, HttpConfig
 from ..jobs.definition import JobDefinition
 from ..jobs.manager import JobManager
 from ..logs import CleanText, RateLimit, protect_log
+from ..measures import Measures
 from .app import make_app
 from .auth import Authenticator
 from .connections import BACKLOG, ConnectionLimits, Listener
 from .context import Service
 from .job_tokens import JobTokens
+from .metrics import METRICS
 from .site import check_binding
 
 SHUTDOWN_TIMEOUT = 1.0
@@ -89,7 +91,9 @@ def check_server(config: HttpConfig, definitions: Iterable[JobDefinition], log: 
     Authenticator(config.auth, log)
 
 
-async def start_server(manager: JobManager, config: HttpConfig, log: logging.Logger) -> HttpServer:
+async def start_server(
+    manager: JobManager, config: HttpConfig, log: logging.Logger, measures: Measures | None = None
+) -> HttpServer:
     """Serve an engine over HTTP.
 
     Parameters
@@ -100,6 +104,8 @@ async def start_server(manager: JobManager, config: HttpConfig, log: logging.Log
         As configured; environment variables override it.
     log : `logging.Logger`
         Gets what is unusual.
+    measures : `~collections.abc.Callable`, optional
+        Figures of what else runs in this process, for ``/metrics``.
 
     Returns
     -------
@@ -123,7 +129,8 @@ async def start_server(manager: JobManager, config: HttpConfig, log: logging.Log
     limits = ConnectionLimits.of(
         config.max_connections, config.max_connections_per_peer, open_files, authenticator.is_proxy
     )
-    runner = web.AppRunner(make_app(service), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
+    app = make_app(service, measures)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT)
     await runner.setup()
     sockets: list[socket.socket] = []
     path = Path(os.path.expandvars(config.socket)).expanduser() if config.socket else None
@@ -139,10 +146,11 @@ async def start_server(manager: JobManager, config: HttpConfig, log: logging.Log
         raise
     assert runner.server
     listener = Listener(sockets, runner.server, limits, log_of_requests)
+    app[METRICS].connections = lambda: listener.count
     listener.start()
     server = HttpServer(runner, listener, path)
     if config.host:
-        log.info(f"Serving UWS at http://{config.host}:{server.port}{config.uws_path}")
+        log.info(f"Serving UWS at http://{config.host}:{server.port}{config.uws_root}")
     if path:
         log.info(f"Serving UWS at the Unix socket {path}")
     return server

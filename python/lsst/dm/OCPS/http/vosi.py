@@ -19,12 +19,11 @@ _VOSI = "ivo://ivoa.net/std/VOSI#"
 _UWS = "ivo://ivoa.net/std/UWS#async-1.1"
 
 
-def routes() -> list[web.RouteDef]:
-    """Return the routes of VOSI, and of the health check."""
+def routes(prefix: str) -> list[web.RouteDef]:
+    """Return the routes of VOSI; ``prefix`` is where everything lies."""
     return [
-        web.get("/availability", get_availability),
-        web.get("/capabilities", get_capabilities),
-        web.get("/healthz", get_health),
+        web.get(f"{prefix}/availability", get_availability),
+        web.get(f"{prefix}/capabilities", get_capabilities),
     ]
 
 
@@ -53,7 +52,7 @@ async def get_availability(request: web.Request) -> web.Response:
 async def get_capabilities(request: web.Request) -> web.Response:
     """Send the capabilities: VOSI, and each job list that anybody may use."""
     service = request.app[SERVICE]
-    base = service.base_url(request)
+    base = service.base_url(request) + service.config.prefix
     offered = [(_VOSI + name, f"{base}/{name}") for name in ("availability", "capabilities")]
     offered += [(_UWS, service.list_url(request, found.name)) for found in service.offered("")]
     document = VOSICapabilities(capability=[_capability(standard, url) for standard, url in offered])
@@ -64,12 +63,6 @@ def _capability(standard: str, url: str) -> Capability:
     address = AccessURL(use="base" if standard == _UWS else "full", value=AnyUrl(url))
     interface = ParamHTTP(type="vs:ParamHTTP", access_url=[address])
     return Capability(standard_id=AnyUrl(standard), interface=[interface])
-
-
-async def get_health(request: web.Request) -> web.Response:
-    """Send whether the server works: 200 or 503."""
-    trouble = await _trouble(request.app[SERVICE])
-    return web.Response(text=f"{trouble or 'ok'}\n", status=503 if trouble else 200)
 
 
 def _xml(document: str | bytes) -> web.Response:

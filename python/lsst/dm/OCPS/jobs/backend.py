@@ -95,6 +95,9 @@ class Backend(abc.ABC):
     kinds: Collection[str]
     """Kinds of specs that it runs (`Spec.kind`); a job of another kind is refused when it is requested."""
 
+    may_be_away: bool = False
+    """Whether it depends on a system that can be out of reach, so that `check` is asked now and then."""
+
     report: Report
     """Set by `JobManager.use` before `open`."""
 

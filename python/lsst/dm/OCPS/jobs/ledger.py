@@ -51,6 +51,8 @@ class Ledger:
         """The live jobs by id: the one place in memory for their records."""
         self.changes = Changes()
         self.on_change = on_change
+        self.observers: list[OnChange] = []
+        """Called after each change, for statistics."""
         self._log = log
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._sequence = 0
@@ -207,4 +209,6 @@ class Ledger:
             self._log.info(words, extra={"job_id": new.id, "owner": new.owner})
         if self.on_change:
             self.on_change(old, new)
+        for observe in self.observers:
+            observe(old, new)
         self.changes.show(new)

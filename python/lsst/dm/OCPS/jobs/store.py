@@ -11,7 +11,8 @@ __all__ = ["JobQuery", "JobStore", "JobSummary"]
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,8 @@ class JobStore:
         self._file = file
         self._writer = GroupWriter(self._transaction)
         self._fence: tuple[sa.Select[Any], str] | None = None
+        self.on_written: Callable[[float], None] | None = None
+        """Called with the time (s) that each transaction took, for statistics."""
         self._damaged: set[str] = set()
         # A store in memory has one connection, hence one transaction at a time.
         self._alone: contextlib.AbstractAsyncContextManager[object] = (
@@ -323,12 +326,15 @@ class JobStore:
                 raise StoreError("another OCPS has taken over the job store; this one must be restarted")
             return [operation(connection) for operation in operations]
 
+        start = time.perf_counter()
         with self._explained("written"):
             async with self._alone, self._engine.begin() as connection:
                 values = await connection.run_sync(run)
             if self._file:
                 self._file.check_present()
-            return values
+        if self.on_written:
+            self.on_written(time.perf_counter() - start)
+        return values
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:

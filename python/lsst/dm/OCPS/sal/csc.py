@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lsst.ts import salobj
+from lsst.ts import salobj, utils
 
 from .. import __version__, audit
 from ..config import InstanceConfig, SalIndex, load_instance
@@ -26,6 +26,7 @@ from ..jobs.errors import JobError, UnknownJobError
 from ..jobs.manager import JobManager
 from ..jobs.model import ExecutionPhase, Job, now
 from ..logs import log_to_stderr
+from ..measures import Measure
 from . import arguments
 from . import compat as salobj_compat
 from .answers import ConfigValidator, Pace, acknowledged_work, offline, refusals
@@ -102,7 +103,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             simulation_mode=simulation_mode,
             **salobj_compat.csc_arguments(settings_to_apply or override),
         )
-        self.host = Host(self.log, self._follow_engine)
+        self.host = Host(self.log, self._follow_engine, self._measure)
         self.config_validator = ConfigValidator()
         salobj_compat.make_acks_atomic(self)
         self.reading = ReadingGuard(self)
@@ -119,6 +120,18 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         self._publisher = Publisher(manager, self._write_result, self.log)
         self._publisher.open()
         return self._publisher
+
+    def _measure(self) -> Iterator[Measure]:
+        """Return figures of SAL for those who watch over HTTP."""
+        sent = self.evt_heartbeat.data.private_sndStamp if self.evt_heartbeat.has_data else 0.0
+        age = max(0.0, utils.current_tai() - sent) if sent else 0.0
+        yield Measure("ocps_sal_heartbeat_age_seconds", "How long ago the last heartbeat was sent.", age)
+        state = float(self.summary_state)
+        yield Measure("ocps_sal_summary_state", "The summary state, by its number in SAL.", state)
+        waiting = len(self._waiting)
+        yield Measure("ocps_sal_open_commands", "Commands execute that wait for the end of a job.", waiting)
+        words = "Samples on the bus that could not be used."
+        yield Measure("ocps_sal_dropped_samples", words, self.reading.dropped, total=True)
 
     @staticmethod
     def get_config_pkg() -> str:

@@ -73,6 +73,8 @@ class UwsBackend(Backend):
         self._tasks: set[asyncio.Task[Any]] = set()
         self._open = False
 
+    may_be_away = True
+
     @property
     def unreachable_since(self) -> datetime | None:
         since = self._server.unreachable_since
