@@ -110,21 +110,21 @@ def test_what_a_rule_returns_keeps_to_the_table(name, old):
             assert getattr(new, field) == getattr(old, field)
 
 
-@pytest.mark.parametrize("phase", WAITING)
+@pytest.mark.parametrize("phase", sorted(WAITING))
 def test_a_job_that_was_not_started_is_aborted_at_once(phase):
     new = rules.abort_requested(job(phase), AT, reason="enough")
     assert (new.phase, new.final_phase, new.message) == (Phase.ABORTED, Phase.ABORTED, "enough")
     assert new.end_time == AT
 
 
-@pytest.mark.parametrize("phase", LIVE - WAITING)
+@pytest.mark.parametrize("phase", sorted(LIVE - WAITING))
 def test_the_wish_to_abort_a_started_job_is_recorded_once(phase):
     new = rules.abort_requested(job(phase), AT, reason="enough")
     assert (new.phase, new.abort_reason, new.message) == (phase, "enough", "stopping: enough")
     assert rules.abort_requested(new, AT, reason="again") is None
 
 
-@pytest.mark.parametrize("phase", TERMINAL)
+@pytest.mark.parametrize("phase", sorted(TERMINAL))
 def test_an_ended_job_cannot_be_aborted(phase):
     with pytest.raises(TransitionError, match=f"Job a already {phase.lower()}"):
         rules.abort_requested(job(phase), AT, reason="r")
