@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-_NOT_PASSED = {"host", "transfer-encoding", "content-length", "connection", "keep-alive", "content-encoding"}
+_NOT_PASSED = {"host", "transfer-encoding", "content-length", "connection", "keep-alive"}
 
 
 class Proxy:

@@ -18,6 +18,7 @@ import tenacity
 from yarl import URL
 
 from .errors import ClientError, RefusedError, UnknownError, UnreachableError
+from .parts import next_cursor
 from .text import one_line
 
 ATTEMPTS = 4
@@ -50,13 +51,14 @@ Redirect = Literal["follow", "return", "refuse"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered; ``location`` is where it redirects to, if it does."""
+    """What a server answered; ``location`` is where it redirects to, ``cursor`` where a list goes on."""
 
     status: int
     body: bytes
     url: str
     location: str = ""
     content_type: str = ""
+    cursor: str = ""
 
 
 class _LostError(Exception):
@@ -206,7 +208,9 @@ class Link:
                 if not target or redirect == "return":
                     body = await _read(response, self.name)
                     location = str(target or "")
-                    return Answer(response.status, body, str(address), location, response.content_type)
+                    cursor = next_cursor(response)
+                    kind = response.content_type
+                    return Answer(response.status, body, str(address), location, kind, cursor)
             if redirect == "refuse":
                 shown = target.with_query(None).with_fragment(None)
                 raise UnreachableError(

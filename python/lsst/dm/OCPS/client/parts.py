@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["id_of", "moved", "multipart", "wanted_phases"]
+__all__ = ["id_of", "moved", "multipart", "next_cursor", "wanted_phases"]
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
+from yarl import URL
 
 from .documents import PHASES, RemoteJob
 from .errors import ClientError
@@ -56,3 +57,14 @@ def wanted_phases(phases: str | Collection[str]) -> set[str]:
     if unknown := sorted(wanted - PHASES):
         raise ValueError(f"phases: {unknown[0]!r} is not one of {', '.join(sorted(PHASES))}")
     return wanted
+
+
+def next_cursor(response: aiohttp.ClientResponse) -> str:
+    """Return the cursor of the next page that a list names; empty if it names none."""
+    try:
+        for link in response.links.values():
+            if link.get("rel") == "next":
+                return URL(str(link.get("url"))).query.get("cursor", "")
+    except ValueError:
+        pass
+    return ""

@@ -38,6 +38,12 @@ _MEMBERS = ("definition", "given", "limit", "progress", "results", "uwsPhase")
 MAX_DEPTH = 20
 """How deeply what is in jobInfo may be nested."""
 
+PAGE = 1000
+"""How many jobs are requested at a time."""
+
+MAX_PAGES = 1000
+"""How many pages of a list are read at most."""
+
 SILENCE = 45.0
 """How long (s) a stream may be still before it counts as cut; ours has a heartbeat every 15 s."""
 
@@ -103,8 +109,17 @@ class RubinServer:
         query = {"phase": phase.lower(), "last": str(last) if last else "", "run_id": run_id}
         query["after"] = time_text(after) if after else ""
         given = {name: value for name, value in query.items() if value}
-        answer = await self._link.get(f"{self.api}/job", given, timeout=timeout)
-        return self._understood(answer, self._jobs)
+        given["limit"] = str(min(last, PAGE) if last else PAGE)
+        found: builtins.list[RemoteJob] = []
+        cursors = {""}
+        while True:
+            answer = await self._link.get(f"{self.api}/job", given, timeout=timeout)
+            found += self._understood(answer, self._jobs)
+            # A server that knows no pages has sent everything.
+            if answer.cursor in cursors or len(cursors) > MAX_PAGES:
+                return found
+            cursors.add(answer.cursor)
+            given["cursor"] = answer.cursor
 
     async def delete(self, job_id: str) -> None:
         """Stop a job for good, and remove it."""

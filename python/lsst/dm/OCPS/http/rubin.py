@@ -7,7 +7,7 @@ __all__ = ["routes"]
 
 import dataclasses
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -21,11 +21,11 @@ from ..rubin_json import http_document, phase_name
 from . import rubin_requests
 from .auth import Caller
 from .bodies import read_body
-from .context import SERVICE, Service, caller_of, for_audit
+from .context import SERVICE, caller_of, for_audit
+from .job_pages import send_jobs
 from .openapi import get_document
 from .order import order_of
 from .results import send_result
-from .streaming import send_parts
 from .times import parse_time
 
 PHASES = tuple(phase.lower() for phase in ExecutionPhase)
@@ -93,21 +93,10 @@ def _order(caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
 
 async def get_jobs(request: web.Request) -> web.StreamResponse:
     """Send all jobs, those of a phase, or with ``id`` one."""
-    service = request.app[SERVICE]
     if "id" in request.query:
         request.match_info["job_id"] = request.query["id"]
         return await get_job(request)
-    return await send_parts(request, "application/json", _parts(service, _parse_query(request)))
-
-
-async def _parts(service: Service, query: JobQuery) -> AsyncGenerator[str, None]:
-    lead = "["
-    async for page in service.manager.find_pages(query):
-        shown = [json.dumps(http_document(job)) for job in page]
-        if shown:
-            yield lead + ",\n".join(shown)
-            lead = ",\n"
-    yield "[]" if lead == "[" else "]"
+    return await send_jobs(request, _parse_query(request))
 
 
 def _parse_query(request: web.Request) -> JobQuery:

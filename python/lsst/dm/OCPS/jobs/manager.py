@@ -352,13 +352,13 @@ class JobManager:
         """Return the jobs that ``query`` selects."""
         return await self.store.find(query)
 
-    def find_pages(self, query: JobQuery) -> AsyncIterator[list[Job]]:
+    def find_pages(self, query: JobQuery, size: int = 200) -> AsyncIterator[list[Job]]:
         """Return the jobs that ``query`` selects, page by page, for lists that are sent as they are read."""
-        return self.store.job_pages(query)
+        return self.store.job_pages(query, size)
 
-    def find_summaries(self, query: JobQuery) -> AsyncIterator[list[JobSummary]]:
+    def find_summaries(self, query: JobQuery, size: int = 1000) -> AsyncIterator[list[JobSummary]]:
         """Return as `find_pages` does what a job list shows of each job."""
-        return self.store.pages(query)
+        return self.store.pages(query, size)
 
     async def last_change(self) -> int:
         """Return the number of the last change of any job.

@@ -38,6 +38,9 @@ class JobQuery:
         The caller's own name.
     nothing : `bool`
         Select no job.
+    start : `tuple` or `None`
+        Creation time (ms) and id of the job after which to begin, in the
+        order of the list.
     """
 
     definition: str | None = None
@@ -50,6 +53,7 @@ class JobQuery:
     deleted: bool | None = False
     run_id: str | None = None
     nothing: bool = False
+    start: tuple[int, str] | None = None
 
     def apply(self, select: sa.Select[Any], end: tuple[int, str] | None = None) -> sa.Select[Any]:
         """Return ``select`` narrowed to these jobs, in their order.
@@ -74,10 +78,11 @@ class JobQuery:
         key = sa.tuple_(jobs.c.creation_ms, jobs.c.id)
         if self.last is not None:
             if end is not None:
-                select = select.where(key < sa.tuple_(*end))
+                # The first condition lets the database begin in the middle of an index.
+                select = select.where(jobs.c.creation_ms <= end[0], key < sa.tuple_(*end))
             return select.order_by(jobs.c.creation_ms.desc(), jobs.c.id.desc()).limit(self.last)
         if end is not None:
-            select = select.where(key > sa.tuple_(*end))
+            select = select.where(jobs.c.creation_ms >= end[0], key > sa.tuple_(*end))
         return select.order_by(jobs.c.creation_ms, jobs.c.id)
 
 

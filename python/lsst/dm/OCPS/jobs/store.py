@@ -237,7 +237,7 @@ class JobStore:
     async def _pages(
         self, query: JobQuery, select: sa.Select[Any], size: int
     ) -> AsyncIterator[Sequence[sa.Row[Any]]]:
-        left, end = query.last, None
+        left, end = query.last, query.start
         while left is None or left > 0:
             wanted = size if left is None else min(size, left)
             async with self._reading() as connection:

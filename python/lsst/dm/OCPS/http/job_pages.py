@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The list of jobs in the JSON dialect: page by page where a limit is given, else whole."""
+
+from __future__ import annotations
+
+__all__ = ["send_jobs"]
+
+import dataclasses
+import json
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from aiohttp import web
+
+from ..jobs.errors import RequestError
+from ..jobs.manager import JobManager
+from ..jobs.model import Job, to_ms
+from ..jobs.query import JobQuery, JobSummary
+from ..rubin_json import http_document, phase_name, time_text
+from .context import SERVICE
+from .streaming import send_parts
+
+MAX_PAGE = 1000
+"""How many jobs a page holds at most, whatever the limit."""
+
+# Creation time (ms) and id of the last job, and how many are left of those that `last` asked for.
+_CURSOR = re.compile(r"(\d{1,15})\.(\d{1,9})\.([A-Za-z0-9][A-Za-z0-9._-]{0,127})", re.ASCII)
+
+
+async def send_jobs(request: web.Request, query: JobQuery) -> web.StreamResponse:
+    """Send the jobs that a query selects.
+
+    With ``limit`` one page of them, and in the header ``Link`` (RFC 8288,
+    ``rel="next"``) where the next page is; a last page that is full names an
+    empty one. Without it all of them, sent as they are read.
+
+    Raises
+    ------
+    RequestError
+        If ``limit``, ``cursor`` or ``view`` is not valid.
+    """
+    asked, manager = request.query, request.app[SERVICE].manager
+    limit, view = asked.get("limit", ""), asked.get("view", "whole")
+    if view not in ("whole", "short"):
+        raise RequestError(f"view: {view[:40]!r} is neither whole nor short")
+    if limit and not (limit.isascii() and limit.isdigit() and 0 < int(limit[:10]) < 10**9):
+        raise RequestError(f"limit: {limit[:40]!r} is not a whole number above 0")
+    if "cursor" in asked:
+        if not limit:
+            raise RequestError("cursor: expected limit beside it")
+        query = _after_cursor(query, asked["cursor"])
+    short = view == "short"
+    if not limit:
+        return await send_parts(request, "application/json", _parts(manager, query, short))
+    return await _send_page(request, query, min(int(limit), MAX_PAGE), short)
+
+
+def _after_cursor(query: JobQuery, cursor: str) -> JobQuery:
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise RequestError("cursor: expected one that the header Link of a page named")
+    last = None if query.last is None else int(match[2])
+    return dataclasses.replace(query, last=last, start=(int(match[1]), match[3]))
+
+
+async def _send_page(request: web.Request, query: JobQuery, limit: int, short: bool) -> web.Response:
+    manager = request.app[SERVICE].manager
+    texts: list[str] = []
+    end = None
+    # At most so many are read, whatever is asked for with `last`.
+    size = min(limit, MAX_PAGE if short else 200)
+    async with aclosing(_items(manager, query, short, size)) as pages:
+        async for page in pages:
+            page = page[: limit - len(texts)]
+            texts += [json.dumps(_document(item)) for item in page]
+            end = page[-1] if page else end
+            if len(texts) >= limit:
+                break
+    response = web.Response(text=f"[{','.join(texts)}]\n", content_type="application/json")
+    left = None if query.last is None else query.last - len(texts)
+    if end is not None and len(texts) == limit and left != 0:
+        cursor = f"{to_ms(end.creation_time)}.{left or 0}.{end.id}"
+        service = request.app[SERVICE]
+        url = request.rel_url.update_query(cursor=cursor)
+        response.headers["Link"] = f'<{service.base_url(request)}{url}>; rel="next"'
+    response.enable_compression()
+    return response
+
+
+async def _parts(manager: JobManager, query: JobQuery, short: bool) -> AsyncGenerator[str, None]:
+    lead = "["
+    async for page in _items(manager, query, short, MAX_PAGE if short else 200):
+        if page:
+            yield lead + ",\n".join([json.dumps(_document(item)) for item in page])
+            lead = ",\n"
+    yield "[]" if lead == "[" else "]"
+
+
+async def _items(
+    manager: JobManager, query: JobQuery, short: bool, size: int
+) -> AsyncGenerator[list[Job] | list[JobSummary], None]:
+    if short:
+        async for summaries in manager.find_summaries(query, size):
+            yield summaries
+    else:
+        async for jobs in manager.find_pages(query, size):
+            yield jobs
+
+
+def _document(item: Job | JobSummary) -> dict[str, Any]:
+    if isinstance(item, Job):
+        return http_document(item)
+    return {
+        "jobId": item.id,
+        "runId": item.run_id or item.id,
+        "ownerId": item.owner,
+        "phase": phase_name(item.phase),
+        "creationTime": time_text(item.creation_time),
+        "jobInfo": {"definition": item.definition, "uwsPhase": str(item.phase)},
+    }
