@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import aiohttp
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 
+from tests.http.test_operation import expressions, named
 from tests.ports import free_port
 from tests.waiting import TIMEOUT
 
@@ -57,6 +59,13 @@ async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
         assert "speed: " in text
         assert "sleep" in await refusal(script, pipeline="job:nosuch")
         assert "data_query" in await refusal(script, pipeline="job:sleep", data_query="x=1")
+
+        # Every figure of SAL that the board and the alarm rules name is there.
+        async with client.get(f"{url}/metrics") as answer:
+            text = await answer.text()
+        wanted = {name for found in expressions().values() for text_ in found for name in named(text_)}
+        assert {name for name in wanted if not re.search(rf"^{name}[ {{]", text, re.MULTILINE)} == set()
+        assert re.search("^ocps_sal_summary_state 2", text, re.MULTILINE)
 
         # A job of HTTP is no business of scripts; abort_job reaches it all the same.
         async with client.post(f"{url}/uws/sleep", data={"duration": "60", "PHASE": "RUN"}) as answer:

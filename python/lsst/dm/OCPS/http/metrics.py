@@ -155,7 +155,10 @@ class Metrics:
         live = GaugeMetricFamily(
             "ocps_jobs", "Jobs that have not ended, by phase.", labels=["definition", "phase"]
         )
-        counts = Count((job.definition, str(job.phase)) for job in self._manager.live())
+        # Where there are none, 0: a series that comes and goes cannot be drawn.
+        names = {name for lane in self._manager.lanes.values() for name in lane.definitions}
+        counts = Count({(name, phase): 0 for name in names for phase in ("QUEUED", "EXECUTING")})
+        counts.update((job.definition, str(job.phase)) for job in self._manager.live())
         for (definition, phase), count in sorted(counts.items()):
             live.add_metric([definition, phase], count)
         yield live
