@@ -8,6 +8,8 @@ disk) are measured, not the jobs.
 ``polls_per_s`` and ``poll_ratio`` are of ``GET …/phase``, in turns with the
 bare handler; ``document_ratio`` is of the whole job document. A job is
 created by a POST that leaves it PENDING; ``run_per_s`` is with PHASE=RUN.
+``json_list_10000_s`` is for 10,000 short entries of the JSON list, page after
+page, compressed; ``json_page_gz_kb`` is the largest page of whole documents.
 ``rss_kb_per_job`` is what 10,000 jobs that have ended add to the process.
 """
 
@@ -15,8 +17,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gzip
 import logging
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -155,10 +159,13 @@ class Connection:
         """Connect."""
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port)
 
-    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes, bytes]:
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", *, encoding: bytes = b"identity"
+    ) -> tuple[int, bytes, bytes]:
         """Send a request; return status, head and body of the answer."""
         kind = b"Content-Type: application/x-www-form-urlencoded\r\n" if body else b""
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n".encode()
+        head += b"Accept-Encoding: " + encoding + b"\r\n"
         self.writer.write(head + kind + b"\r\n" + body)
         answer = await self.reader.readuntil(b"\r\n\r\n")
         lower = answer.lower()
@@ -232,6 +239,24 @@ async def timed(connection: Connection, path: str, entries: int) -> float:
     return min(times)
 
 
+async def list_pages(connection: Connection, view: str) -> tuple[float, float]:
+    """Read the JSON list of 10,000 jobs in pages; return the best time (s) and the largest page (kB)."""
+    times, largest = [], 0
+    for _ in range(3):
+        start, entries = time.perf_counter(), 0
+        path = f"/api/v1/job?last={JOBS}&limit=1000&view={view}"
+        while path:
+            status, head, body = await connection.ask("GET", path, encoding=b"gzip")
+            assert status == 200
+            largest = max(largest, len(body))
+            entries += gzip.decompress(body).count(b'"jobId"')
+            link = re.search(rb"Link: <http://[^/]+([^>]+)>", head)
+            path = link[1].decode() if link else ""
+        times.append(time.perf_counter() - start)
+        assert entries == JOBS
+    return min(times), largest / 1000
+
+
 async def settle(connection: Connection, count: int) -> None:
     """Wait until all jobs have ended."""
     while True:
@@ -259,6 +284,8 @@ async def measure(work_dir: Path) -> dict[str, Any]:
         rss_kb_per_job = (rss(pid) - before) / JOBS
         list_10000 = await timed(ours[0], f"/uws/instant?PHASE=COMPLETED&LAST={JOBS}", JOBS)
         list_last_100 = await timed(ours[0], "/uws/instant?LAST=100", 100)
+        json_list_10000, _ = await list_pages(ours[0], "short")
+        _, json_page_gz = await list_pages(ours[0], "whole")
         create_per_s, paths = await create(ours, CREATED, b"config=")
         rates: dict[str, list[float]] = {"ours": [], "bare": [], "document": []}
         phases = [f"{path}/phase" for path in paths[:CONNECTIONS]]
@@ -276,6 +303,8 @@ async def measure(work_dir: Path) -> dict[str, Any]:
         "create_per_s": round(create_per_s),
         "list_10000_s": round(list_10000, 3),
         "list_last_100_s": round(list_last_100, 4),
+        "json_list_10000_s": round(json_list_10000, 3),
+        "json_page_gz_kb": round(json_page_gz, 1),
         "rss_kb_per_job": round(rss_kb_per_job, 2),
         "run_per_s": round(run_per_s),
         "document_ratio": round(statistics.median(documents), 3),

@@ -18,7 +18,7 @@ from ..jobs.errors import RequestError
 from ..jobs.manager import JobManager
 from ..jobs.model import Job, to_ms
 from ..jobs.query import JobQuery, JobSummary
-from ..rubin_json import http_document, phase_name, time_text
+from ..rubin_json import http_document, phase_name
 from .context import SERVICE
 from .streaming import send_parts
 
@@ -68,19 +68,21 @@ def _after_cursor(query: JobQuery, cursor: str) -> JobQuery:
 async def _send_page(request: web.Request, query: JobQuery, limit: int, short: bool) -> web.Response:
     manager = request.app[SERVICE].manager
     texts: list[str] = []
-    end = None
+    end, count = None, 0
     # At most so many are read, whatever is asked for with `last`.
     size = min(limit, MAX_PAGE if short else 200)
     async with aclosing(_items(manager, query, short, size)) as pages:
         async for page in pages:
-            page = page[: limit - len(texts)]
-            texts += [json.dumps(_document(item)) for item in page]
+            page = page[: limit - count]
+            # All at once: a call for each would cost as much again.
+            texts += [json.dumps([_document(item) for item in page])[1:-1]] if page else []
+            count += len(page)
             end = page[-1] if page else end
-            if len(texts) >= limit:
+            if count >= limit:
                 break
     response = web.Response(text=f"[{','.join(texts)}]\n", content_type="application/json")
-    left = None if query.last is None else query.last - len(texts)
-    if end is not None and len(texts) == limit and left != 0:
+    left = None if query.last is None else query.last - count
+    if end is not None and count == limit and left != 0:
         cursor = f"{to_ms(end.creation_time)}.{left or 0}.{end.id}"
         service = request.app[SERVICE]
         url = request.rel_url.update_query(cursor=cursor)
@@ -117,6 +119,6 @@ def _document(item: Job | JobSummary) -> dict[str, Any]:
         "runId": item.run_id or item.id,
         "ownerId": item.owner,
         "phase": phase_name(item.phase),
-        "creationTime": time_text(item.creation_time),
+        "creationTime": item.creation_time.isoformat(" ", "seconds"),
         "jobInfo": {"definition": item.definition, "uwsPhase": str(item.phase)},
     }
