@@ -120,7 +120,7 @@ async def test_abort_job_kills_what_runs_and_keeps_its_log(local):
     )
     log = local.work / "jobs" / execution.job_id / "output" / "ocps.log"
     await until(lambda: log.exists() and "Preparing execution" in log.read_text())
-    group = json.loads((log.parents[1] / "group.json").read_text())["pid"]
+    group = json.loads((local.work / "engine" / execution.job_id / "group.json").read_text())["pid"]
     await local.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
     assert (await execution.done()).ack == Ack.CMD_ABORTED
     result = await execution.result()

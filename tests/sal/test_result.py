@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lsst.dm.OCPS.definitions.specs import PipetaskSpec
 from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase, Job, Progress, Result
 from lsst.dm.OCPS.sal.result import MAX_RESULT_SIZE, exit_code, result_document, result_text
 
@@ -21,7 +22,9 @@ JOB = Job(
     phase=ExecutionPhase.COMPLETED,
     final_phase=ExecutionPhase.COMPLETED,
     parameters={"pipeline": "a.yaml", "data_query": "x=1", "config": "-j 2"},
-    spec={"butler": "/repo", "output_glob": ["a*", "b"]},
+    spec=PipetaskSpec(
+        pipeline="a.yaml", butler="/repo", output_glob=("a*", "b"), output="u/ocps/a", run="u/ocps/a/run"
+    ),
     backend="local",
     creation_time=TIME,
     phase_time=TIME,
