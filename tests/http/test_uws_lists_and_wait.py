@@ -94,7 +94,7 @@ async def test_a_filter_that_makes_no_sense_is_refused(served, query):
 async def test_a_list_longer_than_a_page_is_whole_and_in_order(served, monkeypatch):
     jobs = [(await served.create(duration="0")).rpartition("/")[2] for _ in range(25)]
     pages = served.manager.store.pages
-    monkeypatch.setattr(served.manager.store, "pages", lambda query: pages(query, size=7))
+    monkeypatch.setattr(served.manager.store, "pages", lambda query, size: pages(query, min(size, 7)))
     assert await listed(served) == jobs
     assert await listed(served, "?LAST=15") == sorted(jobs, key=jobs.index)[:9:-1]
     assert await listed(served, "?LAST=14") == jobs[:10:-1]

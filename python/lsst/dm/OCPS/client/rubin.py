@@ -109,7 +109,9 @@ class RubinServer:
         query = {"phase": phase.lower(), "last": str(last) if last else "", "run_id": run_id}
         query["after"] = time_text(after) if after else ""
         given = {name: value for name, value in query.items() if value}
-        given["limit"] = str(min(last, PAGE) if last else PAGE)
+        if self._link.ours and not run_id:
+            # Only an OCPS knows pages.
+            given["limit"] = str(min(last, PAGE) if last else PAGE)
         found: builtins.list[RemoteJob] = []
         cursors = {""}
         while True:

@@ -161,7 +161,9 @@ def _make(entry: Mapping[str, Any], general: PipetaskDefinition | None) -> JobDe
     return definition
 
 
-def _parameter(name: str, entry: Mapping[str, Any]) -> Parameter:
+def _parameter(name: Any, entry: Mapping[str, Any]) -> Parameter:
+    if not isinstance(name, str):
+        raise ValueError(f"parameters/{name}: expected a text as the name; write it in quotes")
     if name.lower() in RESERVED or name in OWN_VALUES:
         raise ValueError(f"parameters/{name}: this name has a meaning of its own")
     try:
