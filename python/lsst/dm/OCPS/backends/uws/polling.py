@@ -79,14 +79,9 @@ class PollWatcher:
             await self._table.any.wait()
             begun = loop.time()
             async for attempt in retrying(self._interval, on=ClientError):
-                with attempt:
+                with attempt, self._table.asking():
                     begun = loop.time()
-                    try:
-                        await self.look()
-                    except ClientError as error:
-                        self._table.link_lost(error)
-                        raise
-            self._table.link_back()
+                    await self.look()
             took = loop.time() - begun
             # A slow server is given a pause, too.
             await asyncio.sleep(max(self._interval - took, self._interval / 4))

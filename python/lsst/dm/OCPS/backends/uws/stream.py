@@ -130,10 +130,5 @@ class StreamWatcher:
                 await asyncio.wait_for(self._look_now.wait(), RECONCILE if self._flows else self._interval)
             self._look_now.clear()
             async for attempt in retrying(self._interval, on=ClientError):
-                with attempt:
-                    try:
-                        await self._poller.look()
-                    except ClientError as error:
-                        self._table.link_lost(error)
-                        raise
-            self._table.link_back()
+                with attempt, self._table.asking():
+                    await self._poller.look()

@@ -7,6 +7,8 @@ __all__ = ["JobTable"]
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ...client.documents import Progress, RemoteJob
 from ...client.errors import ClientError
@@ -118,8 +120,19 @@ class JobTable:
             info = {"duplicates": sorted(tracked.duplicates)}
             self.report(tracked.job.id, BackendUpdate(info=info))
 
-    def link_lost(self, error: ClientError) -> None:
-        """Report all jobs as unknown, because the server does not answer."""
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Report all jobs as unknown if the server does not answer; log when it answers again."""
+        try:
+            yield
+        except ClientError as error:
+            self._link_lost(error)
+            raise
+        if self._link_words:
+            self._link_words = ""
+            self._log.info(f"UWS server {self.url} answers again")
+
+    def _link_lost(self, error: ClientError) -> None:
         words = in_words(self.url, error)
         if not self._link_words:
             self._log.warning(f"{words}; trying again")
@@ -127,9 +140,3 @@ class JobTable:
         for tracked in self.jobs.values():
             if tracked.server_id:
                 self.report_phase(tracked, Phase.UNKNOWN, words)
-
-    def link_back(self) -> None:
-        """Log that the server answers again."""
-        if self._link_words:
-            self._link_words = ""
-            self._log.info(f"UWS server {self.url} answers again")

@@ -67,12 +67,8 @@ class WaitWatcher:
     async def _round(self) -> None:
         wanted = self._table.wanted()
         if len(wanted) > HANDFUL:
-            try:
+            with self._table.asking():
                 await self._poller.ask_all(wanted)
-            except ClientError as error:
-                self._table.link_lost(error)
-                raise
-            self._table.link_back()
             return
         for tracked in wanted:
             job_id = tracked.job.id
