@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import posixpath
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
@@ -20,6 +21,7 @@ from lsst.dm.OCPS.definitions.specs import Source
 from lsst.dm.OCPS.jobs.errors import JobError, NotAllowedError, RequestError
 from lsst.dm.OCPS.jobs.model import JobRequest
 from lsst.dm.OCPS.programs import fetch
+from lsst.dm.OCPS.sal.request import execute_request
 
 VARIABLES = {"X_DIR": "/stack/x", "HOME": "/home/ocps", "EVIL_DIR": "/tmp/evil"}
 ALLOWED = ["$X_DIR/pipelines/*.yaml*", "resource://x.y/pipelines/*"]
@@ -205,9 +207,11 @@ async def test_over_sal_any_configuration_file_may_be_named_and_over_http_only_l
     definition = PipetaskDefinition(
         "pipetask", ButlerConfig("repo"), Environments(()), work_dir=tmp_path / "work"
     )
-    request = JobRequest(
-        "pipetask", {"pipeline": f"{tmp_path}/p.yaml", "config": f"-C isr:{tmp_path}/c.py"}, origin=origin
-    )
+    fields = {"pipeline": f"{tmp_path}/p.yaml", "config": f"-C isr:{tmp_path}/c.py"}
+    if origin == "sal":
+        request = execute_request(SimpleNamespace(**fields, data_query=""))
+    else:
+        request = JobRequest("pipetask", fields, origin=origin)
     if allowed:
         assert list((await definition.resolve(request, "id")).options) == [
             "--config-file",

@@ -23,9 +23,6 @@ from .specs import PipetaskSpec
 PIPETASK = "pipetask"
 """Name of the general pipeline job, which ``execute`` requests."""
 
-TRUSTED_ORIGINS = frozenset({"sal"})
-"""Origins of requests that may name any configuration file: observing scripts do."""
-
 
 @dataclass(frozen=True)
 class ButlerConfig:
@@ -114,8 +111,7 @@ class PipetaskDefinition(JobDefinition):
         options = parse_options(values["config"])
         if "\0" in values["data_query"]:
             raise RequestError("data_query contains a NUL character")
-        trusted = request.origin in TRUSTED_ORIGINS
-        await look_at_files(self._check_files, version, pipeline, options, trusted)
+        await look_at_files(self._check_files, version, pipeline, options, request.trusted)
         inputs = [*split_list(self.data.input_collection), *options.inputs]
         return PipetaskSpec(
             pipeline=pipeline,

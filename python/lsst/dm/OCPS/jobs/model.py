@@ -236,6 +236,8 @@ class JobRequest:
         also when the job is deleted.
     reserved : `bool`
         Whether the job may use the places and workers that `Limits` reserves.
+    trusted : `bool`
+        Whether parameters may name any file on this host.
     """
 
     definition: str
@@ -250,6 +252,7 @@ class JobRequest:
     job_id: str = ""
     keep_until_published: bool = False
     reserved: bool = False
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
