@@ -9,6 +9,7 @@ import errno
 import os
 import resource
 import select
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -92,15 +93,22 @@ async def test_a_job_waits_for_descriptors_to_be_started(tmp_path):
 
 
 def test_only_what_does_not_exist_counts_as_absent():
-    me = identity(os.getpid())
-    assert me is not None
-    claim = Claim(**me, seal="0" * 64)
-    with none_left():
-        with pytest.raises(OSError) as raised:
-            identity(os.getpid())
-        assert raised.value.errno == errno.EMFILE
-        with pytest.raises(OSError):
-            SupervisorHandle.find(claim)
-    handle = SupervisorHandle.find(claim)
-    assert handle is not None
-    handle.close()
+    # A session of its own, as supervisors have: in a container, the session of this process may be
+    # one outside, whose number is 0.
+    process = subprocess.Popen(["sleep", "infinity"], start_new_session=True)
+    try:
+        found = identity(process.pid)
+        assert found is not None
+        claim = Claim(**found, seal="0" * 64)
+        with none_left():
+            with pytest.raises(OSError) as raised:
+                identity(process.pid)
+            assert raised.value.errno == errno.EMFILE
+            with pytest.raises(OSError):
+                SupervisorHandle.find(claim)
+        handle = SupervisorHandle.find(claim)
+        assert handle is not None
+        handle.close()
+    finally:
+        process.kill()
+        process.wait()
