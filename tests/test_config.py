@@ -79,6 +79,10 @@ def test_limits_of_jobs_have_the_same_fields_and_defaults():
         ({"instances": [{}]}, "at instances/0: 'sal_index' is a required property"),
         ({"instances": [{"sal_index": 1, "poll_interval": 0}]}, "at instances/0/poll_interval"),
         ({"instances": [{"sal_index": 1, "mode": "slow"}]}, "at instances/0/mode: 'slow' is not one of"),
+        (
+            {"instances": [{"sal_index": 1, "environments": [{"name": "a", "variables": {"": "", 0: ""}}]}]},
+            "at instances/0/environments/0/variables: the key 0 is not text: write it in quotes",
+        ),
         ({"instances": [{"sal_index": 1}, {"sal_index": 1}]}, "2 entries with sal_index 1"),
     ],
 )

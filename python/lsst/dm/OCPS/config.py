@@ -289,10 +289,24 @@ def validate(document: Any) -> None:
     """
     if not isinstance(document, dict):
         raise ConfigError("at top level: expected a mapping with the key instances")
+    _check_keys(document, "")
     error = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(CONFIG_SCHEMA).iter_errors(document))
     if error:
         place = "/".join(str(part) for part in error.absolute_path) or "top level"
         raise ConfigError(f"at {place}: {error.message[:1000]}")
+
+
+def _check_keys(value: Any, place: str) -> None:
+    """Refuse keys that are not text, which YAML allows and jsonschema cannot compare with others."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_keys(item, f"{place}/{index}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                where = place.lstrip("/") or "top level"
+                raise ConfigError(f"at {where}: the key {str(key)[:100]} is not text: write it in quotes")
+            _check_keys(item, f"{place}/{key}")
 
 
 def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig:
