@@ -102,7 +102,7 @@ async def test_untested_versions_of_the_science_pipelines_take_the_butlers_own_w
     async with open_pool(tmp_path / "work", repo, environments=[environment]) as pool:
         await pool.preloaded()
         assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
-    assert "jobs take the Butler's own way: not tested with lsst-pipe-base 99.0" in caplog.text
+    assert "jobs use the Butler without the faster ways: not tested with lsst-pipe-base 99.0" in caplog.text
 
 
 async def test_a_broken_environment_is_refused_and_others_work(repo: Path, tmp_path: Path) -> None:

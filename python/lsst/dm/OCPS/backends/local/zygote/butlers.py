@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Butlers that are opened before a job comes, and cloned in it.
+"""Butlers that are opened in the preloaded process, and cloned in each job.
 
 Loaded by path by ``main.py``. Opening a Butler takes 0.1 to 0.2 s, and a
-pipeline opens three. What takes long is what does not change: configuration,
-dimensions, table definitions. A clone shares these, and reads collections,
-dataset types and records from the database as a fresh Butler does.
+pipeline opens three. Most of that goes into what does not change:
+configuration, dimensions, table definitions. A clone shares these, and reads
+collections, dataset types and records from the database as a fresh Butler
+does.
 
-A clone is used only where it cannot be told from a fresh Butler. A fresh one
+A clone is used only where it behaves exactly as a fresh Butler. A fresh one
 is opened if the repository is not a local directory, if its configuration can
 come from elsewhere, if its database is neither SQLite nor PostgreSQL, or if
-its tables are not those that were there before.
+its tables were replaced since it was opened.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import sqlalchemy
 from lsst.daf.butler import Butler, ButlerMetrics
 from lsst.daf.butler.direct_butler import DirectButler
 
-# What makes tables the same as before: how they were defined, or which they are.
+# What identifies the tables of a database: their definitions, or their object ids.
 _TABLES = {
     "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'table'",
     "postgresql": (
@@ -48,7 +49,7 @@ class Butlers:
     Parameters
     ----------
     repo : `str`
-        The repository, as jobs name it.
+        The repository, written as in the commands of jobs.
     """
 
     def __init__(self, repo: str) -> None:
@@ -65,7 +66,7 @@ class Butlers:
             and self._attempts < MAX_ATTEMPTS
             and os.path.isabs(self.repo)
             and os.path.isdir(self.repo)
-            # Files in the directories that it names may appear at any time.
+            # This variable names directories in which configuration files may appear at any time.
             and not os.environ.get("DAF_BUTLER_CONFIG_PATH")
         )
 
@@ -86,9 +87,14 @@ class Butlers:
         self.opened = opened
 
     def compile_statements(self, statements: Any, warmup: Any) -> None:
-        """Have SQLAlchemy compile what jobs need, with the modules of these names.
+        """Make SQLAlchemy compile and cache the statements that jobs use.
 
-        If that fails, jobs have it compiled themselves.
+        If that fails, each job compiles them itself.
+
+        Parameters
+        ----------
+        statements, warmup : `types.ModuleType`
+            The modules of these names.
         """
         if not self.opened or not all(statements.can_copy(butler) for butler in self.opened.values()):
             return
@@ -106,27 +112,27 @@ class Butlers:
                 warmup.run_in(folder)
 
     def same(self) -> bool:
-        """Tell whether the repository's tables are those that were there when it was opened."""
+        """Return whether the repository still has the tables that it had when it was opened."""
         butler = self.opened[False]
         try:
             return fingerprint(butler).items() >= self._known.items()
         finally:
             butler.registry.resetConnectionPool()
 
-    def offer(self) -> bool:
-        """Let this process, a forked one, clone the Butlers instead of opening its own.
+    def install(self) -> bool:
+        """Make ``Butler.from_config`` in this forked process clone the open Butlers.
 
         Returns
         -------
         certain : `bool`
-            `False` if the repository is another one by now; then nothing
-            that was loaded for it should be used.
+            `False` if the repository was replaced or cannot be read; then
+            this process should not run the job.
         """
         if not self.opened:
             return True
         try:
             for butler in self.opened.values():
-                # The connections, if any, are the parent's.
+                # Any connections belong to the parent process.
                 butler._registry._db._engine.dispose(close=False)
             if not self.same():
                 return False
@@ -137,14 +143,14 @@ class Butlers:
 
 
 def fingerprint(butler: DirectButler) -> dict[str, str]:
-    """Return what must be in a database for it to be the same as before; it may grow."""
+    """Return the tables and the schema versions of a repository's database, which may only grow."""
     db = butler._registry._db
     namespace = db.namespace
     prefix = f'"{namespace}".' if namespace else ""
     attributes = _ATTRIBUTES.format(prefix)
     tables = _TABLES[db.dialect.name]
     if db.dialect.name == "sqlite":
-        # A tenth of the time that it takes through SQLAlchemy.
+        # Ten times faster than through SQLAlchemy.
         uri = f"{Path(db.filename).absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             rows = connection.execute(tables).fetchall(), connection.execute(attributes).fetchall()
@@ -159,7 +165,7 @@ def fingerprint(butler: DirectButler) -> dict[str, str]:
 
 
 def _load_tables(butler: DirectButler) -> None:
-    """Load the definitions of the tables of all dataset types, which a Butler does when it needs one."""
+    """Load the table definitions of all dataset types, which a Butler otherwise loads on first use."""
     datasets: Any = butler._registry._managers.datasets
     for dataset_type in butler.registry.queryDatasetTypes():
         tables = datasets._find_storage(dataset_type.name).dynamic_tables
@@ -172,7 +178,7 @@ def _load_tables(butler: DirectButler) -> None:
 def replaced(
     repo: str, opened: Mapping[bool, DirectButler], adjust: Callable[[DirectButler], None]
 ) -> Iterator[None]:
-    """Have ``Butler.from_config`` return clones within; ``adjust`` is called with each."""
+    """Make ``Butler.from_config`` return clones within the context; ``adjust`` is called with each."""
     original = Butler.__dict__["from_config"]
     _replace_from_config(repo, opened, adjust)
     try:
@@ -224,7 +230,7 @@ def _replace_from_config(
         )
         adjust(butler)
         butler.registry.refresh()
-        # Else closing it would leave its connection open.
+        # Otherwise closing it would leave its connection open.
         butler._registry._is_clone = False
         return butler
 

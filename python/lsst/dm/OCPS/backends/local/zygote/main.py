@@ -3,22 +3,23 @@
 
     python -P main.py SOCKET REPO FAST
 
-Importing the Science Pipelines takes seconds. This process does it once, runs
-a throw-away pipeline so that everything else is warm too, and then forks the
-supervisor of each job, which forks the job's steps. A step that is a program
-of the environment (``tool`` in ``plan.json``) is carried out in the forked
-process, by running the program's own script; any other is executed.
+Importing the Science Pipelines takes seconds. This process imports them once,
+runs a throw-away pipeline to load everything else that jobs need, and then
+forks the supervisor of each job, which forks the job's steps. A step that is
+a program of the environment (``tool`` in ``plan.json``) runs in the forked
+process, from the program's own script; any other step is executed with
+``exec``.
 
-Runs in the interpreter of the environment and needs nothing of OCPS but the
-files beside it, which it loads by path.
+It runs in the interpreter of the environment and needs nothing of OCPS but
+the files beside it, which it loads by path.
 
-SOCKET is the descriptor of one end of a socket pair. What comes in and goes
-out are JSON documents, one per packet: ``{"id": 1, "workspace": path}`` is
-answered by ``{"id": 1, "error": text or ""}``. When the other end is closed,
-this process ends; the supervisors of running jobs live on.
+SOCKET is the descriptor of one end of a socket pair. Requests and answers are
+JSON documents, one per packet: ``{"id": 1, "workspace": path}`` is answered
+by ``{"id": 1, "error": text or ""}``. This process ends when OCPS closes the
+other end; the supervisors of running jobs continue.
 
-FAST is 1 if shorter ways through the Butler may be used (see ``savings.py``
-and ``statements.py``), or 0.
+FAST is 1 if jobs may use the Butler in the faster ways of ``savings.py``,
+``pending.py`` and ``statements.py``, or 0.
 """
 
 from __future__ import annotations
@@ -47,13 +48,14 @@ BUTLER_TIMEOUT = 5
 """How long (s) opening the Butler for later jobs may take while jobs wait."""
 
 FIRST_BUTLER_TIMEOUT = 30
-"""How long (s) it may take before this process says that it is ready; until then jobs start without it."""
+"""How long (s) it may take before this process reports that it is ready; until then jobs start cold."""
 
 
 def load(name: str, folder: Path = HERE) -> ModuleType:
     """Load a file of OCPS by its path.
 
-    Under a name that is not reported among the packages that a pipeline used.
+    The module's name is one that pipelines do not list among the packages
+    that they used.
     """
     module_name = f"_ocps_{name}"
     spec = importlib.util.spec_from_file_location(module_name, folder / f"{name}.py")
@@ -66,16 +68,16 @@ def load(name: str, folder: Path = HERE) -> ModuleType:
 
 
 class Zygote:
-    """The process that everything is forked from.
+    """The process from which jobs are forked.
 
     Parameters
     ----------
     connection : `socket.socket`
-        To OCPS.
+        The connection to OCPS.
     repo : `str`
-        The Butler whose jobs are to start quickly; may be empty.
+        The Butler repository to open for jobs beforehand; may be empty.
     fast : `bool`
-        Whether shorter ways through the Butler may be used.
+        Whether jobs may use the Butler in faster ways.
     """
 
     def __init__(self, connection: socket.socket, repo: str, fast: bool) -> None:
@@ -88,12 +90,13 @@ class Zygote:
         self.loaded = self.files.LoadedFiles()
 
     def warm_up(self) -> str:
-        """Load all that jobs are likely to need, and try it out.
+        """Load what jobs are likely to need, by running a trial pipeline twice.
 
         Returns
         -------
         problem : `str`
-            Why the trial failed; jobs can be forked all the same.
+            Why the trial failed, or why the faster ways are not used; empty
+            if all is well. Jobs can be forked in any case.
         """
         try:
             with self.files.clean_state() as first:
@@ -110,25 +113,25 @@ class Zygote:
         except Exception as error:
             self.fast = False
             return f"its trial pipeline failed: {type(error).__name__}: {error}"
-        # What is set no more the second time is set where a module is
-        # imported, which is not going to happen in jobs.
+        # Variables that only the first run set were set by imports, which
+        # jobs do not repeat.
         by_imports = {name: value for name, value in first.items() if name not in second}
         os.environ.update(by_imports)
         self.steps.ENVIRONMENT.update(by_imports)
         return self._try_savings(rows) if self.fast else ""
 
     def _try_savings(self, rows: Any) -> str:
-        """Use the shorter ways only if they lead to the same rows in a trial.
+        """Use the faster ways only if a trial with them stores the same rows.
 
         Parameters
         ----------
         rows : `dict`
-            What the Butler's own way has led to.
+            The rows that the unchanged Butler stored.
 
         Returns
         -------
         problem : `str`
-            Why they are not used; empty if they are.
+            Why the faster ways are not used; empty if they are.
         """
         with self.files.clean_state():
             self.savings = load("savings")
@@ -138,29 +141,29 @@ class Zygote:
         if untested := self.savings.untested():
             problem = f"not tested with {untested}"
         elif not self._same_in_trial(rows):
-            problem = "the trial pipeline left other rows in the database"
+            problem = "the trial pipeline stored other rows in the database"
         self.fast = not problem
-        return f"jobs take the Butler's own way: {problem}" if problem else ""
+        return f"jobs use the Butler without the faster ways: {problem}" if problem else ""
 
-    def _offer_savings(self) -> None:
-        """Let this process, a forked one, take shorter ways through the Butler."""
+    def _install_savings(self) -> None:
+        """Make this forked process use the Butler in the faster ways."""
         runs = self.savings.NewRuns()
-        runs.offer()
-        self.pending.PendingRows(runs).offer()
+        runs.install()
+        self.pending.PendingRows(runs).install()
 
     def _same_in_trial(self, rows: Any) -> bool:
-        """Run the trial pipeline with the shorter ways in a forked process; compare the rows."""
+        """Run the trial pipeline with the faster ways in a forked process; compare the rows."""
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException):
-                self._offer_savings()
+                self._install_savings()
                 if self.warmup.run() == rows:
                     os._exit(0)
             os._exit(1)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     def serve(self) -> None:
-        """Answer until the other end is closed."""
+        """Answer requests until OCPS closes the connection, or this process is out of date."""
         while packet := self.connection.recv(MAX_PACKET):
             request = json.loads(packet)
             problem = self.loaded.changed()
@@ -185,18 +188,18 @@ class Zygote:
     def _carry_out(self, step: dict[str, Any]) -> None:
         """Become a step of a job, in the forked child; never returns."""
         script = self.steps.find_script(step)
-        if script is None or not self.butlers.offer():
+        if script is None or not self.butlers.install():
             self.supervisor.execute(step)
-        # What a set-up command has set, and what is the job's own.
+        # The job's own variables; the others are those of the environment's set-up.
         own = {name: value for name, value in os.environ.items() if name.startswith("JOB_")}
         os.environ.clear()
         os.environ.update(self.steps.ENVIRONMENT | own)
         if self.fast:
-            self._offer_savings()
-        self.steps.run_script(script, step["tool"][1:], self.packages.offer)
+            self._install_savings()
+        self.steps.run_script(script, step["tool"][1:], self.packages.install)
 
     def _check(self, request: dict[str, Any]) -> None:
-        """Check in a process of its own whether a Butler can be used; that one answers."""
+        """Check in a separate process, which also answers, whether a Butler can be used."""
         child = os.fork()
         if child:
             os.waitpid(child, 0)
@@ -208,7 +211,14 @@ class Zygote:
         os._exit(0)
 
     def tend_butlers(self, timeout: int = BUTLER_TIMEOUT) -> bool:
-        """Open Butlers for jobs to come; tell whether those that are open can still be used."""
+        """Open Butlers for future jobs, or check those that are open.
+
+        Returns
+        -------
+        certain : `bool`
+            `False` if the repository has been replaced, so that this process
+            must not be used any more.
+        """
         certain = True
         with contextlib.suppress(Exception), self.files.time_limit(timeout):
             if self.butlers.wanted:
@@ -217,16 +227,16 @@ class Zygote:
                 if self.fast:
                     with self.files.scratch(), self.files.clean_state():
                         self.butlers.compile_statements(self.statements, self.warmup)
-                self.settle()
+                self.prepare_to_fork()
             elif self.butlers.opened:
                 certain = self.butlers.same()
         return certain
 
-    def settle(self) -> None:
-        """Make memory ready to be shared with children."""
-        self.loaded.note()
+    def prepare_to_fork(self) -> None:
+        """Record which modules are loaded, and prepare memory for sharing with children."""
+        self.loaded.add_modules()
         gc.collect()
-        # Else the collector of each child would touch, and so copy, all of it.
+        # Otherwise the garbage collector of each child would write to, and so copy, every page.
         gc.freeze()
 
     def answer(self, **message: Any) -> None:
@@ -235,21 +245,21 @@ class Zygote:
 
 
 def main() -> int:
-    """Get ready, say so, and serve."""
+    """Warm up, report that this process is ready, and serve requests."""
     begin = time.monotonic()
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     # Other processes of the same user, such as jobs, cannot look into this one.
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    # Not by the signal itself: what the warm-up has written is to be removed.
+    # End by an exception rather than by the signal, so that the warm-up's files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     zygote = Zygote(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3] == "1")
     with zygote.files.scratch():
         problem = zygote.warm_up()
-    zygote.settle()
+    zygote.prepare_to_fork()
     zygote.tend_butlers(FIRST_BUTLER_TIMEOUT)
     zygote.answer(id=0, error="", seconds=round(time.monotonic() - begin, 1), problem=problem)
-    # OSError: the other end has ended.
+    # OSError: OCPS has ended.
     with contextlib.suppress(OSError):
         zygote.serve()
     return 0

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which distributions are installed, found out once for all jobs.
+"""A cache of the installed distributions and their versions, shared by all jobs.
 
 Loaded by path by ``main.py``. Each pipeline records the packages that it
-used. To name their versions it reads the metadata of all that is installed,
-which takes 0.1 s and gives the same as long as nothing is installed.
+used. To find their versions it reads the metadata of every installed
+distribution, which takes 0.1 s and has the same result until something is
+installed or removed.
 """
 
 from __future__ import annotations
@@ -17,14 +18,21 @@ _FILES = ("METADATA", "PKG-INFO", "RECORD", "top_level.txt")
 
 
 class InstalledPackages:
-    """What is installed where Python looks for modules."""
+    """The distributions on this interpreter's module search path."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
         self._versions: dict[str, str] = {}
 
     def scan(self) -> list[str]:
-        """Find out; return the files and directories that this depends on."""
+        """Read which distributions are installed.
+
+        Returns
+        -------
+        files : `list` [`str`]
+            The files and directories that were read; when one of them
+            changes, the cache is out of date.
+        """
         files = []
         self._names = dict(importlib.metadata.packages_distributions())
         for distribution in importlib.metadata.distributions():
@@ -33,12 +41,12 @@ class InstalledPackages:
             files += [str(folder), *(str(folder / name) for name in _FILES)]
         return files
 
-    def offer(self) -> None:
-        """Let this process, a forked one, use what was found."""
+    def install(self) -> None:
+        """Make `lsst.utils.packages` and `importlib.metadata` use the cache in this forked process."""
         packages: Any = sys.modules.get("lsst.utils.packages")
         if not hasattr(packages, "packages_distributions"):
             return
-        # Code of the user may look for modules in further places.
+        # A pipeline may extend the search path; then the cache is not used.
         path = list(sys.path)
         find_names, find_version = packages.packages_distributions, importlib.metadata.version
 

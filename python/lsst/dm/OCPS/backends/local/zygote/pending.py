@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rows of datasets that are written together.
+"""Write the database rows of all datasets of a quantum in one transaction.
 
 Loaded by path by ``main.py`` and applied in the forked process only. A Butler
-commits the rows of each dataset by itself, and holds the lock of an SQLite
+commits the rows of each dataset separately, and holds the lock of an SQLite
 database while it writes the dataset's file. In a run that this process has
-made, the files are written at once, and the rows of all that a quantum leaves
-in one transaction when its log has been stored. A job that is killed leaves
-whole quanta, and no row without its file.
+created, files are written immediately, and the rows of all datasets of a
+quantum in one transaction after its log has been stored. A job that is killed
+leaves complete quanta, and no row without its file.
 
-Whatever else uses the database finds the rows there: they are written before.
+Pending rows are written before this process uses the database for anything
+else, so every query finds them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from lsst.daf.butler.registry.interfaces import Database, DatabaseInsertMode
 
 @dataclass
 class Put:
-    """What one ``put`` or ``ingest`` adds to the database."""
+    """The rows that one ``put`` or ``ingest`` adds to the database."""
 
     butler: Any
     completes_quantum: bool
@@ -44,12 +45,12 @@ class Put:
 
 
 class PendingRows:
-    """The rows that are yet to be written.
+    """The rows that have not been written yet.
 
     Parameters
     ----------
     runs : `NewRuns`
-        The runs that this process has made; see ``savings.py``.
+        The runs that this process has created; see ``savings.py``.
     """
 
     def __init__(self, runs: Any) -> None:
@@ -59,21 +60,21 @@ class PendingRows:
         self._import_guarded: Any = None
         self._register: Any = None
 
-    def offer(self) -> None:
-        """Replace methods of the Butler's classes in this process.
+    def install(self) -> None:
+        """Wrap methods of the Butler's classes in this process.
 
-        Only such methods are replaced, and wrapped, that no usual exception
-        passes through: tracebacks are to be those of a typed command.
+        Only methods through which no ordinary exception passes are wrapped,
+        so that tracebacks are the same as those of a command typed by hand.
         """
         self._collect_puts()
         self._collect_rows()
         self._write_in_time()
 
     def _collect_puts(self) -> None:
-        """Have ``put`` and ``ingest`` write files only, instead of in a transaction of the database."""
+        """Make ``put`` and ``ingest`` write files without a database transaction."""
         butler_class: Any = DirectButler
         transaction = butler_class.transaction
-        # The first is the code of a decorator, which other methods have, too.
+        # The code of ``put`` is that of a decorator, which other methods have too.
         put, ingest = butler_class.put, butler_class.ingest
 
         def transaction_of_caller(butler: Any) -> AbstractContextManager[None]:
@@ -91,9 +92,10 @@ class PendingRows:
         butler_class.transaction = transaction_of_caller
 
     def _put_of(self, butler: Any, refs: list[Any]) -> Put | None:
-        """Return what is to be collected; `None` if that is not to be done.
+        """Return a new `Put` for these datasets; `None` if the Butler must write their rows itself.
 
-        It is done for datasets of one new run of a Butler of the usual kind.
+        Rows are collected for datasets of one new run, in a Butler whose
+        classes are known here.
         """
         runs = {ref.run for ref in refs}
         if type(butler) is not DirectButler or self._put is not None or len(runs) != 1:
@@ -108,7 +110,7 @@ class PendingRows:
         )
         if not usual:
             return None
-        # The log is the last that a quantum leaves.
+        # The log is the last dataset that a quantum stores.
         log = any(ref.datasetType.storageClass_name == "ButlerLogRecords" for ref in refs)
         return Put(butler, completes_quantum=log)
 
@@ -127,7 +129,7 @@ class PendingRows:
             self.write()
 
     def _collect_rows(self) -> None:
-        """Keep the rows that ``put`` and ``ingest`` would write."""
+        """Collect the rows that ``put`` and ``ingest`` would write."""
         manager: Any = ByDimensionsDatasetRecordStorageManagerUUID
         datastore: Any = FileDatastore
         self._import_guarded, self._register = manager._import_guarded, datastore._register_datasets
@@ -137,7 +139,7 @@ class PendingRows:
             if current is None or current.butler._registry._managers.datasets is not datasets:
                 self._import_guarded(datasets, run, refs, *others)
             elif {ref.id for ref in refs} & {id for put in self._puts for id in put.ids()}:
-                # The Butler is to find it, and to refuse it.
+                # Let the Butler find the duplicate and refuse it.
                 self.write()
                 self._import_guarded(datasets, run, refs, *others)
             else:
@@ -158,7 +160,7 @@ class PendingRows:
         datastore._register_datasets = register_later
 
     def _write_in_time(self) -> None:
-        """Write the rows before anything else uses the database."""
+        """Make every other use of the database write the pending rows first."""
         database: Any = Database
         butler_class: Any = DirectButler
         session, close = database._session, butler_class.close
@@ -176,7 +178,7 @@ class PendingRows:
         butler_class.close = write_and_close
 
     def write(self) -> None:
-        """Write the rows."""
+        """Write the pending rows."""
         puts, self._puts = self._puts, []
         if not puts:
             return
@@ -188,7 +190,7 @@ class PendingRows:
                     datasets._import_new(*together)
                 self._register(datastore, [file for put in puts for file in put.files])
         except sqlalchemy.exc.IntegrityError:
-            # Not all of them are new: each by itself, as the Butler does.
+            # Some exist already: write each put separately, as the Butler does.
             for put in puts:
                 with datasets._db.transaction():
                     for each in put.imports:
@@ -197,13 +199,13 @@ class PendingRows:
 
 
 def _refs_of_put(frame: FrameType) -> list[Any]:
-    """Return the dataset that ``put`` was called with; empty if that is not a complete reference."""
+    """Return the dataset reference that ``put`` was called with; empty if it was not called with one."""
     arguments = frame.f_locals["args"]
     return [arguments[1]] if len(arguments) > 1 and isinstance(arguments[1], DatasetRef) else []
 
 
 def _by_table(puts: list[Put]) -> Iterator[tuple[Any, ...]]:
-    """Join the arguments of imports into the same run and table."""
+    """Return the arguments of imports, merged for each run and table."""
     groups: dict[Any, list[tuple[Any, ...]]] = {}
     for put in puts:
         for each in put.imports:

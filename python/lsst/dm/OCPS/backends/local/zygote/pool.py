@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Preloaded processes as OCPS sees them: starting, asking, replacing."""
+"""The pool of preloaded processes: starts them, sends them requests, and replaces them."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ START_TIMEOUT = 300.0
 """How long (s) a process may take to load the Science Pipelines."""
 
 ANSWER_TIMEOUT = 10.0
-"""How long (s) a job may take to be forked; then it is started without."""
+"""How long (s) a preloaded process may take to fork a job; after that the job is started cold."""
 
 RETRY_AFTER = (2.0, 600.0)
-"""How long (s) to wait before an environment is preloaded again that could not be: at first, and at most."""
+"""How long (s) to wait after a failed attempt to preload an environment: the first time, and at most."""
 
 MAX_ZYGOTES = 3
-"""How many environments are kept preloaded; the one used longest ago goes first."""
+"""How many environments are kept preloaded; the least recently used one is closed first."""
 
 MAX_PACKET = 1 << 16
 
 
 @dataclass(frozen=True)
 class Preload:
-    """What a preloaded process is for.
+    """The kind of jobs that a preloaded process starts.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Preload:
     butler : `str`
         The repository.
     fast : `bool`
-        Whether its jobs may take shorter ways through the Butler.
+        Whether its jobs may use the Butler in faster ways; see ``main.py``.
     """
 
     name: str
@@ -62,13 +62,13 @@ class Preload:
     fast: bool = True
 
     def key(self) -> str:
-        """Return a digest of everything that an import can depend on, and of the way to use the Butler."""
+        """Return a digest of all of this: jobs with the same key can share a process."""
         text = json.dumps([self.python, sorted(self.variables.items()), self.butler, self.fast])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ZygoteError(Exception):
-    """A preloaded process did not do what was asked of it."""
+    """A preloaded process could not start, has ended, or refused a request."""
 
 
 class Zygote:
@@ -77,7 +77,7 @@ class Zygote:
     Parameters
     ----------
     preload : `Preload`
-        What it is for.
+        The kind of jobs that it starts.
     """
 
     def __init__(self, preload: Preload) -> None:
@@ -93,16 +93,16 @@ class Zygote:
 
     @property
     def pid(self) -> int | None:
-        """Its process id."""
+        """The process id; `None` before the start."""
         return self._process.pid if self._process else None
 
     async def start(self) -> None:
-        """Start it and wait until it is ready.
+        """Start the process and wait until it is ready.
 
         Raises
         ------
         ZygoteError
-            If it could not get ready; the text is the reason.
+            If it did not become ready; the text is the reason.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -139,12 +139,13 @@ class Zygote:
         self.ready = True
 
     async def ask(self, timeout: float, **request: Any) -> dict[str, Any]:
-        """Send a request and return its answer.
+        """Send a request and return the answer.
 
         Raises
         ------
         ZygoteError
-            If it refuses, has ended or does not answer within ``timeout`` (s).
+            If the process refuses, has ended, or does not answer within
+            ``timeout`` (s).
         """
         self._last_id += 1
         answer = self._expect(self._last_id)
@@ -167,7 +168,7 @@ class Zygote:
         return future
 
     async def _read(self) -> None:
-        """Give answers to those who wait for them, until the process ends."""
+        """Pass each answer to the caller that waits for it, until the process ends."""
         assert self._socket is not None
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
@@ -176,18 +177,18 @@ class Zygote:
                 future = self._answers.get(answer["id"])
                 if future and not future.done():
                     future.set_result(answer)
-        self._disappoint()
+        self._fail_requests()
 
-    def _disappoint(self) -> None:
-        """Tell all who wait for an answer that none will come."""
+    def _fail_requests(self) -> None:
+        """Raise `ZygoteError` in every caller that still waits for an answer."""
         self.ready = False
         for future in list(self._answers.values()):
             if not future.done():
                 future.set_exception(ZygoteError("it has ended"))
 
     async def close(self) -> None:
-        """End it, also while it is being started; running jobs run on."""
-        self._disappoint()
+        """End the process, even while it is starting; running jobs continue."""
+        self._fail_requests()
         if self._reader:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
@@ -203,7 +204,7 @@ class Zygote:
                 await self._process.wait()
 
     async def ended(self) -> None:
-        """Wait for its end."""
+        """Wait until the process has ended."""
         assert self._process is not None
         await self._process.wait()
 
@@ -216,13 +217,21 @@ def _last_line(errors: IO[bytes]) -> str:
 
 @dataclass
 class Failures:
-    """Attempts to preload an environment that have failed, one after the other."""
+    """The consecutive failed attempts to preload an environment.
+
+    Attributes
+    ----------
+    count : `int`
+        How many have failed.
+    again : `float`
+        Earliest time of the next attempt (s, time of the event loop).
+    """
 
     count: int = 0
     again: float = 0.0
 
     def add(self) -> float:
-        """Add one; return how long (s) to wait before the next attempt."""
+        """Count a failure; return how long (s) to wait before the next attempt."""
         first, longest = RETRY_AFTER
         wait = min(first * 4.0**self.count, longest)
         self.count += 1
@@ -236,7 +245,7 @@ class ZygotePool:
     Parameters
     ----------
     log : `logging.Logger`, optional
-        Is told what is ready and what cannot be.
+        Gets a line when an environment is preloaded, or cannot be.
     """
 
     def __init__(self, log: logging.Logger | None = None) -> None:
@@ -246,7 +255,7 @@ class ZygotePool:
         self._failed: dict[str, Failures] = {}
 
     def prepare(self, preload: Preload) -> None:
-        """Have a process ready for such jobs soon; returns at once."""
+        """Begin to preload a process for such jobs; return without waiting for it."""
         key = preload.key()
         loop = asyncio.get_running_loop()
         if key in self._zygotes or (key in self._failed and loop.time() < self._failed[key].again):
@@ -261,8 +270,8 @@ class ZygotePool:
         Returns
         -------
         started : `bool`
-            `False` if there is none that is ready, or it would not; the job
-            is then to be started in another way.
+            `False` if no process is ready, or if it refused; the caller then
+            starts the job cold.
         """
         key = preload.key()
         zygote = self._zygotes.get(key)
@@ -280,12 +289,13 @@ class ZygotePool:
         return True
 
     async def check(self, preload: Preload, collections: Sequence[str], timeout: float) -> str | None:
-        """Check a repository and its collections, if a process is ready.
+        """Check a repository and its collections in a preloaded process.
 
         Returns
         -------
         problem : `str` or `None`
-            Empty if all is well; `None` if there is no process to ask.
+            Why they cannot be used; empty if they can. `None` if no process
+            is ready or none answered within ``timeout`` (s).
         """
         zygote = self._zygotes.get(preload.key())
         if zygote is None or not zygote.ready:
@@ -302,7 +312,7 @@ class ZygotePool:
         Raises
         ------
         BackendError
-            If it cannot get ready.
+            If the environment cannot be preloaded.
         """
         self.prepare(preload)
         key = preload.key()
@@ -316,13 +326,13 @@ class ZygotePool:
         return [zygote.pid for zygote in self._zygotes.values() if zygote.pid is not None]
 
     async def close(self) -> None:
-        """End all processes; running jobs run on."""
+        """End all processes; running jobs continue."""
         for key in list(self._zygotes):
             self._drop(key)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _keep(self, key: str, zygote: Zygote) -> None:
-        """Start a process, and another one when it ends by itself."""
+        """Start a process, and replace it if it ends by itself."""
         name = zygote.preload.name
         try:
             await zygote.start()
@@ -335,11 +345,11 @@ class ZygotePool:
                 wait = self._failed.setdefault(key, Failures()).add()
                 self.log.warning(
                     f"Environment {name!r} cannot be preloaded, jobs start slower;"
-                    f" it is tried again after {wait:g} s: {error}"
+                    f" next attempt in {wait:g} s: {error}"
                 )
                 self._drop(key)
             else:
-                # It was given up before it was a process.
+                # It was removed from the pool before its process had started.
                 await zygote.close()
             return
         await zygote.ended()

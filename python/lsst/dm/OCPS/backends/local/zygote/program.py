@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turning a forked, preloaded process into a program of the environment.
+"""Run a program of the environment in a forked, preloaded process.
 
 Loaded by path by ``main.py``. The program's own script is run, as the
-interpreter would run it, so that whatever it does, it does here too.
+interpreter would run it, so that the behaviour is the same.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 TOOLS = ("pipetask", "butler")
-"""Programs whose modules are loaded."""
+"""Programs whose modules are preloaded."""
 
 ENVIRONMENT = dict(os.environ)
-"""As the environment's set-up left it, before anything was imported."""
+"""The environment variables after the environment's set-up, before any import."""
 
 PR_SET_NAME = 15
 
 
 def find_script(step: dict[str, Any]) -> Path | None:
-    """Return the script of a step that this process can carry out, `None` if it cannot.
+    """Return the script of a step that this process can run; `None` if it cannot.
 
-    It can if the script is Python and says itself that it wants the
-    interpreter which runs here.
+    It can if the first line of the script names the Python interpreter that
+    runs this process.
     """
     tool = step.get("tool") or [""]
     found = shutil.which(tool[0], path=ENVIRONMENT.get("PATH")) if tool[0] in TOOLS else None
@@ -56,18 +56,18 @@ def _interpreter(script: Path) -> str | None:
         return None
     words = start[0][2:].split()
     if words == ["/bin/sh"] and len(start) > 1 and start[1].startswith("'''exec'"):
-        # What pip writes where the path is too long for the kernel.
+        # pip writes this where the interpreter's path is too long for the kernel.
         words = shlex.split(start[1].removeprefix("'''exec'"))[:1]
     if len(words) == 2 and words[0].endswith("/env"):
         words = [shutil.which(words[1], path=ENVIRONMENT.get("PATH")) or ""]
-    # With options to the interpreter it would not be this one.
+    # Options to the interpreter would not be those of this process.
     if len(words) != 1 or "python" not in Path(words[0]).name:
         return None
     return words[0]
 
 
 def run_script(script: Path, arguments: list[str], adjust: Callable[[], None]) -> NoReturn:
-    """Run a script as the interpreter does that is started for it; ends this process.
+    """Run a script as a new interpreter would, then end this process.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def run_script(script: Path, arguments: list[str], adjust: Callable[[], None]) -
     arguments : `list` [`str`]
         Its arguments.
     adjust : `~collections.abc.Callable`
-        Called when all is as the script expects it.
+        Called just before the script runs.
     """
     code = 1
     try:
@@ -89,7 +89,7 @@ def run_script(script: Path, arguments: list[str], adjust: Callable[[], None]) -
 
 
 def _prepare(script: Path, arguments: list[str]) -> None:
-    """Set what the interpreter sets at its start, and what is not to be shared."""
+    """Set what a new interpreter sets at its start, and reseed what children must not share."""
     ctypes.CDLL(None).prctl(PR_SET_NAME, script.name.encode()[:15], 0, 0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
@@ -98,7 +98,7 @@ def _prepare(script: Path, arguments: list[str]) -> None:
     if not ENVIRONMENT.get("PYTHONSAFEPATH"):
         sys.path.insert(0, str(script.parent))
     importlib.invalidate_caches()
-    # Other than the standard library's, this generator does not notice forks.
+    # Unlike the standard library's generator, this one does not reseed itself after a fork.
     if random := sys.modules.get("numpy.random"):
         random.seed()
 
@@ -106,14 +106,14 @@ def _prepare(script: Path, arguments: list[str]) -> None:
 def _run(script: Path) -> int:
     main = ModuleType("__main__")
     main.__dict__.update(__file__=str(script), __builtins__=__builtins__)
-    # Processes that the script starts by multiprocessing look here.
+    # multiprocessing looks here for the module to load in processes that the script starts.
     sys.modules["__main__"] = main
     try:
         exec(compile(script.read_bytes(), str(script), "exec"), main.__dict__)
     except SystemExit as error:
         return _status(error.code)
     except BaseException as error:
-        # Without the line above, which is not the script's.
+        # Leave out the frame of the line above, which is not the script's.
         inner = error.__traceback__.tb_next if error.__traceback__ else None
         sys.excepthook(type(error), error.with_traceback(inner), inner)
         if isinstance(error, KeyboardInterrupt):
@@ -135,7 +135,7 @@ def _status(code: Any) -> int:
 
 
 def _finish(code: int) -> int:
-    """Do what the interpreter does at its end; return the exit status."""
+    """Do what an interpreter does before it exits; return the exit status."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     try:

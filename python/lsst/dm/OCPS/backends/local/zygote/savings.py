@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Shorter ways through the Butler for a run that this process has made itself.
+"""Faster ways to use the Butler for a run that this process has created itself.
 
 Loaded by path by ``main.py`` and applied in the forked process only. Each
-leaves the database and the files as the Butler's own way does, and gives way
-to it where that is not certain: in a run that was there before, with another
-class of Butler or datastore, and with versions that were not tested.
+stores the same rows and files as the unchanged Butler. Where that is not
+certain the Butler is used unchanged: in a run that existed before, with
+another class of Butler or datastore, and with versions that were not tested.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ TESTED = {
     "lsst-daf-butler": {"30.2026.4300"},
     "lsst-pipe-base": {"30.2026.500"},
 }
-"""The versions for which the results were compared with those of the Butler's own way."""
+"""The versions with which the results were compared with those of the unchanged Butler."""
 
 
 def untested() -> str:
-    """Return what is installed in a version that was not tested; empty if nothing is."""
+    """Return the installed packages whose versions were not tested, in words; empty if there are none."""
     installed = {name: importlib.metadata.version(name) for name in TESTED}
     return ", ".join(f"{name} {found}" for name, found in installed.items() if found not in TESTED[name])
 
 
 @contextlib.contextmanager
 def savepoint(database: Any) -> Iterator[None]:
-    """Undo what is done within if it fails, and nothing else.
+    """Roll back the context alone if it fails, by a savepoint.
 
-    One savepoint, where ``database.transaction(savepoint=True)`` would have
-    one more for each statement within.
+    This sets one savepoint; ``database.transaction(savepoint=True)`` would
+    set another one for each statement within.
     """
     if not database.isInTransaction():
         with database.transaction():
@@ -59,26 +59,25 @@ def savepoint(database: Any) -> Iterator[None]:
 
 
 class NewRuns:
-    """The RUN collections that this process has made.
+    """The RUN collections that this process has created.
 
     Attributes
     ----------
     records : `dict`
-        The record of each, by engine and name.
+        The record of each run, by database engine and name.
     datasets : `set`
-        Ids of datasets that are new and for which the datastore was not
-        asked yet.
+        Ids of new datasets, until the datastore is first asked for them.
     """
 
     def __init__(self) -> None:
         self.records: dict[tuple[Any, str], Any] = {}
         self.datasets: set[Any] = set()
 
-    def offer(self) -> None:
-        """Replace methods of the Butler's classes in this process.
+    def install(self) -> None:
+        """Wrap methods of the Butler's classes in this process.
 
-        Only such methods are replaced, and wrapped, that no usual exception
-        passes through: tracebacks are to be those of a typed command.
+        Only methods through which no ordinary exception passes are wrapped,
+        so that tracebacks are the same as those of a command typed by hand.
         """
         self._remember_runs()
         self._insert_as_new()
@@ -86,12 +85,12 @@ class NewRuns:
         self._expect_no_outputs()
 
     def made(self, butler: Any) -> bool:
-        """Tell whether this process has made the run that a Butler writes to."""
+        """Return whether this process has created the run that a Butler writes to."""
         database = getattr(getattr(butler, "_registry", None), "_db", None)
         return database is not None and (database._engine, butler.run) in self.records
 
     def _remember_runs(self) -> None:
-        """Look a run's record up once."""
+        """Keep the records of new runs, so that each is looked up once."""
         manager: Any = SynthIntKeyCollectionManager
         register, look_up, remove = manager.register, manager._getByName, manager._removeCachedRecord
 
@@ -104,21 +103,21 @@ class NewRuns:
         def look_up_once(collections: Any, name: str) -> Any:
             return self.records.get((collections._db._engine, name)) or look_up(collections, name)
 
-        def forget_removed(collections: Any, record: Any) -> None:
+        def drop_removed(collections: Any, record: Any) -> None:
             self.records.pop((collections._db._engine, record.name), None)
             remove(collections, record)
 
         manager.register = register_and_remember
         manager._getByName = look_up_once
-        manager._removeCachedRecord = forget_removed
+        manager._removeCachedRecord = drop_removed
 
     def _insert_as_new(self) -> None:
-        """Insert the rows of datasets as new ones first.
+        """Insert the rows of datasets directly, without first comparing them with existing rows.
 
-        The Butler's own way compares them in a temporary table with those
-        that exist. Its name differs each time, so that none of the six
-        statements that use it comes from SQLAlchemy's cache. It is taken if a
-        constraint says that a row is not new.
+        The unchanged Butler compares them through a temporary table. The
+        table's name differs each time, so SQLAlchemy cannot cache any of the
+        six statements that use it. This comparison is still made when a
+        constraint of the database shows that a row is not new.
         """
         manager: Any = ByDimensionsDatasetRecordStorageManagerUUID
         import_guarded = manager._import_guarded
@@ -139,7 +138,7 @@ class NewRuns:
                     with savepoint(datasets._db):
                         datasets._import_new(run, refs, storage, tags_table, tags_rows, timestamp)
                 except sqlalchemy.exc.IntegrityError:
-                    # Perhaps the run is not there any more: look, as the Butler does.
+                    # The run may have been removed: look it up again, as the Butler does.
                     self.records.pop((datasets._db._engine, run.name), None)
                     import_guarded(datasets, datasets._collections.find(run.name), *arguments)
                 else:
@@ -150,7 +149,7 @@ class NewRuns:
         manager._import_guarded = import_as_new
 
     def _know_what_is_new(self) -> None:
-        """Do not look in the datastore for a dataset that was registered just now."""
+        """Do not search the datastore for a dataset that has just been registered."""
         datastore: Any = FileDatastore
         knows = datastore.knows
 
@@ -163,7 +162,7 @@ class NewRuns:
         datastore.knows = knows_unless_new
 
     def _expect_no_outputs(self) -> None:
-        """Do not look for outputs of a quantum in a new run."""
+        """Do not search a new run for existing outputs of a quantum."""
         graph_executor: Any = MPGraphExecutor
         initialize = graph_executor.__init__
 

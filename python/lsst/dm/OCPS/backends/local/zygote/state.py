@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a preloaded process must know of itself: which files it has loaded, what must not stay.
+"""The state of a preloaded process: which files it has loaded, and how to undo what a trial run changed.
 
 Loaded by path by ``main.py``.
 """
@@ -22,13 +22,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-Mark = tuple[int, int, int]
+Fingerprint = tuple[int, int, int]
+"""Inode, size (bytes) and modification time (ns) of a file."""
 
 _DISTRIBUTIONS = (".dist-info", ".egg-info", ".egg-link", ".pth")
 
 
-def mark(path: str) -> Mark | None:
-    """Return what changes when a file does: inode, size, time (ns); `None` if there is none."""
+def fingerprint(path: str) -> Fingerprint | None:
+    """Return the fingerprint of a file or directory, which changes when it does; `None` if it is missing."""
     try:
         status = os.stat(path)
     except OSError:
@@ -37,40 +38,41 @@ def mark(path: str) -> Mark | None:
 
 
 class LoadedFiles:
-    """The files of all modules that were imported, where modules are looked for, and what else was read.
+    """The files that this process has loaded, and the folders in which Python searches for modules.
 
-    As long as none of them changes, a new interpreter would load the same.
+    As long as none of them changes, a new interpreter would load the same
+    code.
     """
 
     def __init__(self) -> None:
         self._begin = time.time_ns()
-        self._files: dict[str, Mark | None] = {}
-        self._folders: dict[str, tuple[Mark | None, set[str]]] = {}
+        self._files: dict[str, Fingerprint | None] = {}
+        self._folders: dict[str, tuple[Fingerprint | None, set[str]]] = {}
         self._problem = ""
 
-    def note(self) -> None:
-        """Note the modules that have been imported since, and where others would be found."""
+    def add_modules(self) -> None:
+        """Add the files of all modules that are imported now, and the module search path."""
         for module in list(sys.modules.values()):
             if name := getattr(module, "__file__", None):
                 self.add(name)
         for folder in sys.path:
             if folder in self._folders and self._folder_changed(folder):
                 self._problem = f"{folder} has changed"
-            self._folders[folder] = mark(folder), self._relevant(folder)
+            self._folders[folder] = fingerprint(folder), self._relevant(folder)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Note every file that is opened for reading within."""
+        """Add every file that is opened for reading within the context."""
         read: set[str] = set()
         builtin = builtins.open
 
-        def remember(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        def open_and_record(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
             if not isinstance(file, int) and not set(mode) & set("wax+"):
                 read.add(os.path.abspath(os.fsdecode(file)))
             return builtin(file, mode, *args, **kwargs)
 
-        # pathlib has it from io.
-        builtins.open = io.open = remember  # type: ignore[assignment]
+        # pathlib calls io.open.
+        builtins.open = io.open = open_and_record  # type: ignore[assignment]
         try:
             yield
         finally:
@@ -79,17 +81,17 @@ class LoadedFiles:
                 self.add(name)
 
     def add(self, name: str) -> None:
-        """Note a file, or that there is none."""
+        """Add a file; one that is missing counts as changed as soon as it appears."""
         if name not in self._files:
-            found = self._files[name] = mark(name)
+            found = self._files[name] = fingerprint(name)
             if found and self._begin <= found[2] <= time.time_ns():
-                # Perhaps after it was read.
+                # It may have been modified after it was read.
                 self._problem = f"{name} has changed while it was loaded"
 
     def changed(self) -> str:
-        """Say what has changed; empty if nothing has."""
+        """Return which file or folder has changed, in words; empty if none has."""
         if not self._problem:
-            files = (name for name, known in self._files.items() if mark(name) != known)
+            files = (name for name, known in self._files.items() if fingerprint(name) != known)
             folders = (name for name in self._folders if self._folder_changed(name))
             name = next(files, "") or next(folders, "")
             self._problem = f"{name} has changed" if name else ""
@@ -97,15 +99,15 @@ class LoadedFiles:
 
     def _folder_changed(self, folder: str) -> bool:
         known, names = self._folders[folder]
-        now = mark(folder)
+        now = fingerprint(folder)
         if now == known:
             return False
-        # Other code that comes and goes there does not matter.
+        # Files that nothing loaded depends on may come and go.
         self._folders[folder] = now, names
         return self._relevant(folder) != names
 
     def _relevant(self, folder: str) -> set[str]:
-        """Return what is in a folder that a new interpreter might load instead of what is loaded."""
+        """Return the entries of a folder that a new interpreter might load instead of the loaded modules."""
         try:
             names = os.listdir(folder)
         except OSError:
@@ -119,10 +121,10 @@ SCRATCH_PREFIX = "ocps-warmup-"
 
 @contextlib.contextmanager
 def scratch() -> Iterator[None]:
-    """Have temporary files made in a directory that is removed at the end.
+    """Create temporary files in a directory that is removed at the end.
 
-    It is named after this process, so that a later one can tell that it was
-    left behind by one that was killed.
+    The directory is named after this process, so that a later process can
+    recognise and remove what a killed one has left.
     """
     remove_left_behind()
     with tempfile.TemporaryDirectory(prefix=f"{SCRATCH_PREFIX}{os.getpid()}-") as folder:
@@ -130,12 +132,12 @@ def scratch() -> Iterator[None]:
         try:
             yield
         finally:
-            # To be found out anew by each job.
+            # Each job looks up its own default.
             tempfile.tempdir = None
 
 
 def remove_left_behind() -> None:
-    """Remove the directories of such processes that have ended."""
+    """Remove the scratch directories of processes that have ended."""
     for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
         pid = folder.name.removeprefix(SCRATCH_PREFIX).partition("-")[0]
         with contextlib.suppress(OSError):
@@ -155,25 +157,28 @@ def _runs(pid: int) -> bool:
 
 @contextlib.contextmanager
 def clean_state() -> Iterator[dict[str, str]]:
-    """Undo what is done to this process within, apart from imports.
+    """Undo at the end of the context what was changed in this process, apart from imports.
 
-    Gives a dictionary which at the end is filled with the environment
-    variables that were set.
+    Yields
+    ------
+    variables : `dict` [`str`, `str`]
+        Empty at first; at the end it has the environment variables that were
+        set within the context.
     """
     environment, argv, directory = dict(os.environ), sys.argv, os.getcwd()
     variables: dict[str, str] = {}
     hooks: list[Callable[[], Any]] = []
     register = atexit.register
 
-    def remember(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
-        # One with arguments is about something of this run, such as a
-        # directory to remove; one without belongs to a module.
+    def register_hook(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        # A hook with arguments belongs to this run (a directory to remove,
+        # for example); one without belongs to a module, and stays.
         if args or kwargs:
             hooks.append(lambda: function(*args, **kwargs))
             return function
         return register(function)
 
-    atexit.register = remember  # type: ignore[assignment]
+    atexit.register = register_hook  # type: ignore[assignment]
     try:
         yield variables
     finally:
@@ -187,12 +192,12 @@ def clean_state() -> Iterator[dict[str, str]]:
         sys.argv = argv
         os.chdir(directory)
         _reset_logging()
-        _forget_warnings()
-        _forget_packages()
+        _reset_warnings()
+        _clear_package_caches()
 
 
 def _reset_logging() -> None:
-    """Bring logging back to how an interpreter has it at its start."""
+    """Reset logging to its state in a new interpreter."""
     logging.captureWarnings(False)
     if cli_log := sys.modules.get("lsst.daf.butler.cli.cliLog"):
         cli_log.CliLog.resetLog()
@@ -206,16 +211,16 @@ def _reset_logging() -> None:
     sys.stderr.flush()
 
 
-def _forget_warnings() -> None:
-    """Forget which warnings were shown, so that each job shows its own."""
+def _reset_warnings() -> None:
+    """Clear the records of warnings that were shown, so that each job shows its own."""
     for module in list(sys.modules.values()):
-        # Some put other things there.
+        # Some packages put objects other than modules into sys.modules.
         if isinstance(module, ModuleType):
             module.__dict__.pop("__warningregistry__", None)
 
 
-def _forget_packages() -> None:
-    """Forget which packages were found, and that something was said of some that were not."""
+def _clear_package_caches() -> None:
+    """Clear the caches of `lsst.utils.packages`: packages found, and messages about missing ones."""
     packages = sys.modules.get("lsst.utils.packages")
     for value in list(vars(packages).values()) if packages else ():
         if hasattr(value, "cache_clear"):
@@ -224,7 +229,7 @@ def _forget_packages() -> None:
 
 @contextlib.contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """Interrupt what is done within after a time (s), without an error."""
+    """End the context after a time (s), without an error."""
 
     def stop(*_: object) -> NoReturn:
         raise TimeoutError

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SQL statements that are compiled before a job needs them.
+"""Compile SQL statements before jobs need them.
 
-Loaded by path by ``main.py``. SQLAlchemy keeps what it has compiled with the
-engine, and the clones of a Butler share its engine. So a throw-away pipeline
-is run with the Butlers that jobs will clone. It must not be seen in the
-repository, so while it runs they use an empty copy of the database, and
-another directory for files. Only SQLite; there the copy is a file.
+Loaded by path by ``main.py``. SQLAlchemy caches compiled statements in the
+engine, which the clones of a Butler share. So a throw-away pipeline is run
+with the Butlers that jobs will clone. It must leave no trace in the
+repository, so while it runs the Butlers use an empty copy of the database and
+another directory for files. Supports SQLite only, where the copy is a file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lsst.daf.butler.datastores.fileDatastore import FileDatastore
 from lsst.daf.butler.direct_butler import DirectButler
 from lsst.resources import ResourcePath
 
-# Their rows give names to tables, so these must be the same in the copy.
+# The rows of these tables determine the names of other tables, so the copy needs them.
 _COPIED = ("butler_attributes", "dimension_graph_key", "dimension_graph_definition", "opaque_meta")
 
 
@@ -28,19 +28,20 @@ _COPIED = ("butler_attributes", "dimension_graph_key", "dimension_graph_definiti
 def empty_copy(
     butlers: Mapping[bool, DirectButler], folder: Path
 ) -> Iterator[Callable[[DirectButler], None]]:
-    """Make Butlers use an empty copy of their database.
+    """Make Butlers use an empty copy of their database within the context.
 
     Parameters
     ----------
     butlers : `~collections.abc.Mapping`
         The Butlers, by whether they can write.
     folder : `pathlib.Path`
-        Where the copy is to be.
+        Where to put the copy.
 
-    Returns
-    -------
+    Yields
+    ------
     move : `~collections.abc.Callable`
-        Makes a clone of one of the Butlers write files into the folder.
+        Function that makes a clone of one of the Butlers write its files
+        into the folder.
     """
     database = folder / "gen3.sqlite3"
     _copy_schema(Path(butlers[False]._registry._db.filename), database)
@@ -60,13 +61,13 @@ def compile_inserts(butler: DirectButler) -> None:
     """Compile the statements that insert datasets of all dimensions the repository has."""
     database: Any = butler._registry._db
     for table in list(butler._registry._managers.datasets._cache.tables._cache.values()):
-        # It is refused, for it lacks all values, but only when it has been compiled.
+        # The database refuses the row, which has no values, but only after the statement was compiled.
         with contextlib.suppress(Exception):
             database.insert(table, dict.fromkeys(table.columns.keys()))
 
 
 def can_copy(butler: DirectButler) -> bool:
-    """Tell whether `empty_copy` knows this kind of Butler."""
+    """Return whether `empty_copy` supports this kind of Butler."""
     database = butler._registry._db
     return (
         database.dialect.name == "sqlite"
@@ -96,7 +97,11 @@ def _copy_schema(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _other_database(butler: DirectButler, path: Path) -> Iterator[None]:
-    """Connect a Butler's engine to another file; forget the tables that are only there."""
+    """Connect a Butler's engine to another file within the context.
+
+    At the end, definitions of tables that exist only in that file are
+    removed from the Butler's cache.
+    """
     database: Any = butler._registry._db
     engine, metadata = database._engine, database._metadata
     tables = butler._registry._managers.datasets._cache.tables._cache

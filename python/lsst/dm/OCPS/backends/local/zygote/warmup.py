@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A throw-away pipeline, run to have everything loaded and tried out.
+"""A throw-away pipeline, run to load the modules that every pipeline needs.
 
-Loaded by path by ``main.py``. Imports no more than a pipeline would that
-does nothing: what is imported here is reported by each job among the packages
+Loaded by path by ``main.py``. It imports no more than a pipeline that does
+nothing, because each job lists every module imported here among the packages
 that it used.
 """
 
@@ -32,7 +32,7 @@ tasks:
 Rows = dict[str, list[str]]
 """The rows of each table, as text."""
 
-# Logs and metadata tell times, so their sizes differ.
+# Logs and metadata contain times, so their sizes differ from run to run.
 _VARYING = ("ingest_date", "file_size", "checksum")
 
 
@@ -54,7 +54,7 @@ class WarmupConnections(PipelineTaskConnections, dimensions=("instrument", "dete
 
 
 class WarmupConfig(PipelineTaskConfig, pipelineConnections=WarmupConnections):  # type: ignore[misc]
-    """Nothing to choose."""
+    """A configuration without fields."""
 
 
 class WarmupTask(PipelineTask):  # type: ignore[misc]
@@ -64,17 +64,17 @@ class WarmupTask(PipelineTask):  # type: ignore[misc]
     _DefaultName = "warmup"
 
     def run(self, before: dict[str, Any]) -> Struct:
-        """Return what came in."""
+        """Return the input."""
         return Struct(after=before)
 
 
 def run() -> Rows:
-    """Run a pipeline in a new repository and retrieve what it made, as jobs do.
+    """Run the pipeline in a new repository and retrieve its outputs, as jobs do.
 
     Returns
     -------
     rows : `Rows`
-        All that is in the repository's database afterwards.
+        All rows of the repository's database afterwards.
     """
     with tempfile.TemporaryDirectory() as folder:
         repo = Path(folder, "repo")
@@ -84,7 +84,7 @@ def run() -> Rows:
 
 
 def run_in(repo: Path) -> None:
-    """Run the pipeline in a repository that has nothing but its tables."""
+    """Run the pipeline in a repository whose tables are empty, and retrieve its outputs."""
     fill(repo)
     output = repo.with_name(f"{repo.name}-output")
     output.mkdir()
@@ -100,7 +100,7 @@ def run_in(repo: Path) -> None:
 
 
 def fill(repo: Path) -> None:
-    """Add an instrument that has two detectors, and a dataset for each."""
+    """Add an instrument with two detectors, and a dataset for each detector."""
     with Butler.from_config(str(repo), writeable=True) as butler:
         registry = butler.registry
         registry.insertDimensionData("instrument", {"name": "Warmup", "class_name": "warmup.Warmup"})
@@ -117,12 +117,12 @@ def fill(repo: Path) -> None:
 
 
 def read_rows(database: Path) -> Rows:
-    """Return all rows of a repository's database, without what differs from run to run."""
+    """Return all rows of a repository's database, without the columns that differ from run to run."""
     rows: Rows = {}
     with contextlib.closing(sqlite3.connect(database)) as connection:
         connection.row_factory = sqlite3.Row
         names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-        # Ids of datasets differ; which dataset one is of is told by its file's path.
+        # Dataset ids differ from run to run; the path of its file identifies a dataset.
         paths = dict(connection.execute("SELECT dataset_id, path FROM file_datastore_records").fetchall())
         for (name,) in names:
             found = [dict(row) for row in connection.execute(f'SELECT * FROM "{name}"')]
@@ -134,7 +134,7 @@ def read_rows(database: Path) -> Rows:
 
 
 def carry_out(command: Any, *argv: str) -> None:
-    """Run a command of click in this process.
+    """Run a click command in this process.
 
     Raises
     ------
