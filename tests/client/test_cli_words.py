@@ -23,7 +23,9 @@ async def test_lines_of_a_terminal_stay_readable(served: Served, tmp_path: Path,
     url = await served.create(run=True, duration="60", RUNID="a-name-that-is-rather-long-for-a-name")
     await served.executing(url)
     job_id = url.rpartition("/")[2]
-    await served.manager.report(job_id, Progress(3, 0, 9), "third of nine, which takes " + "long " * 30)
+    await served.manager.record_progress(
+        job_id, Progress(3, 0, 9), "third of nine, which takes " + "long " * 30
+    )
     terminal = await Terminal().run(
         OCPS, "list", env=environment(tmp_path, OCPS_URL=served.root), columns=columns
     )

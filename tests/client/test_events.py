@@ -178,8 +178,8 @@ async def test_a_reader_that_takes_nothing_costs_one_record_a_job(served: Served
         # More than the buffers in between hold.
         changes = 200
         for number in range(changes):
-            await served.manager.report(job_id, None, f"{number} " + "x" * 100_000)
-        await served.manager.report(job_id, None, "the last")
+            await served.manager.record_progress(job_id, None, f"{number} " + "x" * 100_000)
+        await served.manager.record_progress(job_id, None, "the last")
         async with asyncio.timeout(TIMEOUT):
             while b'"message":"the last"' not in text:
                 text += await loop.sock_recv(slow, 1 << 20)

@@ -82,7 +82,7 @@ async def test_watch_shows_a_live_table_with_bars(served: Served, tmp_path: Path
     terminal = await Terminal().run(OCPS, "watch", job_id, env=variables)
     await terminal.shows(job_id[:12])
     await terminal.shows("1 executing; 0 jobs/min")
-    await served.manager.report(job_id, Quanta(3, 0, 9), "third of nine")
+    await served.manager.record_progress(job_id, Quanta(3, 0, 9), "third of nine")
     await terminal.shows("3/9")
     await terminal.shows("━")
     await terminal.shows("third of nine")

@@ -285,7 +285,7 @@ def test_a_job_that_is_to_be_stopped_and_leaves_no_trace_counts_as_stopped():
 
 def test_only_a_running_job_says_how_far_it_is():
     update = BackendUpdate(progress=Progress(1, 0, 2))
-    assert rules.reported(job(Phase.EXECUTING), AT, update=update).progress.done == 1
+    assert rules.progressed(job(Phase.EXECUTING), AT, update=update).progress.done == 1
     for old in (job(Phase.QUEUED), job(Phase.PENDING), job(Phase.COMPLETED)):
         with pytest.raises(TransitionError, match="only a job that runs has progress"):
-            rules.reported(old, AT, update=update)
+            rules.progressed(old, AT, update=update)

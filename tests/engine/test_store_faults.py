@@ -231,7 +231,7 @@ async def test_a_deletion_that_was_interrupted_is_finished_at_the_next_start(ben
     bench.backend.say(job.id, Phase.COMPLETED)
     await until_job(manager, job.id, lambda job: job.terminal)
     workspace = manager.workspaces.of(job.id)
-    workspace.make()
+    workspace.create()
 
     async def killed(job_id):
         raise asyncio.CancelledError

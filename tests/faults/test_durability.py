@@ -64,7 +64,7 @@ def run_supervisor(folder: Path, durable: bool) -> None:
     workspaces = Workspaces(folder, durable=durable)
     workspaces.open()
     workspace = workspaces.of("abc")
-    workspace.make()
+    workspace.create()
     plan = {
         "steps": [{"argv": ["sh", "-c", "mkdir deep; echo x > deep/result"]}],
         "environment": dict(os.environ),

@@ -49,9 +49,9 @@ async def test_the_file_of_a_pending_job_can_be_replaced(served):
     ("fields", "words"),
     [
         ({"table": "param:other"}, "no file 'other'"),
-        ({"table": "/etc/passwd"}, "is no file"),
-        ({"table": "file:///etc/passwd"}, "is no file"),
-        ({"table": "http://example.org/x"}, "is no file"),
+        ({"table": "/etc/passwd"}, "is not a file"),
+        ({"table": "file:///etc/passwd"}, "is not a file"),
+        ({"table": "http://example.org/x"}, "is not a file"),
         ({"other": b"x"}, "no file parameter"),
     ],
 )

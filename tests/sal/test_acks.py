@@ -24,7 +24,7 @@ async def test_progress_comes_with_renewed_acknowledgements(bus, monkeypatch):
     ):
         await script.set_state(salobj.State.ENABLED)
         execution = await script.execute("true.yaml")
-        await csc.host.manager.report(execution.job_id, Progress(3, 1, 9), None)
+        await csc.host.manager.record_progress(execution.job_id, Progress(3, 1, 9), None)
         await until(lambda: '"done"' in execution.acks[-1].result)
         await script.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
         assert (await execution.done()).ack == salobj.SalRetCode.CMD_ABORTED

@@ -156,7 +156,7 @@ async def test_a_job_waits_for_its_prerequisites(local):
         ({"pipeline": "/no/such/pipeline.yaml"}, "there is no such file"),
         ({"pipeline": "$NO_SUCH_DIR/a.yaml"}, "variable NO_SUCH_DIR is not set"),
         ({"pipeline": "https://example.org/a.yaml"}, "https:// is not supported"),
-        ({"pipeline": "-p"}, "is no file name"),
+        ({"pipeline": "-p"}, "is not a file name"),
         ({"version": "w_1999_01"}, "no environment 'w_1999_01'; there are: default"),
         ({"config": "--pdb"}, "option --pdb is not for a job"),
         ({"config": "-b /other/repo"}, "the Butler is set in the configuration"),

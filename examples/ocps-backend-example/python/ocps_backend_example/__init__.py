@@ -67,7 +67,7 @@ class ClockBackend(Backend):
 
 
 def _greet(workspace: Workspace, name: str) -> None:
-    workspace.make()
+    workspace.create()
     workspace.log.write_text(f"greeting {name}\n")
     (workspace.output / "greeting.txt").write_text(f"Hello {name}\n")
 

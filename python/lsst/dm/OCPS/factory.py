@@ -148,7 +148,7 @@ async def _use_former(manager: JobManager, key: str, log: logging.Logger, shared
     except (JobError, ConfigError, ValueError, ImportError, OSError) as error:
         reason = " ".join(str(error).split())
         log.error(f"The backend {key} of a former configuration cannot be used: {reason}")
-        await manager.give_up(key, f"its backend cannot be used any more: {reason}")
+        await manager.fail_jobs(key, f"its backend cannot be used any more: {reason}")
 
 
 async def use_config(

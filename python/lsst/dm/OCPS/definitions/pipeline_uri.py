@@ -50,7 +50,7 @@ def check_allowed(pipeline: str, allowed: Sequence[str], variables: Mapping[str,
     if not pipeline:
         raise RequestError("pipeline is empty; it must name a pipeline YAML file, for example $X_DIR/a.yaml")
     if pipeline.startswith("-") or not pipeline.isprintable():
-        raise RequestError(f"pipeline: {pipeline!r} is no file name")
+        raise RequestError(f"pipeline: {pipeline!r} is not a file name")
     if not allowed:
         return
     address, mark, subset = pipeline.partition("#")

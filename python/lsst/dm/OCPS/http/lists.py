@@ -65,7 +65,7 @@ def _parse_phase(text: str) -> ExecutionPhase:
     try:
         return ExecutionPhase(text)
     except ValueError:
-        raise RequestError(f"PHASE: {text[:40]!r} is none of {', '.join(ExecutionPhase)}") from None
+        raise RequestError(f"PHASE: {text[:40]!r} is not one of {', '.join(ExecutionPhase)}") from None
 
 
 def _parse_last(text: str) -> int:

@@ -103,7 +103,7 @@ def _parse_query(request: web.Request) -> JobQuery:
     caller = caller_of(request)
     phase = request.query.get("phase", "")
     if phase and phase not in PHASES:
-        raise RequestError(f"phase: {phase[:40]!r} is none of {', '.join(PHASES)}")
+        raise RequestError(f"phase: {phase[:40]!r} is not one of {', '.join(PHASES)}")
     # What is shown under a name counts: a held job is shown as queued.
     phases = [member for member in ExecutionPhase if phase_name(member) == phase]
     if phase and not phases:
@@ -181,7 +181,9 @@ async def post_event(request: web.Request) -> web.StreamResponse:
     unknown = sorted(body.keys() - {"progress", "message"})
     if unknown:
         raise RequestError(f"{unknown[0][:40]}: not expected; a job reports progress and message")
-    await service.manager.report(job_id, _progress(body.get("progress")), _message(body.get("message")))
+    await service.manager.record_progress(
+        job_id, _progress(body.get("progress")), _message(body.get("message"))
+    )
     return _json({"status": "ok", "message": "", "code": 200})
 
 

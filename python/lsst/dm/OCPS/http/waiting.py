@@ -41,7 +41,7 @@ async def wait_for_change(service: Service, request: web.Request, job: Job) -> J
     query = {name.upper(): value for name, value in request.query.items()}
     phase = query.get("PHASE")
     if phase is not None and phase not in ExecutionPhase.__members__:
-        raise RequestError(f"PHASE: {phase[:40]!r} is none of {', '.join(ExecutionPhase)}")
+        raise RequestError(f"PHASE: {phase[:40]!r} is not one of {', '.join(ExecutionPhase)}")
     if "WAIT" not in query:
         return job
     time = _parse_wait(query["WAIT"])

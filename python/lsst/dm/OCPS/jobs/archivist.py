@@ -25,7 +25,7 @@ LEAST_INTERVAL = 0.05
 
 
 class Archivist:
-    """Archives the jobs whose time has come or that are too many, and finishes deletions.
+    """Archives jobs at their destruction time or when there are too many, and finishes deletions.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Archivist:
     workspaces : `Workspaces`
         Their files.
     abort : `~collections.abc.Callable`
-        Stops a job that still runs: ``await abort(job_id, reason)``.
+        Aborts a live job: ``await abort(job_id, reason)``.
     keep_jobs : `~collections.abc.Callable`
         Returns how many ended jobs are kept, whatever their age.
     log : `logging.Logger`
@@ -57,7 +57,7 @@ class Archivist:
         self._look = asyncio.Event()
 
     def expect(self, job: Job) -> None:
-        """Look again soon if a job's destruction time is near."""
+        """Look for jobs to archive earlier than planned if a job's destruction time is near."""
         if job.destruction and (job.destruction - now()).total_seconds() < INTERVAL:
             self._look.set()
 
@@ -74,20 +74,20 @@ class Archivist:
             except StoreError as error:
                 self._log.error(f"Could not look for jobs to archive: {error}")
             except Exception:
-                # Whatever it was: without this task no files would ever be removed.
+                # Any error at all: without this task no files would ever be removed.
                 self._log.exception("Could not archive; trying again")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), delay)
             self._look.clear()
 
     async def _remove_remains(self) -> None:
-        """Remove the files of archived jobs that a crash has left."""
+        """Remove files of archived jobs that were left behind by a crash."""
         try:
             present = await asyncio.to_thread(self._workspaces.present)
             for job_id in present & await self._ledger.store.archived() if present else ():
                 await self._workspaces.remove(job_id)
         except FileNotFoundError:
-            # A simulation keeps no files.
+            # A simulation has no work directory.
             return
         except (OSError, StoreError) as error:
             self._log.error(f"Could not look for files of archived jobs: {error}")
@@ -107,7 +107,7 @@ class Archivist:
                 await self._workspaces.remove(job.id)
 
     async def finish_deletion(self, job: Job) -> None:
-        """Remove the files of a deleted job, then its record; done again later if the files remain."""
+        """Remove the files of a deleted job, then its record; `sweep` retries if files remain."""
         await self._workspaces.remove(job.id)
         if self._workspaces.of(job.id).root.exists():
             self._log.error(f"Job {job.id} was deleted, but its files could not be removed; trying again")

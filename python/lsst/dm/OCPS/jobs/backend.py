@@ -17,7 +17,7 @@ from .model import ErrorSummary, ExecutionPhase, Job, Progress, Result
 
 @dataclass(frozen=True, slots=True)
 class BackendUpdate:
-    """What a backend saw of one job; `None` means no news.
+    """News of one job from its backend; `None` means that a field is unchanged.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ class BackendUpdate:
     info : `~collections.abc.Mapping` or `None`
         Entries to add to the job's ``info``.
     elapsed : `float` or `None`
-        How long the job has run already (s), by a clock that does not jump.
-        The deadline counts from there.
+        How long the job has run (s), by a monotonic clock. Its deadline is
+        measured by this.
     outcome_lost : `bool`
-        Whether the job has gone without a trace of how it ended, for example
-        because it was killed together with what watched it. Such a job that
-        was to be stopped counts as stopped.
+        Whether the job disappeared without a record of how it ended, for
+        example because it was killed together with its supervisor. If the job
+        was being stopped, it counts as stopped.
     """
 
     phase: ExecutionPhase | None = None
@@ -61,16 +61,16 @@ class BackendUpdate:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file that lies where its job ran, as it comes.
+    """A stream of a file that is stored where its job ran.
 
     Parameters
     ----------
     parts : `~collections.abc.AsyncIterator` [`bytes`]
-        Its content from ``start`` on.
+        The content from ``start`` on.
     start : `int`
-        First byte that comes.
+        Position of the first byte.
     size : `int` or `None`
-        Its whole length (bytes), if known.
+        Length of the whole file (bytes), if known.
     """
 
     parts: AsyncIterator[bytes]
@@ -103,33 +103,33 @@ class Backend(abc.ABC):
 
     @property
     def unreachable_since(self) -> datetime | None:
-        """Since when (UTC) the backend's system has not answered; `None` if it does, or is never away."""
+        """When (UTC) the backend's system last ceased to answer; `None` while it answers."""
         return None
 
     @abc.abstractmethod
     async def open(self) -> None:
-        """Prepare to work; must not wait for a system that may be away."""
+        """Prepare to run jobs; must not wait for a system that may be unreachable."""
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Release all resources of this process; jobs run on."""
+        """Release all resources of this process; jobs continue."""
 
     @abc.abstractmethod
     async def check(self) -> None:
-        """Check whether jobs could run, as far as that can be known beforehand.
+        """Check whether jobs could run, as far as that can be known before one is submitted.
 
         Raises
         ------
         BackendError
-            If they could not; the text is the reason.
+            If jobs could not run; the text is the reason.
         """
 
     @abc.abstractmethod
     async def submit(self, job: Job) -> None:
-        """Start a job, or make sure that it is started.
+        """Start a job.
 
-        Idempotent by job id: called again after a restart in which it is
-        not known whether the first call was carried out.
+        Idempotent by job id: it is called again after a restart if it is not
+        known whether the first call started the job.
 
         Raises
         ------
@@ -139,21 +139,20 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     async def cancel(self, job: Job) -> None:
-        """Begin to stop a job; ABORTED is reported when no process of it runs any more."""
+        """Begin to stop a job; report ABORTED when none of its processes runs any more."""
 
     @abc.abstractmethod
     async def reattach(self, jobs: Collection[Job]) -> None:
         """Watch the jobs that were passed to this backend before a restart.
 
-        Each of ``jobs`` was passed to `submit`, but whether that was carried
-        out is not known; one that the backend's system does not have is started.
+        Each of ``jobs`` was passed to `submit`, but `submit` may not have
+        finished; start those that the backend's system does not have.
         """
 
     async def forget(self, job: Job) -> None:  # noqa: B027 - most have nothing to do
         """Stop watching a job that the engine has ended because it was UNKNOWN too long.
 
-        A job that runs goes on; one that has not been started yet must not
-        start any more.
+        A running job continues; one that has not been started must not start.
         """
 
     @asynccontextmanager
@@ -163,22 +162,22 @@ class Backend(abc.ABC):
         Parameters
         ----------
         job : `Job`
-            Whose file.
+            The job whose file it is.
         result : `Result` or `None`
-            Which result; `None` for the log of a job that runs.
+            The result; `None` for the log of a running job.
         start : `int`
-            First byte that is wanted.
+            Position of the first byte to return.
 
         Yields
         ------
         file : `RemoteFile` or `None`
-            The file; `None` if it is not this backend's to fetch.
+            The file; `None` if this backend does not fetch files.
 
         Raises
         ------
         FileNotFoundError
-            If it is not there.
+            If the file does not exist.
         BackendError
-            If the server that has it cannot be asked.
+            If the server that has the file cannot be reached.
         """
         yield None

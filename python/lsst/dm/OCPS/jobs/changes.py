@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who wants to know of changes: waiters for one job, subscribers to many."""
+"""Distribution of changes to callers that wait for one job, and to subscribers to many."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Wanted = Callable[[Job], bool]
 
 
 class Subscription:
-    """Changes of jobs as they come: ``async for job in subscription``.
+    """A stream of changed jobs: ``async for job in subscription``.
 
-    A reader who falls behind sees the latest record of each job once, not
-    every step; so a slow reader costs no more than one record a job.
+    A reader that falls behind gets only the latest record of each job, so
+    that no more than one record per job is kept for it.
 
     Parameters
     ----------
     wanted : `~collections.abc.Callable`
-        Which jobs to show.
+        Returns whether the reader wants a job.
     """
 
     def __init__(self, wanted: Wanted) -> None:
@@ -33,13 +33,13 @@ class Subscription:
         self._closed = False
 
     def put(self, job: Job) -> None:
-        """Show this record."""
+        """Queue a record for the reader, in place of an older one of the same job."""
         self._pending.pop(job.id, None)
         self._pending[job.id] = job
         self._ready.set()
 
     def close(self) -> None:
-        """End the iteration when what is there has been read."""
+        """End the iteration after the records that are queued."""
         self._closed = True
         self._ready.set()
 
@@ -55,14 +55,14 @@ class Subscription:
 
 
 class Changes:
-    """Passes each change on to those who wait for it."""
+    """Distributes each change to waiters and subscribers."""
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
         self._waiters: defaultdict[str, set[asyncio.Future[Job]]] = defaultdict(set)
 
     def show(self, job: Job) -> None:
-        """Pass on a stored change."""
+        """Distribute a change that has been stored."""
         for subscription in self._subscriptions:
             if subscription.wanted(job):
                 subscription.put(job)
@@ -71,7 +71,7 @@ class Changes:
                 future.set_result(job)
 
     def subscribe(self, wanted: Wanted) -> Subscription:
-        """Return a subscription; the caller gives it back with `unsubscribe`."""
+        """Return a new subscription; end it with `unsubscribe`."""
         subscription = Subscription(wanted)
         self._subscriptions.add(subscription)
         return subscription

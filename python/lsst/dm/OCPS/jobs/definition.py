@@ -56,10 +56,10 @@ class JobDefinition(abc.ABC):
         self.priority = priority
 
     runs_any_code = False
-    """Whether whoever may ask for it can run programs of their own as OCPS's account."""
+    """Whether everyone who may request it can run programs of their own as OCPS's account."""
 
     def allows(self, owner: str) -> bool:
-        """Return whether somebody may ask for this; ``owner`` is empty for anonymous."""
+        """Return whether an owner may request such jobs; ``owner`` is empty for anonymous."""
         return any(fnmatch.fnmatchcase(owner or "anonymous", glob) for glob in self.users)
 
     def check(self, request: JobRequest, *, complete: bool) -> None:
@@ -70,7 +70,7 @@ class JobDefinition(abc.ABC):
         request : `JobRequest`
             The request.
         complete : `bool`
-            Whether all required parameters must be given already.
+            Whether to refuse a request without all required parameters.
 
         Raises
         ------
@@ -86,16 +86,16 @@ class JobDefinition(abc.ABC):
             check_parameters(self.parameters, request.parameters, complete=complete)
 
     async def check_ready(self) -> None:  # noqa: B027 - most definitions need no files
-        """Check that such jobs could run, as far as can be known before one is requested.
+        """Check that such jobs could run, as far as that can be known before one is requested.
 
         Raises
         ------
         JobError
-            If they could not, with the reason.
+            If such jobs could not run, with the reason.
         """
 
     def duration(self, wish: int | None) -> int | None:
-        """Return the longest run time (s) to request; `None` for the default of `Limits`."""
+        """Return the run time (s) to request of `Limits` for a requested one; `None` for its default."""
         chosen = (self.execution_duration or None) if wish is None else wish
         longest = self.max_execution_duration
         if not longest or (chosen is not None and chosen < 0):
@@ -113,7 +113,7 @@ class JobDefinition(abc.ABC):
 
     @abc.abstractmethod
     async def resolve(self, request: JobRequest, job_id: str) -> Spec:
-        """Check a request and say what the backend is to run.
+        """Check a request, and return what the backend must run.
 
         Parameters
         ----------

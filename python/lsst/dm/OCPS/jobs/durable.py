@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write files so that they survive a power cut.
 
-Needs the standard library alone: the supervisor of a local job loads it by path.
+Uses only the standard library, because the supervisor of a local job loads it by path.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 
 class AlreadyClaimedError(Exception):
-    """Another supervisor has this job."""
+    """The file exists already: another supervisor has claimed this job."""
 
 
 def write_json(path: Path, value: Any, *, once: bool = False, durable: bool = True) -> None:
-    """Write a JSON file, whole or not at all, readable by this account alone.
+    """Write a JSON file atomically, readable by this account alone.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ def write_json(path: Path, value: Any, *, once: bool = False, durable: bool = Tr
     once : `bool`
         Whether to raise `AlreadyClaimedError` if the file exists.
     durable : `bool`
-        Whether to return only when the file, with its name, is on the disk.
+        Whether to return only when the file and its directory entry are on disk.
 
     Raises
     ------
     OSError
-        If it cannot be written; nothing is left behind then.
+        If it cannot be written; then no file is left behind.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -58,7 +58,7 @@ def write_json(path: Path, value: Any, *, once: bool = False, durable: bool = Tr
 
 
 def sync_folder(path: Path | str) -> None:
-    """Bring the names in a directory to the disk."""
+    """Write the entries of a directory to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -67,17 +67,17 @@ def sync_folder(path: Path | str) -> None:
 
 
 def sync_tree(top: str) -> None:
-    """Bring a directory with the files in it to the disk; links are not followed.
+    """Write all files and directories below a directory to disk; links are not followed.
 
     Raises
     ------
     OSError
-        If the disk did not take them.
+        If that fails.
     """
     for _, _, names, folder in os.fwalk(top, follow_symlinks=False):
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                # Opening what is not a file could wait, or have effects.
+                # Opening anything but a regular file could block or have side effects.
                 if not stat.S_ISREG(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
                     continue
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

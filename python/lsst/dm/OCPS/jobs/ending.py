@@ -21,8 +21,8 @@ async def end_jobs(manager: JobManager, on_exit: Literal["leave", "wait", "abort
     manager : `JobManager`
         The engine, open.
     on_exit : `str`
-        ``leave``: jobs run on; ``wait``: wait until those have ended that
-        need nobody's help to end; ``abort``: abort all that are not PENDING.
+        ``leave``: jobs continue; ``wait``: wait for all jobs that will end
+        without further requests; ``abort``: abort all that are not PENDING.
     """
     if on_exit == "abort":
         live = (job for job in manager.live() if job.phase != ExecutionPhase.PENDING)
@@ -34,10 +34,10 @@ async def end_jobs(manager: JobManager, on_exit: Literal["leave", "wait", "abort
 
 
 def _ending_by_themselves(live: Iterable[Job]) -> set[str]:
-    """Return the ids of jobs that will end without anybody's help.
+    """Return the ids of jobs that will end without further requests.
 
-    A job that waits for a PENDING or HELD one, perhaps through others, will
-    not.
+    A PENDING or HELD job will not, nor one that waits for such a job,
+    directly or through others.
     """
     found = {job.id: job for job in live if job.phase not in (ExecutionPhase.PENDING, ExecutionPhase.HELD)}
     everyone = {job.id for job in live}

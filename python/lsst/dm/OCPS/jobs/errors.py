@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Errors that the engine raises on purpose.
 
-Every message is written for the person who asked: what was wrong, where,
-and what would be right. It names fields as `JobRequest` does; a face that
-has other names for them puts those in by ``field``.
+Every message is written for the person who made the request: what was wrong,
+where, and what would be right. Messages use the field names of `JobRequest`;
+a face with other names replaces them by `RequestError.renamed`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class JobError(Exception):
-    """Base of all errors that the engine raises on purpose."""
+    """Base class of all errors that the engine raises on purpose."""
 
 
 class RequestError(JobError):
@@ -42,12 +42,12 @@ class RequestError(JobError):
         self.field = field
 
     def renamed(self, names: dict[str, str]) -> RequestError:
-        """Return the same error with the name that a face has for the field."""
+        """Return the same error with a face's own name for the field."""
         return type(self)(self.message, names.get(self.field, self.field))
 
 
 class QueueFullError(JobError):
-    """The request is right, but no more jobs are accepted at present."""
+    """The request is valid, but no more jobs are accepted at present."""
 
 
 class UnknownJobError(JobError):
@@ -56,7 +56,7 @@ class UnknownJobError(JobError):
     Parameters
     ----------
     job_id : `str`
-        The id that was asked for.
+        The id in the request.
     """
 
     def __init__(self, job_id: str) -> None:
@@ -69,7 +69,7 @@ class TransitionError(JobError):
 
 
 class NotAllowedError(JobError):
-    """This caller may not do that."""
+    """The caller is not allowed to do this."""
 
 
 class StoreError(JobError):
@@ -77,4 +77,4 @@ class StoreError(JobError):
 
 
 class BackendError(JobError):
-    """The backend cannot work as configured, or could not take a job."""
+    """The backend cannot work as configured, or cannot run a job."""

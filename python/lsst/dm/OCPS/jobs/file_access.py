@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Access to files that may be slow, or that a job may have put there to do harm."""
+"""Safe access to files that may be slow to read, or that a malicious job may have written."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ FILES_TIMEOUT = 5.0
 MAX_JSON = 8 * 2**20
 """Longest JSON file (bytes) that is read."""
 
-# Threads of their own: those that hang on a network file system must not be
-# missing where the engine writes its records.
+# Separate threads: if they hang on a network file system, the engine can
+# still write its records in others.
 _threads = ThreadPoolExecutor(4, thread_name_prefix="files")
 
 T = TypeVar("T")
 
 
 class UnsafeFileError(OSError):
-    """Something is not the plain file that it should be."""
+    """A path does not lead to a regular file, or leads out of its directory."""
 
 
 async def look_at_files(look: Callable[..., T], *arguments: object) -> T:
-    """Return what ``look(*arguments)`` returns, which may wait for files.
+    """Call ``look(*arguments)``, which may wait for files, in a thread; return its result.
 
     Raises
     ------
     RequestError
-        If that takes too long.
+        If it takes longer than `FILES_TIMEOUT`.
     """
     looking = asyncio.get_running_loop().run_in_executor(_threads, look, *arguments)
     try:
@@ -75,7 +75,7 @@ def open_regular(path: Path | str, folder: int | None = None) -> int:
         If it cannot be opened for another reason.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-    # Looked at before, because opening a device may have effects.
+    # Checked before opening, because opening a device may have side effects.
     if not stat.S_ISREG(os.stat(path, dir_fd=folder, follow_symlinks=False).st_mode):
         raise UnsafeFileError(f"{path} is not a regular file")
     descriptor = os.open(path, flags, dir_fd=folder)
@@ -86,7 +86,7 @@ def open_regular(path: Path | str, folder: int | None = None) -> int:
 
 
 def open_below(top: Path, relative: str) -> int:
-    """Open a regular file below a directory, one step after the other, following no link.
+    """Open a regular file below a directory, one path component at a time, following no link.
 
     Parameters
     ----------
@@ -123,12 +123,13 @@ def open_below(top: Path, relative: str) -> int:
 
 
 def read_json(path: Path, limit: int = MAX_JSON) -> Any:
-    """Return what a JSON file holds; `None` if there is none, or nothing that can be used.
+    """Return the content of a JSON file; `None` if it is missing, not valid, or longer than ``limit``.
 
     Raises
     ------
     OSError
-        If the file exists and cannot be read, such as without a free descriptor.
+        If the file exists and cannot be read, for example because no file
+        descriptor is free.
     """
     try:
         descriptor = open_regular(path)
@@ -141,5 +142,5 @@ def read_json(path: Path, limit: int = MAX_JSON) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        # Cut short, or nested so deeply that no reader follows.
+        # Truncated, or nested too deeply to be parsed.
         return None

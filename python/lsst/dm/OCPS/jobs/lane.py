@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A backend in use, with its queue and the jobs that it runs."""
+"""Lanes: each is a backend in use, with its queue and the jobs that it runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Waits = Callable[[str], Job | None]
 
 @dataclass(slots=True)
 class Run:
-    """What is kept in memory of a job that the backend has, beside its record.
+    """The scheduler's data about a job that the backend has, beside its record.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Run:
     starting : `asyncio.Task` or `None`
         Passes the job to the backend.
     began : `float` or `None`
-        When it began to run (s, time of the event loop, which does not jump).
+        When the job began to run (s, time of the event loop).
     deadline, lost : `asyncio.TimerHandle` or `None`
         Stop the job when it has run too long, and end it when it has been
         UNKNOWN too long.
@@ -63,15 +63,15 @@ class Lane:
     Parameters
     ----------
     key : `str`
-        Names the backend with its configuration.
+        Name of the backend with its configuration.
     kind : `str`
-        Names the backend alone; lanes of the same kind share their workers.
+        Name of the backend alone; lanes of the same kind share their workers.
     backend : `Backend`
         The backend, open.
     definitions : `~collections.abc.Mapping` [`str`, `JobDefinition`]
         What may be requested.
     limits : `Limits`
-        How many jobs are accepted.
+        Its limits.
     """
 
     key: str
@@ -82,7 +82,7 @@ class Lane:
     runs: dict[str, Run] = field(default_factory=dict)
     """Jobs that the backend has or is being passed, by id."""
     waiting: int = 0
-    """How many jobs wait for a worker or for prerequisites; places that are being taken count."""
+    """How many jobs wait for a worker or for prerequisites, including jobs that are being accepted."""
     ordinary: int = 0
     """How many of ``runs`` may not use reserved workers."""
     _heaps: tuple[list[Entry], list[Entry]] = field(default_factory=lambda: ([], []))
@@ -94,7 +94,7 @@ class Lane:
         Raises
         ------
         RequestError
-            If there is none of this name.
+            If no definition has this name.
         """
         try:
             return self.definitions[name]
@@ -103,12 +103,12 @@ class Lane:
             raise RequestError(f"No job definition {name!r}; there are: {known}") from None
 
     def duration(self, definition: str, wish: int | None) -> int:
-        """Return the run time (s) that a job of a definition gets; 0 for no limit."""
+        """Return the longest run time (s) of a job of a definition; 0 for no limit."""
         found = self.definitions.get(definition)
         return self.limits.duration(found.duration(wish) if found else wish)
 
     async def spec(self, definition: JobDefinition, request: JobRequest, job_id: str) -> Spec:
-        """Return what the backend is to run for a request.
+        """Return the spec that a definition makes of a request.
 
         Raises
         ------
@@ -127,7 +127,7 @@ class Lane:
         return spec
 
     def begin(self, job: Job) -> Run:
-        """Take a worker for a job."""
+        """Assign a worker to a job."""
         run = self.runs[job.id] = Run(job.reserved)
         self.ordinary += not job.reserved
         return run
@@ -140,8 +140,8 @@ class Lane:
             run.cancel_timers()
 
     # The queue: one heap for ordinary jobs, one for those that may use
-    # reserved workers. An entry may be out of date: whether its job still
-    # waits is told by the job's record alone.
+    # reserved workers. An entry may be out of date: the job's record alone
+    # says whether it still waits.
 
     def push(self, job: Job) -> None:
         """Queue a job for the next free worker."""
@@ -150,25 +150,25 @@ class Lane:
         heapq.heappush(self._heaps[job.reserved], entry)
 
     def pop(self, waits: Waits, *, reserved_only: bool = False) -> Job | None:
-        """Take out and return the job that is next.
+        """Remove and return the next job.
 
         Parameters
         ----------
         waits : `~collections.abc.Callable`
-            Tells whether a job still waits.
+            Returns the record of a job that still waits.
         reserved_only : `bool`
-            Whether only jobs that may use reserved workers are wanted.
+            Whether to consider only jobs that may use reserved workers.
 
         Returns
         -------
         job : `Job` or `None`
-            `None` if there is none.
+            The job; `None` if no job waits.
         """
         heaps = [heap for heap in self._heaps[reserved_only:] if self._first(heap, waits)]
         return waits(heapq.heappop(min(heaps))[2]) if heaps else None
 
     def _first(self, heap: list[Entry], waits: Waits) -> Entry | None:
-        """Return the first entry of a heap whose job still waits; drop those before it."""
+        """Return the first entry of a heap whose job still waits; remove outdated ones before it."""
         if len(heap) > 64 + 2 * self.waiting:
             heap[:] = [entry for entry in heap if waits(entry[2])]
             heapq.heapify(heap)

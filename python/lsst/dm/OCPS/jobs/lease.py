@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lease of a job store: one engine at a time runs its jobs.
 
-The holder renews a number in the store. Whoever wants the lease watches that
-number for as long as a lease lasts, by a clock of its own that does not jump:
-so no two clocks are compared. Every write checks who holds the lease, so that
-an engine that was thought dead and comes back changes nothing.
+The holder increments a number in the store at regular intervals. An engine
+that wants the lease watches that number for as long as a lease lasts, by its
+own monotonic clock, so that clocks of two machines are never compared. Every
+write checks who holds the lease, so that an engine that was believed dead
+cannot change anything when it resumes.
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ class Lease:
     store : `JobStore`
         The store.
     work_dir : `pathlib.Path`
-        The work directory of this engine, which has locked it.
+        The work directory, locked by this engine.
     log : `logging.Logger`
-        Gets what goes wrong.
+        Gets errors.
     """
 
     def __init__(self, store: JobStore, work_dir: Path, log: logging.Logger) -> None:
@@ -58,7 +59,7 @@ class Lease:
         self._renewing: asyncio.Task[None] | None = None
 
     async def acquire(self) -> None:
-        """Take the lease; wait up to `DURATION` where a crash may have left it.
+        """Acquire the lease; wait up to `DURATION` if its holder may have crashed.
 
         Raises
         ------
@@ -87,7 +88,7 @@ class Lease:
             self._log.warning(f"The lease of the job store could not be released: {error}")
 
     def _has_ended(self, process: Mapping[str, Any], me: Mapping[str, Any]) -> bool:
-        """Return whether the holder is known to have ended: it had locked what this process has locked."""
+        """Return whether the holder is known to have ended, because this process has its work directory."""
         path = self._store.path
         if path is not None and path.resolve().is_relative_to(self._work_dir.resolve()):
             return True
@@ -98,11 +99,11 @@ class Lease:
         return found[0] if found else None
 
     async def _watch(self, first: sa.Row[Any]) -> sa.Row[Any] | None:
-        """Wait until a lease has ended; return it then. Raises `StoreError` if it is renewed."""
+        """Wait until a lease has expired, and return it; raise `StoreError` if it is renewed."""
         begin = time.monotonic()
         self._log.warning(
             f"The job store {self._store.name} was used by {_words(first.process)}; "
-            f"waiting up to {DURATION:g} s to see whether that one still runs"
+            f"waiting up to {DURATION:g} s to see whether that process still runs"
         )
         while time.monotonic() - begin < DURATION:
             await asyncio.sleep(DURATION / 15)
@@ -114,7 +115,7 @@ class Lease:
         return first
 
     def _take(self, connection: sa.Connection, found: sa.Row[Any] | None, me: dict[str, Any]) -> bool:
-        """Take the lease if it still is as it was found."""
+        """Acquire the lease if it has not changed since it was read as ``found``; return whether it was."""
         mine = {"name": NAME, "holder": self._holder, "beat": 0, "process": me}
         if found is None:
             there = connection.scalar(sa.select(leases.c.holder).where(leases.c.name == NAME))
@@ -137,13 +138,13 @@ class Lease:
     def _refusal(self, found: sa.Row[Any] | None) -> StoreError:
         other = _words(found.process) if found else "another process"
         return StoreError(
-            f"The job store {self._store.name} is in use by another OCPS: {other}. End that one, or use "
-            f"another database; a lease that is not renewed any more ends after {DURATION:g} s"
+            f"The job store {self._store.name} is in use by another OCPS: {other}. End that process, or use "
+            f"another database; the lease of a process that has crashed expires after {DURATION:g} s"
         )
 
 
 def _describe(work_dir: Path) -> dict[str, Any]:
-    """Return what tells this process and its work directory from others."""
+    """Return a description that identifies this process and its work directory."""
     status = work_dir.stat()
     return {
         "host": socket.gethostname(),

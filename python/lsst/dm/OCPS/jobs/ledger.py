@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The record of every job: changed here, stored, and then shown.
+"""The records of all jobs: every change is stored here before anyone sees it.
 
-A change is made under the job's lock, stored by compare-and-set, and only
-then seen by anybody; so what is published is always what is stored.
+A change is made under the job's lock and stored by compare-and-set. Only then
+is it passed on, so what is published is always what is stored.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ OnChange = Callable[[Job | None, Job], None]
 
 
 class Ledger:
-    """All jobs: live ones in memory too, the others in the store only.
+    """All jobs: live ones in memory and in the store, the others in the store only.
 
     Parameters
     ----------
     store : `JobStore`
-        Where they are kept.
+        The store of the records.
     log : `logging.Logger`
         Gets one line per change of phase.
     on_change : `~collections.abc.Callable`, optional
-        Called after each change, before anybody else sees it.
+        Called after each change, before waiters and subscribers get it.
     """
 
     def __init__(self, store: JobStore, log: logging.Logger, on_change: OnChange | None = None) -> None:
@@ -56,7 +56,7 @@ class Ledger:
         self._log = log
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._sequence = 0
-        # Jobs that have ended a short time ago are requested more often than others.
+        # Jobs that ended recently are requested more often than others.
         self._ended: OrderedDict[str, Job] = OrderedDict()
         self._withdrawing: set[asyncio.Task[None]] = set()
 
@@ -73,12 +73,12 @@ class Ledger:
         await asyncio.gather(*self._withdrawing, return_exceptions=True)
 
     async def get(self, job_id: str) -> Job:
-        """Return a job as it is now, also a deleted one whose record is still there.
+        """Return a job as it is now, even a deleted one whose record still exists.
 
         Raises
         ------
         UnknownJobError
-            If there is none of this id.
+            If no job has this id.
         """
         job = self.live.get(job_id) or self._ended.get(job_id) or await self.store.get(check_job_id(job_id))
         if job is None:
@@ -86,19 +86,19 @@ class Ledger:
         return job
 
     async def insert(self, job: Job) -> Job:
-        """Store a new job and show it.
+        """Store a new job, and pass it on.
 
         Raises
         ------
         StoreError
-            If it could not be stored. Then it will not run.
+            If the job could not be stored; it will not run.
         """
         job = dataclasses.replace(job, sequence=self._next_sequence())
         try:
             await self.store.insert(job)
         except BaseException:
-            # A broken connection, or a caller that has gone, leaves open
-            # whether the job is in the store, where the next start would find it.
+            # After a broken connection or a cancellation the job may be in
+            # the store all the same, and the next start would run it.
             task = asyncio.create_task(self._withdraw(job))
             self._withdrawing.add(task)
             task.add_done_callback(self._withdrawing.discard)
@@ -107,7 +107,7 @@ class Ledger:
         return job
 
     async def change(self, job_id: str, rule: Rule) -> Job:
-        """Change a job as a rule says; return it as it is then.
+        """Apply a rule to a job, store the new record, and return it.
 
         Raises
         ------
@@ -122,9 +122,9 @@ class Ledger:
         if lock is None:
             lock = self._locks[job_id] = asyncio.Lock()
         async with lock:
-            # Once more, should the store have another record than memory: a
-            # connection that broke in the middle of a commit, or a caller that
-            # was cancelled, leaves open whether the last change was stored.
+            # Twice, because the store can differ from memory: after a broken
+            # connection or a cancellation the last change may or may not have
+            # been stored.
             for _ in range(2):
                 old = await self.get(job_id)
                 new = rule(old, now())
@@ -138,10 +138,10 @@ class Ledger:
         raise StoreError(f"Job {job_id} was changed in the store by another program")
 
     async def persist(self, job_id: str, rule: Rule) -> Job:
-        """Change a job; where the store fails, try again until it does not.
+        """Apply a rule to a job, and retry until the store accepts it.
 
-        For what has happened in any case: an end that was seen must not be
-        lost to a full disk.
+        For facts that cannot be refused: the end of a job must not be lost to
+        a full disk.
         """
         while True:
             try:
@@ -164,16 +164,16 @@ class Ledger:
             left = None if end is None else end - loop.time()
             if job.terminal or (left is not None and left <= 0):
                 break
-            # No await since the record was looked at: no change is missed.
+            # There is no await between reading the record and this line, so no change is missed.
             found = await self.changes.next(job_id, left)
             if found is None:
                 break
-            # It may have changed again before this task had its turn.
+            # The job may have changed again before this task was resumed.
             job = found if found.terminal else self.live.get(job_id) or await self.get(job_id)
         return job
 
     async def _refresh(self, old: Job) -> None:
-        """Show what the store has of a job."""
+        """Read a job's record again from the store, and pass it on."""
         found = await self.store.get(old.id)
         if found is None:
             self.live.pop(old.id, None)
@@ -181,7 +181,7 @@ class Ledger:
         self._show(old, found)
 
     async def _withdraw(self, job: Job) -> None:
-        """Make sure that a refused job is not in the store."""
+        """Remove a refused job from the store; retry until that succeeds."""
         while True:
             try:
                 await self.store.withdraw(job)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How many jobs are accepted, and how long each may last."""
+"""Limits of a backend: how many jobs are accepted, and how long each may run and be kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of one backend in use.
+    """Limits of one backend.
 
     Parameters
     ----------
@@ -77,12 +77,15 @@ class Limits:
         return max(1, self.max_workers - self.reserved_workers)
 
     def duration(self, wish: int | None) -> int:
-        """Return the longest run time (s) for a wish; 0 means no limit.
+        """Return the longest run time (s) of a job for the requested one; 0 means no limit.
+
+        A longer time than allowed is reduced, as UWS requires; `None` is the
+        default.
 
         Raises
         ------
         RequestError
-            If it is negative. A longer one than allowed is cut, as UWS wants.
+            If the requested time is negative.
         """
         chosen = self.execution_duration if wish is None else wish
         if chosen < 0:
@@ -91,12 +94,21 @@ class Limits:
         return min(chosen or longest, longest) if longest else chosen
 
     def destruction(self, wish: datetime | None, at: datetime) -> datetime:
-        """Return the destruction time (UTC) for a wish made at ``at``; `None` for the default.
+        """Return the destruction time (UTC) of a job for the requested one.
+
+        A later time than allowed is reduced; `None` is the default.
+
+        Parameters
+        ----------
+        wish : `datetime.datetime` or `None`
+            The requested time (UTC).
+        at : `datetime.datetime`
+            The present time (UTC).
 
         Raises
         ------
         RequestError
-            If it is in the past. A later one than allowed is cut.
+            If the requested time is in the past.
         """
         if wish is None:
             return at + timedelta(seconds=self.retention)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The engine, as its callers see it."""
+"""The engine's public interface."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CHANGES_PAGE = 200
 
 
 class JobManager:
-    """The engine: accepts jobs, runs them on a backend, brings each to one end.
+    """The engine: accepts jobs, runs them on a backend, and ends each exactly once.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class JobManager:
         self.scheduler.open()
 
     async def close(self) -> None:
-        """Release all resources; running jobs run on."""
+        """Release all resources; running jobs continue."""
         await self.ledger.close()
         await self.scheduler.close()
         await self._lease.release()
@@ -94,9 +94,9 @@ class JobManager:
         self.workspaces.close()
 
     async def use(self, key: str, parts: Parts) -> None:
-        """Give new jobs to this backend; jobs of another one stay with it.
+        """Run new jobs on this backend; existing jobs stay on theirs.
 
-        Jobs that the store has for ``key`` from before are resumed.
+        Live jobs that the store has for ``key`` are resumed.
 
         Parameters
         ----------
@@ -112,10 +112,10 @@ class JobManager:
             self._read_specs(key)
             await self.scheduler.add(lane)
         else:
-            # Their files may have changed; accepted jobs keep what these made of them.
+            # The definitions may have changed; accepted jobs keep their specs.
             lane.definitions = parts.definitions
         if self._current is None:
-            # Not before: it needs to know how many jobs are kept.
+            # Not earlier: the archivist needs the limits of a backend.
             self.scheduler.spawn(self._archivist.run())
         self._current = lane
 
@@ -128,7 +128,7 @@ class JobManager:
 
     @property
     def lane(self) -> Lane:
-        """The backend that new jobs are given to, with its definitions and limits.
+        """The backend that runs new jobs, with its definitions and limits.
 
         Raises
         ------
@@ -148,8 +148,8 @@ class JobManager:
         """Return all jobs that have not ended."""
         return list(self.ledger.live.values())
 
-    async def give_up(self, key: str, reason: str) -> None:
-        """End all jobs of a backend that no longer exists as ERROR; PENDING jobs stay."""
+    async def fail_jobs(self, key: str, reason: str) -> None:
+        """End all jobs of a backend as ERROR, because it cannot be used any more; PENDING jobs stay."""
         for job in self.live():
             if job.backend == key and job.phase != Phase.PENDING:
                 await self.ledger.change(job.id, partial(rules.failed, error=ErrorSummary(reason)))
@@ -205,7 +205,7 @@ class JobManager:
         return self.ledger.live.get(job_id, job)
 
     async def _check_disk(self) -> None:
-        """Raise `StoreError` if the disk has no room for new jobs; requests at the same time share a look."""
+        """Raise `StoreError` if the disk has no room for new jobs; concurrent requests share one check."""
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(look_at_files(self.workspaces.obstacle))
         if reason := await asyncio.shield(self._look):
@@ -271,12 +271,12 @@ class JobManager:
         self.lane.definition(job.definition).check(request, complete=False)
 
     async def hold(self, job_id: str) -> Job:
-        """Keep a job that waits from being started, until `run`.
+        """Keep a waiting job from being started until `run` is called.
 
         Raises
         ------
         TransitionError
-            If it has been started, or has ended.
+            If the job has been started, or has ended.
         """
         await self.get(job_id)
         return await self.ledger.change(job_id, rules.held)
@@ -297,7 +297,7 @@ class JobManager:
         UnknownJobError
             If there is no such job.
         TransitionError
-            If it had ended, or ended by itself before it could be stopped.
+            If the job had ended, or ended by itself before it could be stopped.
         """
         await self.get(job_id)
         job = await self.ledger.change(job_id, partial(rules.abort_requested, reason=reason))
@@ -308,21 +308,21 @@ class JobManager:
         return job
 
     async def destroy(self, job_id: str) -> None:
-        """Delete a job with its files and its record; stop it before if need be.
+        """Delete a job with its files and its record; a live job is aborted first.
 
-        A record whose result has still to be published is kept until then,
-        but not shown any more.
+        A record whose result has not been published is kept until it is, but
+        is not shown any more.
         """
         job = await self.get(job_id)
         if not job.terminal:
             with contextlib.suppress(TransitionError):
                 await self.abort(job_id, "deleted")
-        # First the record says so: should the rest be interrupted, it is done later.
+        # The record first: the archivist finishes a deletion that is interrupted.
         job = await self.ledger.change(job_id, rules.deleted)
         await self._archivist.finish_deletion(job)
 
-    async def report(self, job_id: str, progress: Progress | None, message: str | None) -> None:
-        """Record what a running job says of its own progress.
+    async def record_progress(self, job_id: str, progress: Progress | None, message: str | None) -> None:
+        """Record the progress that a running job tells of itself.
 
         Raises
         ------
@@ -331,7 +331,7 @@ class JobManager:
         """
         await self.get(job_id)
         update = BackendUpdate(progress=progress, message=message)
-        await self.ledger.change(job_id, partial(rules.reported, update=update))
+        await self.ledger.change(job_id, partial(rules.progressed, update=update))
 
     # Reading
 
@@ -357,7 +357,7 @@ class JobManager:
         return self.store.job_pages(query, size)
 
     def find_summaries(self, query: JobQuery, size: int = 1000) -> AsyncIterator[list[JobSummary]]:
-        """Return as `find_pages` does what a job list shows of each job."""
+        """Return the list entries of the jobs that ``query`` selects, page by page."""
         return self.store.pages(query, size)
 
     async def last_change(self) -> int:
@@ -389,14 +389,13 @@ class JobManager:
         timeout : `float` or `None`
             How long to wait at most (s).
         phases : `~collections.abc.Collection` [`ExecutionPhase`] or `None`
-            Return as soon as the job is not, or no longer, in the phase it
-            is in now, or if that is none of ``phases``. `None` to wait until
-            the job has ended, whatever the phases before.
+            Return when the job leaves its present phase, and at once if that
+            is none of these. `None` to wait until the job has ended.
 
         Returns
         -------
         job : `Job`
-            The job as it is then, or when ``timeout`` ran out.
+            The job at that time, or when ``timeout`` ran out.
         """
         first = (await self.get(job_id)).phase
 
@@ -412,7 +411,7 @@ class JobManager:
         Parameters
         ----------
         wanted : `~collections.abc.Callable`
-            Which jobs to show.
+            Returns whether the caller wants a job.
         """
         subscription = self.ledger.changes.subscribe(wanted)
         try:

@@ -108,15 +108,15 @@ _NOTHING: Mapping[str, Any] = {}
 
 
 def _nothing() -> Mapping[str, Any]:
-    """Return an empty mapping, the same for all jobs: thousands of empty ones take their room."""
+    """Return an empty mapping, the same object for all jobs, to save memory."""
     return _NOTHING
 
 
 def now() -> datetime:
     """Return the current time, UTC, with whole milliseconds.
 
-    Milliseconds because that is what every face prints: a time must not
-    change when it goes out and comes back as a filter.
+    Every face prints milliseconds, so a printed time can be used as a filter
+    without rounding.
     """
     time = datetime.now(UTC)
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
@@ -128,10 +128,10 @@ def check_job_id(job_id: str) -> str:
     Raises
     ------
     RequestError
-        If it does not. Such a text is never used in a path or a database.
+        If it does not. Such a text must not be used in a path or a query.
     """
     if not _JOB_ID.fullmatch(job_id) or ".." in job_id:
-        raise RequestError(f"No such job: {job_id[:80]!r} (not the form of a job id)")
+        raise RequestError(f"No such job: {job_id[:80]!r} (not a valid job id)")
     return job_id
 
 
@@ -154,7 +154,7 @@ class Result:
     Parameters
     ----------
     id : `str`
-        Name, unique within the job; it stays when other results are added.
+        Name, unique within the job; it does not change when results are added.
     uri : `str`
         URI of the product: a ``file:`` URI, or one of the server that ran the job.
     size : `int` or `None`
@@ -178,7 +178,7 @@ class ErrorSummary:
     message : `str`
         For the observer: one or a few lines.
     transient : `bool`
-        Whether the same job may succeed when it is tried again.
+        Whether the same job may succeed if it is run again.
     detail : `str`
         Further text, for example the last lines of the log; may be empty.
     """
@@ -219,7 +219,7 @@ class JobRequest:
     owner : `str`
         Name of the user; empty means anonymous.
     origin : `str`
-        Name of the face that asks; see `JobQuery`.
+        Name of the face that made the request; see `JobQuery`.
     priority : `int`
         Jobs of a larger priority run earlier.
     prerequisites : `tuple` [`str`, ...]
@@ -229,8 +229,8 @@ class JobRequest:
     destruction : `datetime.datetime` or `None`
         When to remove the job's files; `None` for the default.
     job_id : `str`
-        The id of the job, for a face that must know it before; empty for a
-        new one.
+        The id for the job, if the caller needs to choose it; empty for a new
+        one.
     keep_until_published : `bool`
         Whether the record must be kept until `JobManager.mark_published`,
         also when the job is deleted.
@@ -257,7 +257,7 @@ class JobRequest:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A UWS job, as it is at one moment.
+    """The record of a UWS job at one moment.
 
     A job is never changed in place: the functions of `rules` return a new
     record, which is stored and then shown. Fields that `JobRequest` has too
@@ -270,8 +270,8 @@ class Job:
     phase : `ExecutionPhase`
         The phase it is in.
     spec : `Spec` or `None`
-        What its definition made of the parameters: all that the backend
-        needs to run it. `None` while the job is PENDING.
+        All that the backend needs to run the job, made from its parameters
+        by its definition. `None` while the job is PENDING.
     backend : `str`
         Key of the backend that runs the job, see `JobManager.use`.
     sequence : `int`
@@ -282,9 +282,9 @@ class Job:
     phase_time : `datetime.datetime`
         When the job entered its phase.
     final_phase : `ExecutionPhase` or `None`
-        The phase it ended in; kept when the job is archived.
+        The phase in which it ended; kept when the job is archived.
     message : `str`
-        What it is waiting for or doing, in words.
+        What the job is waiting for or doing, in words.
     exit_code : `int` or `None`
         The process's own exit code; negative for a signal.
     handle : `str`
@@ -292,16 +292,16 @@ class Job:
     dispatched : `bool`
         Whether it may have been passed to the backend.
     abort_reason : `str`
-        Why it is to be stopped; empty while nobody has asked for that.
+        Why the job is being aborted; empty if it is not.
     deadline_passed : `bool`
-        Whether it is to be stopped because it ran too long.
+        Whether the job is being stopped because it ran too long.
     published : `bool`
-        Whether its result has been published by the face that asked.
+        Whether its result has been published by the face that requested it.
     deleted : `bool`
-        Whether it was deleted: it is not shown, and its record goes as soon
-        as its files have gone and its result was published.
+        Whether the job was deleted: it is not shown, and its record is
+        removed after its files, and after its result has been published.
     info : `~collections.abc.Mapping`
-        What else is known: last log lines, metrics, task summaries.
+        Further information: last log lines, metrics, task summaries.
     """
 
     id: str
@@ -350,7 +350,7 @@ class Job:
 
     @property
     def stopping(self) -> bool:
-        """Whether the backend was, or is to be, told to stop the job."""
+        """Whether the job is being stopped."""
         return bool(self.abort_reason) or self.deadline_passed
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Settings of this process that an engine needs."""
+"""Process settings that an engine needs: file descriptors, and protection of its memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _original: int | None = None
 
 
 def prepare_process() -> None:
-    """Allow this process more descriptors, and its memory and environment to no other of this account."""
+    """Raise the limit of file descriptors, and hide this process's memory from others of the account."""
     global _original
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _original is None:
@@ -25,13 +25,14 @@ def prepare_process() -> None:
     wanted = WANTED_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    # The jobs run under the same account, and /proc/PID/environ has secrets.
+    # Jobs run under the same account, and /proc/PID/environ contains secrets.
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def original_open_files() -> int:
-    """Return the soft limit of descriptors that this process was started with.
+    """Return the soft limit of file descriptors with which this process was started.
 
-    Programs that use select() fail with more than 1024, so jobs get this one.
+    Jobs get this one, because programs that use select() fail with more than
+    1024.
     """
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] if _original is None else _original

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The parameters of a job definition, and the check of what was given for them."""
+"""Parameters of job definitions, and checks of the values in requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..programs.fetch import check as check_url
 from .errors import RequestError
 
 UPLOAD_PREFIX = "param:"
-"""What the value of a file parameter begins with when the file came with the request."""
+"""Prefix of the value of a file parameter whose file was sent with the request."""
 
 MAX_LENGTH = 65_536
 """Longest text (characters) that one parameter may have."""
@@ -41,18 +41,18 @@ class Parameter:
     unit : `str`
         Unit of a number; empty if it has none.
     default : `str` or `None`
-        What it is when it is not given; `None` if it must be.
+        Value if the request has none; `None` if the parameter is required.
     min, max : `float` or `None`
         Range of a number, both ends included.
     options : `tuple` [`str`, ...]
-        The only values there are; empty for no such limit.
+        The allowed values; empty if all are.
     pattern : `str`
-        Regular expression that a whole text must match; empty for none.
+        Regular expression that the whole text must match; empty for any text.
     references : `tuple` [`str`, ...]
-        Globs of the URLs from which a file may be fetched; none means that
-        it must come with the request.
+        Globs of the URLs from which a file may be fetched; empty if the file
+        must be sent with the request.
     description : `str`
-        What it means.
+        Meaning of the parameter.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Parameter:
     description: str = ""
 
     def check(self, text: str) -> str:
-        """Return a value in the one way in which it is written.
+        """Check a value, and return it in its standard form.
 
         Raises
         ------
         ValueError
-            If it is none; the text says what would be right.
+            If the value is wrong; the text says what would be right.
         """
         if "\0" in text:
             raise ValueError("contains a NUL character")
@@ -82,7 +82,7 @@ class Parameter:
             raise ValueError(f"longer than {MAX_LENGTH} characters")
         value = getattr(self, f"_{self.type}")(text)
         if self.options and value not in self.options:
-            raise ValueError(f"{text[:80]!r} is none of {', '.join(self.options)}")
+            raise ValueError(f"{text[:80]!r} is not one of {', '.join(self.options)}")
         return str(value)
 
     def _string(self, text: str) -> str:
@@ -123,7 +123,7 @@ class Parameter:
         except ValueError:
             pass
         where = f"a URL of {', '.join(self.references)}, or " if self.references else ""
-        raise ValueError(f"{text[:80]!r} is no file; expected {where}a file sent with the request")
+        raise ValueError(f"{text[:80]!r} is not a file; expected {where}a file sent with the request")
 
     def _check_range(self, value: float) -> None:
         if (self.min is not None and value < self.min) or (self.max is not None and value > self.max):
@@ -139,19 +139,19 @@ class Parameter:
 
 
 def _number_text(value: float) -> str:
-    """Return a number as people write it: 20000100, not 2.00001e+07."""
+    """Return a number in decimal notation: 20000100, not 2.00001e+07."""
     return str(int(value)) if value == int(value) and abs(value) < 10**15 else repr(value)
 
 
 def parse_words(text: str) -> dict[str, str]:
     """Return parameters that are written as ``key=value`` words or as a JSON object.
 
-    Words are split as a shell splits them, and never seen by a shell.
+    Words are split by the rules of a shell, but no shell is run.
 
     Raises
     ------
     RequestError
-        If it is neither.
+        If the text is neither.
     """
     if text.lstrip().startswith("{"):
         try:
@@ -184,21 +184,21 @@ def _as_text(name: str, value: object) -> str:
 def check_parameters(
     parameters: Sequence[Parameter], given: Mapping[str, str], *, complete: bool = True
 ) -> dict[str, str]:
-    """Check all that was given.
+    """Check the values in a request.
 
     Parameters
     ----------
     parameters : `~collections.abc.Sequence` [`Parameter`]
-        What there is.
+        The parameters of the job definition.
     given : `~collections.abc.Mapping` [`str`, `str`]
-        Values by name.
+        The values by name.
     complete : `bool`
-        Whether what must be given must be there already.
+        Whether a missing required parameter is a mistake.
 
     Returns
     -------
     values : `dict` [`str`, `str`]
-        A value for every parameter that was given or has a default.
+        A value for every parameter that has one or has a default.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one configuration makes for the engine, and what it is made with."""
+"""What a backend's factory receives (`BackendContext`) and returns (`Parts`)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Parts:
-    """A backend, and what may be requested of it.
+    """A backend with its job definitions and limits.
 
     Parameters
     ----------
     kind : `str`
-        Names the backend without its configuration. Configurations of the
+        Name of the backend without its configuration. Configurations of the
         same kind share their workers.
     backend : `Backend`
         The backend, not open yet.
@@ -47,20 +47,19 @@ def _no_variables(job_id: str) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class BackendContext:
-    """What an engine provides to the backends that are made for it.
+    """What an engine provides to the factory of a backend.
 
     Parameters
     ----------
     workspaces : `Workspaces`
         The directories of jobs.
     log : `logging.Logger`
-        Gets what is unusual.
+        Gets warnings.
     job_variables : `~collections.abc.Callable`
-        Returns the environment variables with which a job can report its
-        progress, for a job id; none where that is not possible. It may read
-        a file.
+        Returns, for a job id, the environment variables with which the job
+        can report its progress; empty if it cannot. It may read a file.
     shared : `dict`
-        Holds what all configurations of an engine share; see `share`.
+        Objects that all configurations of an engine share; see `share`.
     """
 
     workspaces: Workspaces
@@ -69,14 +68,14 @@ class BackendContext:
     shared: dict[type, Any] = field(default_factory=dict)
 
     def share(self, kind: type[T], make: Callable[[], T]) -> T:
-        """Return the one object of a class that outlives a change of the configuration.
+        """Return the shared object of a class, which survives changes of the configuration.
 
         Parameters
         ----------
         kind : `type`
             The class.
         make : `~collections.abc.Callable`
-            Makes the object when it is first requested.
+            Creates the object; called when it is first requested.
         """
         if kind not in self.shared:
             self.shared[kind] = make()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Selections of jobs, and what a list shows of each."""
+"""Queries for jobs, and the entries of job lists."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from .records import jobs
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class JobQuery:
-    """Selects jobs; all that is given must hold.
+    """A selection of jobs; a job must fulfil all conditions.
 
     Parameters
     ----------
     definition, owner, origin : `str` or `None`
-        The job's own.
+        Value of the job's field of this name.
     phases : `~collections.abc.Collection` [`ExecutionPhase`]
         Phases wanted; empty for all but ARCHIVED.
     after : `datetime.datetime` or `None`
         Only jobs created after this time.
     last : `int` or `None`
-        Only the newest so many, newest first; without it all, oldest first.
+        Only this many of the newest, newest first; `None` for all, oldest first.
     published : `bool` or `None`
         Whether the result has been published.
     deleted : `bool` or `None`
-        Whether the job was deleted and its record waits to be removed.
+        Whether the job was deleted and its record will be removed.
     run_id : `str` or `None`
-        The caller's own name.
+        The caller's own name for the job.
     nothing : `bool`
         Select no job.
     start : `tuple` or `None`
@@ -56,12 +56,12 @@ class JobQuery:
     start: tuple[int, str] | None = None
 
     def apply(self, select: sa.Select[Any], end: tuple[int, str] | None = None) -> sa.Select[Any]:
-        """Return ``select`` narrowed to these jobs, in their order.
+        """Return ``select`` with the conditions and the order of this query.
 
         Parameters
         ----------
         select : `sqlalchemy.sql.Select`
-            Of the table of jobs.
+            A selection from the table of jobs.
         end : `tuple` or `None`
             Creation time (ms) and id of the job after which to begin.
         """
@@ -78,7 +78,7 @@ class JobQuery:
         key = sa.tuple_(jobs.c.creation_ms, jobs.c.id)
         if self.last is not None:
             if end is not None:
-                # The first condition lets the database begin in the middle of an index.
+                # With the first condition the database can start in the middle of an index.
                 select = select.where(jobs.c.creation_ms <= end[0], key < sa.tuple_(*end))
             return select.order_by(jobs.c.creation_ms.desc(), jobs.c.id.desc()).limit(self.last)
         if end is not None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The form in which a `Job` is stored: the tables and the JSON document.
+"""How a `Job` is stored: the tables and the JSON document.
 
-What the store selects or sorts by has a column of its own; the rest is one
-JSON document, so that a new field of `Job` needs no change of the table.
+Fields by which jobs are selected or sorted have columns; the others are in
+one JSON document, so that a new field of `Job` needs no change of the table.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .errors import StoreError
 from .model import Job, to_ms
 
 SCHEMA_VERSION = 2
-"""Grows when a program of today could not read what a newer one wrote."""
+"""Version of the schema; incremented when older programs could not read the store any more."""
 
 metadata = sa.MetaData()
 
@@ -35,7 +35,7 @@ leases = sa.Table(
     metadata,
     sa.Column("name", sa.String(128), primary_key=True),
     sa.Column("holder", sa.String(64), nullable=False),
-    # Grows with every renewal; nobody compares clocks of two machines.
+    # Incremented with every renewal, so that clocks of two machines are never compared.
     sa.Column("beat", sa.BigInteger, nullable=False),
     sa.Column("process", sa.JSON, nullable=False),
 )
@@ -50,7 +50,7 @@ jobs = sa.Table(
     sa.Column("origin", sa.String(16), nullable=False),
     sa.Column("phase", sa.String(16), nullable=False),
     sa.Column("published", sa.Boolean, nullable=False),
-    # Times are whole milliseconds since 1970, UTC: every database sorts them alike.
+    # Times are whole milliseconds since 1970 (UTC), which all databases sort in the same way.
     sa.Column("creation_ms", sa.BigInteger, nullable=False),
     sa.Column("destruction_ms", sa.BigInteger),
     sa.Column("sequence", sa.BigInteger, nullable=False),
@@ -103,22 +103,22 @@ def from_row(row: Mapping[Any, Any]) -> Job:
 
 
 def _upgraded(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return a row's document as programs of today write it."""
+    """Return the document of a row, converted to the present version of the schema."""
     document = dict(row["document"])
     if "keep_until_published" not in document:
-        # Version 1 of the schema: one face published results, and went by its name.
+        # Version 1 had no such fields: they were implied by the origin.
         document |= dict.fromkeys(("keep_until_published", "reserved"), row["origin"] == "sal")
         document["progress"] = dict(zip(("done", "failed", "total"), document["progress"], strict=True))
     return document
 
 
 def prepare_schema(connection: sa.Connection) -> None:
-    """Create the tables where there are none; bring older ones up to date.
+    """Create the tables if they do not exist, and upgrade older ones.
 
     Raises
     ------
     StoreError
-        If a newer program has written the store.
+        If the store was written by a newer version.
     """
     metadata.create_all(connection, tables=[state])
     found = connection.scalar(sa.select(state.c.value).where(state.c.name == "schema_version"))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The transitions of a job, each a pure function.
 
-A rule takes the record as it is, the time, and the facts; it returns the new
-record, or `None` if nothing changes, or raises to refuse the change. It
-reads no clock, no file and no store. This is the only place where the phase
-of a job is decided; callers pass a rule, with its facts filled in by
+A rule takes the present record, the time, and further facts as keywords. It
+returns the new record, or `None` if nothing changes, or raises to refuse the
+change. It reads no clock, no file and no store. Phases of jobs are decided
+here and nowhere else; callers pass a rule, with its facts filled in by
 `functools.partial`, to `Ledger.change`.
 """
 
@@ -23,9 +23,9 @@ __all__ = [
     "held",
     "lost",
     "modified",
+    "progressed",
     "published",
     "queued",
-    "reported",
     "seen",
     "stopped",
     "waiting_for",
@@ -50,7 +50,7 @@ Phase = ExecutionPhase
 def _enter(job: Job, at: datetime, phase: ExecutionPhase, **fields: Any) -> Job:
     """Return the record of a job that enters a phase.
 
-    A clock that was set back must not let a job end before it started.
+    Even if the clock was set back, a job does not end before it started.
 
     Raises
     ------
@@ -123,7 +123,8 @@ def queued(
     Parameters
     ----------
     before : `Job`
-        The record from which ``spec`` was made; another one is refused.
+        The record from which ``spec`` was made; refused if the parameters
+        have changed since.
     """
     check_runnable(job)
     if job.phase != before.phase or job.parameters != before.parameters:
@@ -132,14 +133,14 @@ def queued(
 
 
 def held(job: Job, at: datetime) -> Job:
-    """Hold a job back that has not been started."""
+    """Hold a job that has not been started."""
     if job.dispatched:
         raise TransitionError(f"Job {job.id} has been started already")
     return _enter(job, at, Phase.HELD, message="held")
 
 
 def waiting_for(job: Job, at: datetime, *, message: str) -> Job | None:
-    """Change what a queued job says it waits for."""
+    """Change the message of a queued job, which tells what it waits for."""
     if not job.waiting or job.message == message:
         return None
     return dataclasses.replace(job, message=message)
@@ -177,12 +178,12 @@ def modified(
 
 
 def dispatched(job: Job, at: datetime) -> Job | None:
-    """Mark a queued job as passed to the backend; nothing for one that was held or ended meanwhile."""
+    """Mark a queued job as passed to the backend; no change if it was held or has ended."""
     return dataclasses.replace(job, dispatched=True, message="") if job.waiting else None
 
 
 def seen(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
-    """Apply what a backend saw of a job; nothing for one that has ended."""
+    """Apply a backend's update to a job; no change if the job has ended."""
     if job.terminal:
         return None
     names = ("exit_code", "progress", "results", "error", "handle")
@@ -198,7 +199,7 @@ def seen(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
         return stopped(job, at)
     if phase == Phase.ERROR:
         return failed(job, at, error=job.error or ErrorSummary(update.message or "failed without a reason"))
-    # A phase that may not follow comes from a report that is late.
+    # A phase that cannot follow comes from a late update.
     if phase is None or phase == Phase.HELD or phase not in TRANSITIONS[job.phase]:
         return job if fields else None
     if phase == Phase.COMPLETED:
@@ -206,8 +207,8 @@ def seen(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
     return _enter(job, at, phase)
 
 
-def reported(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
-    """Apply what a running job says of its own progress."""
+def progressed(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
+    """Apply the progress that a running job tells of itself."""
     if job.terminal or not job.dispatched:
         raise TransitionError(f"Job {job.id} is {job.phase}; only a job that runs has progress")
     return seen(job, at, update=update)
@@ -217,12 +218,12 @@ def reported(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
 
 
 def failed(job: Job, at: datetime, *, error: ErrorSummary) -> Job | None:
-    """End a job as ERROR; nothing for one that has ended."""
+    """End a job as ERROR; no change if it has ended."""
     return None if job.terminal else _enter(job, at, Phase.ERROR, error=error, message="")
 
 
 def abort_requested(job: Job, at: datetime, *, reason: str) -> Job | None:
-    """Abort a job that has not been started; record the wish for one that has."""
+    """Abort a job that has not been started; record the request for one that has."""
     if job.terminal:
         raise TransitionError(f"Job {job.id} already {job.phase.lower()}")
     if not job.dispatched:
@@ -233,7 +234,7 @@ def abort_requested(job: Job, at: datetime, *, reason: str) -> Job | None:
 
 
 def deadline_passed(job: Job, at: datetime) -> Job | None:
-    """Record that a job ran longer than it may; nothing for one that has ended or is being stopped."""
+    """Record that a job exceeded its run time; no change if it has ended or is being stopped."""
     if job.terminal or job.stopping:
         return None
     message = f"stopping: ran longer than {job.execution_duration} s"
@@ -241,19 +242,19 @@ def deadline_passed(job: Job, at: datetime) -> Job | None:
 
 
 def stopped(job: Job, at: datetime, *, doubt: str = "") -> Job | None:
-    """End a job that was stopped; nothing for one that has ended.
+    """End a job that was stopped; no change if it has ended.
 
     Parameters
     ----------
     doubt : `str`
-        What is not certain about it; added to the reason. Empty if the
-        backend has confirmed that no process of the job runs any more.
+        Why it is not certain that the job has stopped; added to the message.
+        Empty if the backend has confirmed that none of its processes runs.
     """
     if job.terminal:
         return None
     remark = f" ({doubt})" if doubt else ""
     if job.deadline_passed:
-        # ERROR, not ABORTED: nobody asked for this end, and clients raise on
+        # ERROR, not ABORTED: no user requested it, and clients raise on
         # ABORTED before they read the result.
         words = f"ran longer than its limit of {job.execution_duration} s and was stopped"
         return failed(job, at, error=ErrorSummary(words + remark))
@@ -262,7 +263,7 @@ def stopped(job: Job, at: datetime, *, doubt: str = "") -> Job | None:
 
 
 def lost(job: Job, at: datetime, *, grace: float) -> Job | None:
-    """End a job that was UNKNOWN for ``grace`` (s); nothing for one in another phase."""
+    """End a job that was UNKNOWN for ``grace`` (s); no change in another phase."""
     if job.phase != Phase.UNKNOWN:
         return None
     words = f"nothing was heard of it for {grace:g} s: {job.message}"
@@ -278,7 +279,7 @@ def published(job: Job, at: datetime) -> Job | None:
 
 
 def archived(job: Job, at: datetime) -> Job | None:
-    """Archive a job that has ended: its files go, its record stays."""
+    """Archive a job that has ended: its files are removed, its record stays."""
     if job.phase == Phase.ARCHIVED:
         return None
     return _enter(job, at, Phase.ARCHIVED, results=(), message="archived")

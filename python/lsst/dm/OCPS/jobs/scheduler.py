@@ -28,7 +28,7 @@ Phase = ExecutionPhase
 
 
 class Scheduler:
-    """Brings queued jobs to their backends, and back to one end.
+    """Starts queued jobs on their backends, and stops jobs on request or at their deadlines.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Scheduler:
         self._owners = Counter(job.owner for job in self.ledger.live.values())
 
     async def close(self) -> None:
-        """Stop all tasks and close the backends; running jobs run on."""
+        """Stop all tasks and close the backends; running jobs continue."""
         for lane in self.lanes.values():
             for run in lane.runs.values():
                 run.cancel_timers()
@@ -85,7 +85,7 @@ class Scheduler:
                 self._line_up(lane, job)
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run something in the background, until `close`."""
+        """Run a coroutine in the background; `close` cancels it."""
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -105,7 +105,7 @@ class Scheduler:
     # Accepting
 
     async def check_prerequisites(self, job_id: str, prerequisites: Iterable[str]) -> None:
-        """Raise `RequestError` if a job is to wait for itself or for one that does not exist."""
+        """Raise `RequestError` if a job would wait for itself or for a job that does not exist."""
         for other in prerequisites:
             if other == job_id:
                 raise RequestError(f"job {job_id} cannot wait for itself", "prerequisites")
@@ -123,9 +123,9 @@ class Scheduler:
         Parameters
         ----------
         lane : `Lane`
-            The lane that the job goes to.
+            The lane that the job is for.
         owner : `str` or `None`
-            The owner of a new job; `None` for a job that is there already.
+            The owner of a new job; `None` for a job that exists already.
         reserved : `bool`
             Whether the job may use reserved places.
         queue : `bool`
@@ -134,7 +134,7 @@ class Scheduler:
         Raises
         ------
         QueueFullError
-            If there is none.
+            If no place is free.
         """
         if queue:
             self._check_queue(lane, reserved)
@@ -167,7 +167,7 @@ class Scheduler:
             raise QueueFullError(f"The queue is full: {lane.waiting} jobs wait; try again later")
 
     def obstacle(self, prerequisites: Iterable[str]) -> str:
-        """Return which prerequisites have not ended, in words; empty if all have."""
+        """Return in words which prerequisites have not ended; empty if all have."""
         names = ", ".join(other for other in prerequisites if other in self.ledger.live)
         return f"waiting for {names}" if names else ""
 
@@ -185,7 +185,7 @@ class Scheduler:
         self.spawn(self._consider(job.id))
 
     async def _consider(self, job_id: str) -> None:
-        """Look again what a queued job waits for."""
+        """Check again what a queued job waits for, and queue it for a worker if that is nothing."""
         job = self.ledger.live.get(job_id)
         if job is None or not job.waiting:
             return
@@ -197,7 +197,7 @@ class Scheduler:
             return
         message = self.obstacle(job.prerequisites)
         job = await self.ledger.persist(job_id, partial(rules.waiting_for, message=message))
-        # Only now: one of them may have ended meanwhile.
+        # Check again: a prerequisite may have ended meanwhile.
         if job.waiting and not self.obstacle(job.prerequisites):
             lane.push(job)
             self._dispatch(lane)
@@ -234,7 +234,7 @@ class Scheduler:
     async def _start(self, lane: Lane, job_id: str, run: Run) -> None:
         job = await self.ledger.persist(job_id, rules.dispatched)
         if job.terminal or not job.dispatched:
-            # Held or ended since it was picked.
+            # The job was held or has ended since it was chosen.
             lane.end(job_id)
             self._dispatch(lane)
             return
@@ -242,7 +242,7 @@ class Scheduler:
             await lane.backend.submit(job)
             found = await self.ledger.get(job_id)
             if found.terminal:
-                # It was ended while it was being started.
+                # The job was ended while it was being started.
                 await lane.backend.cancel(found)
         except UnknownJobError:
             await lane.backend.cancel(job)
@@ -259,8 +259,8 @@ class Scheduler:
     async def stop(self, job: Job) -> Job:
         """Stop a job that the backend has; return it when it has ended.
 
-        Waits no longer than ``abort_grace``; a job that is not confirmed to
-        have stopped by then ends all the same, with that remark.
+        If the backend has not confirmed within ``abort_grace`` that the job
+        has stopped, the job ends with a remark about that.
         """
         lane = self.lanes[job.backend]
         grace = lane.limits.abort_grace
@@ -310,10 +310,10 @@ class Scheduler:
                 self._set_deadline(lane, job)
 
     def _count(self, old: Job | None, job: Job) -> None:
-        """Keep the numbers of waiting jobs and of each owner's live jobs."""
+        """Update the numbers of waiting jobs and of each owner's live jobs."""
         for record, change in ((old, -1), (job, 1)):
             lane = self.lanes.get(record.backend) if record and record.waiting else None
-            # One that is being started does not wait any more.
+            # A job that is being started is not counted as waiting.
             if lane and job.id not in lane.runs:
                 lane.waiting += change
         if old is None:
@@ -328,7 +328,7 @@ class Scheduler:
                 del self._owners[owner]
 
     def _set_deadline(self, lane: Lane, job: Job) -> None:
-        """Set the timer of a running job's deadline, by a clock that does not jump."""
+        """Set the timer of a running job's deadline; it runs by a monotonic clock."""
         run = lane.runs[job.id]
         if run.deadline:
             run.deadline.cancel()
@@ -336,14 +336,14 @@ class Scheduler:
         if not job.start_time and run.began is None:
             return
         if run.began is None:
-            # Just begun; or, after a restart, no backend tells for how long it has run.
+            # Just started; or OCPS was restarted and the backend does not report the run time.
             elapsed = (now() - job.start_time).total_seconds() if job.start_time else 0.0
             run.began = asyncio.get_running_loop().time() - max(0.0, elapsed)
         if job.execution_duration and not job.stopping:
             run.deadline = self._timer(run.began + job.execution_duration, lambda: self._deadline(job.id))
 
     def _set_lost(self, lane: Lane, job: Job) -> None:
-        """Set the timer after which a job that is UNKNOWN ends."""
+        """Set the timer that ends a job which stays UNKNOWN."""
         run = lane.runs[job.id]
         if run.lost:
             run.lost.cancel()
@@ -366,5 +366,5 @@ class Scheduler:
 
 
 def _of_deadline(job: Job) -> tuple[object, ...]:
-    """Return what the timer of a job's deadline depends on."""
+    """Return the fields that the deadline's timer depends on."""
     return job.start_time, job.execution_duration, job.stopping

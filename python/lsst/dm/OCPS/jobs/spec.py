@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a backend is to run: one frozen model per kind of job.
+"""Specs: what a backend must run, as one frozen model per kind of job.
 
-A definition makes a spec of a request; the backend that declares its kind
-runs it. The engine stores specs and knows no kind by name.
+A definition makes a spec from a request; the backend that declares the kind
+runs it. The engine stores specs, and has no code for particular kinds.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _kinds: dict[str, type[Spec]] = {}
 class Spec(BaseModel):
     """Base of all specs.
 
-    A subclass names its kind, and is then found by it when a stored job is
-    read: ``kind: Literal["mine"] = "mine"``. All fields must be JSON types,
-    so that they can be stored.
+    A subclass declares its kind, ``kind: Literal["mine"] = "mine"``, by which
+    it is found when a stored job is read. All fields must be JSON types, so
+    that they can be stored.
 
     Parameters
     ----------
@@ -44,21 +44,23 @@ class Spec(BaseModel):
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Spec:
-        """Return the spec that was stored as ``document``; of another class if its form has changed."""
+        """Return the spec that was stored as ``document``; of another class if its form is an older one."""
         return cls.model_validate(document)
 
     @classmethod
     def of(cls, spec: Spec | None) -> Self:
-        """Return ``spec``, which must be of this class.
+        """Return ``spec`` if it is of this class.
 
         Raises
         ------
         BackendError
-            If it is not.
+            If it is of another class.
         """
         if not isinstance(spec, cls):
             kind = spec.kind if spec else "none"
-            raise BackendError(f"what it is to run cannot be read (a {cls.__name__} of kind {kind})")
+            raise BackendError(
+                f"the stored spec cannot be read (expected a {cls.__name__}, found kind {kind})"
+            )
         return spec
 
     def document(self) -> dict[str, Any]:
@@ -67,9 +69,9 @@ class Spec(BaseModel):
 
 
 class UnreadSpec(Spec):
-    """A spec whose model is not there, or does not fit what was stored.
+    """A stored spec whose model is not installed, or does not fit.
 
-    It holds what was stored, until a program that knows it reads it.
+    It keeps the stored document until a program that has the model reads it.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file of a SQLite job store: created, checked, and watched."""
+"""The file of a SQLite job store: creation, and checks for damage and removal."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ class SqliteFile:
         self._inode: int | None = None
 
     def prepare(self, may_be_empty: bool) -> None:
-        """Create the file where there is none, for this user alone; it holds the variables of jobs.
+        """Create the file if it does not exist, readable by this account alone.
+
+        It contains the environment variables of jobs.
 
         Raises
         ------
         StoreError
-            If it is there, and empty, although it must not be.
+            If it cannot be created, or is empty although it must not be.
         """
         try:
             size = self.path.stat().st_size
@@ -60,7 +62,7 @@ class SqliteFile:
         Raises
         ------
         StoreError
-            If it is damaged, with what can be done.
+            If it is damaged; the text says what can be done.
         """
         try:
             found = connection.exec_driver_sql("PRAGMA quick_check(3)").scalars().all()
@@ -73,14 +75,14 @@ class SqliteFile:
             raise StoreError(f"The job store {self.path} is damaged: {'; '.join(found)}. {advice}")
 
     def opened(self) -> None:
-        """Remember which file was opened."""
+        """Remember the identity of the file that was opened."""
         self._inode = os.stat(self.path).st_ino
 
     def check_present(self) -> None:
         """Check that the file that was opened is still there.
 
-        A file that was removed can be written on as long as it is open, but
-        nobody will ever read it.
+        A removed file can be written as long as it is open, but its content
+        is lost afterwards.
 
         Raises
         ------
@@ -100,7 +102,7 @@ class SqliteFile:
 def prepare_connection(connection: Any, _: Any) -> None:
     """Set up a new connection of a SQLite database."""
     cursor = connection.cursor()
-    # FULL: what was acknowledged survives a power cut, not only a crash.
+    # FULL: stored changes survive a power cut, not only a crash.
     for pragma in ("journal_mode=WAL", "synchronous=FULL"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

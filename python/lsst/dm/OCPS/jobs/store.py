@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The job store: a database whose content survives crashes and power cuts.
+"""The job store: a database of all jobs that survives crashes and power cuts.
 
-SQLite (WAL) by default, another database by URL.
+SQLite (in WAL mode) by default; PostgreSQL by URL.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ _SEQUENCE = "last_sequence"
 
 
 class JobStore:
-    """All jobs, on disk.
+    """The database of all jobs.
 
     Use `open` to get one. Every method raises `StoreError` with the reason
-    when the database fails; then nothing was changed.
+    if the database fails; then nothing was changed.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class JobStore:
         may_be_empty: bool = True,
         log: logging.Logger | None = None,
     ) -> JobStore:
-        """Open a store; create its tables where there are none.
+        """Open a store; create its tables if they do not exist.
 
         Parameters
         ----------
@@ -90,7 +90,7 @@ class JobStore:
             SQLAlchemy URL with an asynchronous driver; the default is a
             store in memory.
         may_be_empty : `bool`
-            Whether an existing SQLite file may be empty: not where jobs are
+            Whether an existing SQLite file may be empty; `False` if jobs are
             known to have been stored in it.
         log : `logging.Logger`, optional
             Gets damaged records.
@@ -98,7 +98,7 @@ class JobStore:
         Raises
         ------
         StoreError
-            If it cannot be opened, is damaged, or was written by a newer program.
+            If it cannot be opened, is damaged, or was written by a newer version.
         """
         parsed = sa.make_url(url)
         name, file = parsed.render_as_string(), None
@@ -151,7 +151,7 @@ class JobStore:
         lease, holder : `str`
             Name of the lease, and who must hold it.
         """
-        # Locked where the database can, so that it cannot be taken before a transaction ends.
+        # The row is locked (in PostgreSQL), so that the lease cannot be taken before the transaction ends.
         select = sa.select(leases.c.holder).where(leases.c.name == lease).with_for_update(read=True)
         self._fence = (select, holder)
 
@@ -195,7 +195,7 @@ class JobStore:
         delete = jobs.delete().where(jobs.c.id == job_id)
 
         def run(connection: sa.Connection) -> None:
-            # A reader of changes resumes by number: none may be used twice.
+            # Readers of changes resume by number, so a number must not be used twice.
             sequence = connection.scalar(found) or 0
             known = connection.scalar(sa.select(state.c.value).where(state.c.name == _SEQUENCE))
             if sequence > int(known or 0):
@@ -205,7 +205,7 @@ class JobStore:
         await self.write(run)
 
     async def withdraw(self, job: Job) -> None:
-        """Remove the first record of a job whose insertion failed, should it be there all the same."""
+        """Remove the first record of a job if it was stored although its insertion failed."""
         delete = jobs.delete().where(jobs.c.id == job.id, jobs.c.sequence == job.sequence)
         await self.write(lambda connection: connection.execute(delete))
 
@@ -253,12 +253,12 @@ class JobStore:
         return await self.find(JobQuery(phases=LIVE))
 
     async def changed_since(self, sequence: int, limit: int) -> list[Job]:
-        """Return up to ``limit`` jobs changed after ``sequence``, in order of change."""
+        """Return up to ``limit`` jobs that changed after change number ``sequence``, in order of change."""
         select = sa.select(jobs).where(jobs.c.sequence > sequence)
         return await self._select(select.order_by(jobs.c.sequence).limit(limit))
 
     async def doomed(self, before: datetime, limit: int = 100) -> list[Job]:
-        """Return jobs, not yet archived, whose destruction time has come."""
+        """Return jobs that are not archived and whose destruction time has come."""
         select = sa.select(jobs).where(
             jobs.c.destruction_ms <= to_ms(before), jobs.c.phase != str(ExecutionPhase.ARCHIVED)
         )
@@ -279,7 +279,7 @@ class JobStore:
         return {row.id for row in await self.read(archived)}
 
     async def oldest_ended(self, keep: int) -> list[Job]:
-        """Return the ended jobs beyond the newest ``keep``, not yet archived."""
+        """Return ended jobs, older than the newest ``keep``, that are not archived."""
         phases = [str(phase) for phase in TERMINAL - {ExecutionPhase.ARCHIVED}]
         select = sa.select(jobs).where(jobs.c.phase.in_(phases))
         return await self._select(select.order_by(jobs.c.creation_ms.desc()).offset(keep).limit(100))
@@ -338,7 +338,7 @@ class JobStore:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn what a database says into a `StoreError`."""
+        """Turn errors of the database into `StoreError`."""
         try:
             yield
         except (sa.exc.SQLAlchemyError, OSError, ValueError, OverflowError) as error:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job's directories: its log, its outputs, and what the engine notes of it.
+"""A job's directories: its log, its outputs, and the engine's files about it.
 
 ``{work_dir}/jobs/{id}/`` belongs to the job; ``output/`` in it (the job's
-JOB_OUTPUT_DIR) is what the user sees. Jobs can write whatever they like
-there, so nothing in it is trusted. ``{work_dir}/engine/{id}/`` has the files
-of the engine and of the job's supervisor.
+JOB_OUTPUT_DIR) is shown to the user. Jobs can write anything there, so
+nothing in it is trusted. ``{work_dir}/engine/{id}/`` has the files of the
+engine and of the job's supervisor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .model import Result, check_job_id
 LOG_NAME = "ocps.log"
 """Name of a job's log in its output directory."""
 
-# What the standard library does not know; the field's own types.
+# Media types that the standard library does not know, or calls otherwise.
 MIME_TYPES = {
     ".log": "text/plain",
     ".yaml": "application/yaml",
@@ -43,13 +43,13 @@ MIME_TYPES = {
 
 
 MAX_RESULTS = 10_000
-"""How many files of a job are listed as results; those first in the alphabet."""
+"""How many files of a job are listed as results, in alphabetical order."""
 
 MAX_JOB_JSON = 32 * 2**20
 """Longest JSON file (bytes) of a job that is read."""
 
 ENTRY_LIMIT = 1_000_000
-"""How many files of a job are looked at for that."""
+"""How many files of a job are examined for that."""
 
 
 class Workspace:
@@ -72,7 +72,7 @@ class Workspace:
 
     @property
     def output(self) -> Path:
-        """The directory that is shown to the user."""
+        """The output directory, which is shown to the user."""
         return self.root / "output"
 
     @property
@@ -80,8 +80,8 @@ class Workspace:
         """The job's log."""
         return self.output / LOG_NAME
 
-    def make(self) -> None:
-        """Make the directories, for this account alone; no error if they exist."""
+    def create(self) -> None:
+        """Create the directories, accessible to this account alone; no error if they exist."""
         for folder in (self.root, self.engine, self.output):
             folder.mkdir(mode=0o700, exist_ok=True)
         if self.durable:
@@ -89,12 +89,12 @@ class Workspace:
                 durable.sync_folder(folder)
 
     def remove(self) -> None:
-        """Remove the directories with all that is in them; no error if there are none."""
+        """Remove the directories with their content; no error if they do not exist."""
         for folder in (self.root, self.engine):
             shutil.rmtree(folder, ignore_errors=True)
 
     def read_json(self, name: str) -> Any:
-        """Return what a JSON file of the engine holds; `None` if there is none that can be used.
+        """Return the content of a JSON file of the engine; `None` if it is missing or not valid.
 
         Raises
         ------
@@ -104,13 +104,13 @@ class Workspace:
         return read_json(self.engine / name)
 
     def read_job_json(self, name: str) -> Any:
-        """Return what a JSON file that the job wrote holds; as `read_json`."""
+        """Return the content of a JSON file that the job wrote; otherwise as `read_json`."""
         return read_json(self.root / name, MAX_JOB_JSON)
 
     def write_json(self, name: str, value: Any) -> None:
-        """Write a JSON file of the engine, whole or not at all, for this account alone.
+        """Write a JSON file of the engine atomically, readable by this account alone.
 
-        A plan has a job's environment, and with it what a site keeps secret.
+        A plan contains a job's environment, which can have secrets.
         """
         durable.write_json(self.engine / name, value, durable=self.durable)
 
@@ -118,9 +118,9 @@ class Workspace:
         """Return the files in the output directory, the log first.
 
         Ids are the paths relative to the output directory, so that they do
-        not shift when something is added. Links are left out, and so are
-        files that also have a name elsewhere (hard links): both could make
-        public what was never meant to be.
+        not shift when something is added. Symbolic links are left out, and so
+        are files that also have a name elsewhere (hard links): both could
+        expose files that are not the job's.
         """
         found: list[tuple[str, os.stat_result]] = []
         links: dict[tuple[int, int], int] = {}
@@ -181,7 +181,7 @@ class Workspace:
 
 
 def printable(name: str) -> str:
-    """Return a file name in which what cannot be printed is replaced by its escape sequence."""
+    """Return a file name in which unprintable characters are replaced by escape sequences."""
     return "".join(
         char
         if char.isprintable()
@@ -191,7 +191,7 @@ def printable(name: str) -> str:
 
 
 def guess_mime_type(name: str) -> str:
-    """Return the media type that goes with a file name."""
+    """Return the media type for a file name."""
     suffix = os.path.splitext(name)[1].lower()
     return MIME_TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
@@ -222,12 +222,12 @@ class Workspaces:
         self._lock: IO[str] | None = None
 
     def open(self) -> None:
-        """Make the work directory, lock it against another OCPS, and clear what a crash left in it.
+        """Create and lock the work directory, and remove temporary files that a crash left in it.
 
         Raises
         ------
         StoreError
-            If it cannot be made, or another process uses it.
+            If it cannot be created, or another process uses it.
         """
         try:
             self.work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -243,7 +243,7 @@ class Workspaces:
             pid = lock.read().strip() or "?"
             lock.close()
             raise StoreError(f"work_dir {self.work_dir} is in use by another OCPS (process {pid})") from error
-        # The id is for people only, and must not keep OCPS from starting on a full disk.
+        # The process id is only information; a full disk must not keep OCPS from starting.
         with contextlib.suppress(OSError):
             lock.truncate(0)
             lock.write(str(os.getpid()))
@@ -253,17 +253,17 @@ class Workspaces:
             shutil.rmtree(upload, ignore_errors=True)
 
     def close(self) -> None:
-        """Give up the lock."""
+        """Release the lock."""
         if self._lock:
-            # What could not be written to a full disk is tried again here.
+            # Closing flushes the process id again, which fails on a full disk.
             with contextlib.suppress(OSError):
                 self._lock.close()
             self._lock = None
 
     def obstacle(self) -> str:
-        """Return why no job can be accepted or started now; empty if it can."""
+        """Return why no job can be accepted or started now; empty if jobs can."""
         if self._lock is None and not self.work_dir.exists():
-            # Simulated jobs have no files, and the directory was never made.
+            # Simulated jobs have no files, so the directory was never created.
             return ""
         try:
             file_system = os.statvfs(self.work_dir)
@@ -280,7 +280,7 @@ class Workspaces:
         if space < self.min_free_space:
             needed = _megabytes(self.min_free_space)
             return f"the disk of work_dir is nearly full: {_megabytes(space)} free, {needed} needed"
-        # File systems without a fixed number of files say that they have 0.
+        # File systems without a fixed number of inodes report 0.
         if file_system.f_files and file_system.f_favail < self.min_free_files:
             return (
                 f"the disk of work_dir is nearly out of inodes: {file_system.f_favail} free,"

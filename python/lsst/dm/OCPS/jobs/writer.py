@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Group commit: writes that are requested at the same time share a transaction.
 
-So a write is on the disk before its caller goes on, and hundreds of jobs a
+Every write is on disk before its caller continues, and hundreds of jobs per
 second can still be accepted.
 """
 
@@ -69,15 +69,16 @@ class GroupWriter:
                 await self._write(batch)
             except Exception as error:
                 if len(batch) > 1 and not _is_of_store(error):
-                    # One bad write must not spoil those that only came with it.
+                    # One bad operation must not fail the others of its transaction.
                     for item in batch:
                         try:
                             await self._write([item])
                         except Exception as own_error:
                             _fail([item], own_error)
                     continue
-                # What waits meanwhile would wait as long for the same failure:
-                # each caller waits no longer than one transaction may take.
+                # Operations that were requested meanwhile would fail the same
+                # way: fail them now, so that no caller waits longer than one
+                # transaction may take.
                 _fail(batch + self._waiting, error)
                 self._waiting = []
 

@@ -175,5 +175,5 @@ class Publisher:
 
 def _write_whole(workspace: Workspace, name: str, document: dict[str, Any]) -> None:
     # Jobs that run elsewhere have no workspace yet.
-    workspace.make()
+    workspace.create()
     workspace.write_json(name, document)

@@ -132,7 +132,7 @@ class LocalBackend(Backend):
         workspace = self.workspaces.of(job.id)
 
         def claim() -> None:
-            workspace.make()
+            workspace.create()
             # A supervisor that is being started finds the job claimed.
             durable.write_json(workspace.engine / "supervisor.json", {}, once=True)
 
@@ -330,7 +330,7 @@ async def _retry(act: Callable[..., T], *arguments: Any) -> T:
 
 def _prepare(workspace: Workspace, plan: dict[str, Any]) -> None:
     """Make a job's directories and write its plan."""
-    workspace.make()
+    workspace.create()
     limits = {"soft_open_files": original_open_files(), **plan.get("limits", {})}
     # A supervisor from before a restart may still be about to start with the former plan.
     mark = _traces(workspace)[1] or secrets.token_hex(16)
