@@ -8,8 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lsst.dm.OCPS import config as module
+from lsst.dm.OCPS.backend_api import Limits, limits_of
 from lsst.dm.OCPS.config import ConfigError, HttpConfig, InstanceConfig, load_instance
 from lsst.dm.OCPS.config_schema import CONFIG_SCHEMA
+from pydantic import BaseModel
 
 from tests.fuzzing import taken, texts
 
@@ -49,26 +51,43 @@ def schema_of(name: str) -> dict:
     return CONFIG_SCHEMA["definitions"][name]["properties"]
 
 
-PAIRS = [("instance", InstanceConfig)] + [
-    (name, getattr(module, kind))
-    for name, kind in (("environment", "EnvironmentConfig"), ("uws", "UwsConfig"))
-]
+MODELS = {
+    "instance": InstanceConfig,
+    "environment": module.EnvironmentConfig,
+    "uws": module.UwsConfig,
+    "http": HttpConfig,
+    "auth": module.AuthConfig,
+    "command": module.CommandConfig,
+    "limits": module.JobLimits,
+}
 
 
-@pytest.mark.parametrize(("name", "model"), PAIRS)
+@pytest.mark.parametrize(("name", "model"), MODELS.items(), ids=MODELS)
 def test_schema_and_program_have_the_same_fields_and_defaults(name, model):
-    properties = schema_of(name)
+    properties = schema_of("instance")["limits"]["properties"] if name == "limits" else schema_of(name)
     assert set(properties) == set(model.model_fields)
     for key, schema in properties.items():
         default = model.model_fields[key].default
         if "default" in schema:
-            expected = schema["default"]
-            assert (list(default) if isinstance(default, tuple) else default) == expected, key
+            assert (list(default) if isinstance(default, tuple) else default) == schema["default"], key
+        else:
+            # What must be given in a file, a section of its own, or a default that depends on others.
+            in_words = "Default: " in schema.get("description", "") or not default
+            assert key in REQUIRED or isinstance(default, BaseModel) or in_words, key
 
 
-def test_limits_of_jobs_have_the_same_fields_and_defaults():
-    properties = schema_of("instance")["limits"]["properties"]
-    assert {key: schema["default"] for key, schema in properties.items()} == module.JobLimits().model_dump()
+REQUIRED = {"sal_index", "command", "name"}
+
+
+def test_each_limit_has_one_default():
+    """The engine, the configuration and the schema agree, and a backend gets what is configured."""
+    own = {name: field.default for name, field in Limits.model_fields.items() if name != "max_workers"}
+    schema = schema_of("instance")
+    assert {name: schema[name]["default"] for name in own} == own
+    config = InstanceConfig(sal_index=1)
+    assert limits_of(config, max_workers=7) == Limits(max_workers=7)
+    changed = config.model_copy(update={"max_workers": 3, "reserved_places": 5})
+    assert limits_of(changed, max_workers=7) == Limits(max_workers=3, reserved_places=5)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,9 @@ class Bench:
     async def use(self, **limits) -> None:
         """Let the engine use the scripted backend."""
         definitions = {"any": AnyDefinition("any")}
-        await self.manager.use("test", Parts("scripted", self.backend, definitions, Limits(**limits)))
+        await self.manager.use(
+            "test", Parts("scripted", self.backend, definitions, Limits(**{"reserved_places": 0} | limits))
+        )
 
     async def reopen(self, **limits) -> JobManager:
         """Close the engine and open it again on the same store with a new backend."""

@@ -20,14 +20,13 @@ async def test_one_owner_cannot_take_all_places(bench, ask):
     first = await manager.submit(ask(owner="alice"))
     await manager.submit(ask(owner="alice"), run=False)
     for run in (True, False):
-        with pytest.raises(QueueFullError, match="2 jobs of yours have not ended; the limit is 2"):
+        with pytest.raises(QueueFullError, match="2 of your jobs have not ended; the limit is 2"):
             await manager.submit(ask(owner="alice"), run=run)
     await manager.submit(ask(owner="bob"))
     await bench.settle()
     await end(bench, first)
     await manager.submit(ask(owner="alice"), run=False)
-    # Requests that may use reserved places are not limited.
-    await manager.submit(ask(owner="alice", reserved=True))
+    await manager.submit(ask(owner="alice", exempt=True))
 
 
 async def test_two_at_once_find_room_for_one(bench, ask):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import random
@@ -242,6 +243,22 @@ async def test_a_former_configuration_that_is_gone_ends_its_jobs_and_nothing_els
         assert "its backend cannot be used any more" in ended.error.message
     gate.open()
     job = await manager.submit(JobRequest("sleep", {"duration": "0"}))
+    assert (await manager.wait(job.id, TIMEOUT)).phase == ExecutionPhase.COMPLETED
+    await manager.close()
+
+
+async def test_a_setting_that_no_longer_exists_does_not_end_the_jobs_of_a_former_configuration(tmp_path):
+    former = InstanceConfig(sal_index=1, work_dir=str(tmp_path / "work"), definitions=("sleep",))
+    manager = await make_manager(former, logging.getLogger("engine"))
+    first = await manager.submit(JobRequest("sleep", {"duration": "0"}), run=False)
+    job = await manager.submit(JobRequest("sleep", {"duration": "0"}, prerequisites=(first.id,)))
+    stored = json.loads(await manager.store.recall(f"backend {former.key()}"))
+    stored |= {"removed": 1, "http": {"removed": 2}}
+    await manager.store.remember(f"backend {former.key()}", json.dumps(stored))
+    await manager.close()
+    present = former.model_copy(update={"max_workers": 1})
+    manager = await make_manager(present, logging.getLogger("engine"))
+    await manager.run(first.id)
     assert (await manager.wait(job.id, TIMEOUT)).phase == ExecutionPhase.COMPLETED
     await manager.close()
 

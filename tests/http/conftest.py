@@ -82,7 +82,7 @@ Start = Callable[..., Awaitable[Served]]
 
 @pytest_asyncio.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts servers: ``await start(max_workers=1, http={"max_jobs": 2})``."""
+    """Starts servers: ``await start(max_workers=1, http={"max_body": 2048})``."""
     opened: list[Served] = []
 
     async def make(http: dict[str, Any] | None = None, **options: Any) -> Served:

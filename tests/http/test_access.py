@@ -99,7 +99,7 @@ async def test_who_may_use_a_definition_is_in_it(start, auth):
 
 
 async def test_an_owner_has_a_limit_which_two_at_once_do_not_pass(start, auth):
-    served = await start(http={"auth": auth, "max_jobs": 3})
+    served = await start(max_jobs_per_owner=3, http={"auth": auth})
     asked = (served.ask("POST", served.url(), headers=BOB) for _ in range(10))
     statuses = [status for status, _, _ in await asyncio.gather(*asked)]
     assert sorted(statuses) == [303] * 3 + [503] * 7

@@ -148,6 +148,27 @@ async def test_bodies_that_are_huge_or_make_no_sense_are_refused(served, method,
     await works(served)
 
 
+DIGITS = "0" * 9 + "1" + "0" * 4990
+"""A whole number that Python refuses to convert: it has more than 4300 digits."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/api/v1/job?last={DIGITS}",
+        f"/api/v1/job?limit={DIGITS}",
+        f"/api/v1/job?limit=1&cursor={DIGITS}.1.a",
+        f"/api/v1/events?last_event_id={DIGITS}",
+        f"/uws/sleep?LAST={DIGITS}",
+        f"/uws/sleep?AFTER={DIGITS}",
+    ],
+)
+async def test_numbers_without_bound_are_refused(served, path):
+    status, text, _ = await served.ask("GET", path)
+    assert status == 400
+    assert len(text) < 200
+
+
 async def test_entities_of_xml_are_never_expanded(served):
     bomb = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd"><!ENTITY b "&a;&a;">]><x>&b;</x>'
     assert (await served.ask("POST", "/uws/sleep", data=bomb, headers={"Content-Type": "text/xml"}))[0] == 415

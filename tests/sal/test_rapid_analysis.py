@@ -110,6 +110,14 @@ async def test_a_redis_that_does_not_answer_is_refused_in_time(monkeypatch):
     listener.close()
 
 
+@pytest.mark.parametrize("port", ["six", "²", "9" * 5000])
+async def test_a_port_of_redis_that_is_not_a_number_is_refused(monkeypatch, port):
+    monkeypatch.setenv("REDIS_HOST", "127.0.0.1")
+    monkeypatch.setenv("REDIS_PORT", port)
+    with pytest.raises(BackendError, match="REDIS_PORT"):
+        rapid_analysis.RapidAnalysis.address()
+
+
 async def test_without_redis_the_reason_is_said_and_no_secret(rapid, server):
     process = server[0]
     process.terminate()

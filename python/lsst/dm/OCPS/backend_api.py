@@ -48,7 +48,6 @@ __all__ = [
     "load_definitions",
 ]
 
-import dataclasses
 from collections.abc import Callable
 
 from .config import ConfigError, InstanceConfig
@@ -85,7 +84,5 @@ def limits_of(config: InstanceConfig, *, max_workers: int) -> Limits:
         How many jobs the backend runs at a time if the configuration does
         not say.
     """
-    names = {field.name for field in dataclasses.fields(Limits)} - {"max_workers"}
-    return Limits(
-        max_workers=config.max_workers or max_workers, **{name: getattr(config, name) for name in names}
-    )
+    values = {name: getattr(config, name) for name in Limits.model_fields}
+    return Limits(**values | {"max_workers": config.max_workers or max_workers})

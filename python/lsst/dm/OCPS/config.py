@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The configuration of one instance, frozen and typed.
 
-``schema/OCPS.yaml`` says what may be written; the classes here hold what was
-written, with the same defaults (a test compares the two).
+Defaults are defined by the classes here, and those of the engine's limits by
+`Limits`. ``schema/OCPS.yaml`` defines what a file may contain, and repeats the
+defaults for configuration packages; a test fails where the two differ.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import jsonschema
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from .config_schema import CONFIG_SCHEMA
+from .jobs.limits import Limits
 
 
 class ConfigError(Exception):
@@ -138,7 +140,6 @@ class HttpConfig(_Frozen):
     max_upload: int = 104_857_600
     max_owner_uploads: int = 10_737_418_240
     max_uploads: int = 107_374_182_400
-    max_jobs: int = 250
     max_connections: int = 0
     max_connections_per_peer: int = 0
     auth: AuthConfig = AuthConfig()
@@ -187,8 +188,11 @@ class HttpConfig(_Frozen):
         return f"{self.protocol}://{self.host}:{self.port}" if self.port and self.host else ""
 
 
-class InstanceConfig(_Frozen):
-    """Configuration of one instance; see the schema for the meaning and units."""
+class InstanceConfig(Limits):
+    """Configuration of one instance; see the schema for the meaning and units.
+
+    ``max_workers`` is 0 where the backend's own default applies.
+    """
 
     sal_index: int
     instance: str = ""
@@ -204,23 +208,10 @@ class InstanceConfig(_Frozen):
     min_free_space: int = 104857600
     min_free_files: int = 1000
     database: str = ""
-    mode: Literal["async", "sync"] = "async"
     general_users: tuple[str, ...] | None = None
     config_directories: tuple[str, ...] = ()
+    # The other limits of the engine are inherited with their defaults.
     max_workers: int = 0
-    max_queued: int = 1000
-    max_jobs_per_owner: int = 0
-    reserved_places: int = 100
-    reserved_workers: int = 0
-    newest_first: bool = False
-    prerequisite_policy: Literal["finished", "completed"] = "finished"
-    execution_duration: int = 0
-    max_execution_duration: int = 0
-    retention: float = 2592000.0
-    max_retention: float = 31536000.0
-    keep_jobs: int = 100000
-    abort_grace: float = 8.0
-    unknown_grace: float = 3600.0
     fault_after: float = 0.0
     on_exit: Literal["leave", "wait", "abort"] = "leave"
     environments: tuple[EnvironmentConfig, ...] = ()

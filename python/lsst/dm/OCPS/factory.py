@@ -143,7 +143,8 @@ async def _use_former(manager: JobManager, key: str, log: logging.Logger, shared
         former = await manager.store.recall(f"backend {key}")
         if former is None:
             raise ConfigError("its configuration is not known")
-        config = InstanceConfig.model_validate_json(former)
+        # A setting that no longer exists must not keep its jobs from being resumed.
+        config = InstanceConfig.model_validate_json(former, extra="ignore")
         await manager.use(key, make_parts(config, manager.workspaces, log, shared))
     except (JobError, ConfigError, ValueError, ImportError, OSError) as error:
         reason = " ".join(str(error).split())

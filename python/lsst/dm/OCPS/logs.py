@@ -7,6 +7,7 @@ __all__ = ["CleanText", "RateLimit", "clean", "log_level", "log_to_stderr", "pro
 
 import json
 import logging
+import re
 import sys
 import time
 import traceback
@@ -104,9 +105,9 @@ def log_level(text: str) -> int:
     levels = logging.getLevelNamesMapping()
     if text.upper() in levels:
         return levels[text.upper()]
-    if text.isascii() and text.isdecimal():
+    if re.fullmatch("[0-9]{1,9}", text):
         return int(text)
-    raise ValueError(f"{text!r} is not a log level; expected debug, info, warning, error, or a number")
+    raise ValueError(f"{text[:80]!r} is not a log level; expected debug, info, warning, error, or a number")
 
 
 def log_to_stderr(*, as_json: bool = False, expected: tuple[type[BaseException], ...] = ()) -> None:

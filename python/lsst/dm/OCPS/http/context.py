@@ -5,18 +5,16 @@ from __future__ import annotations
 
 __all__ = ["CALLER", "DONE", "SERVICE", "Service", "caller_of", "for_audit"]
 
-import asyncio
 import logging
 import re
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
 
 from ..config import HttpConfig
 from ..jobs.definition import JobDefinition
-from ..jobs.errors import NotAllowedError, QueueFullError, RequestError, UnknownJobError
+from ..jobs.errors import NotAllowedError, RequestError, UnknownJobError
 from ..jobs.manager import JobManager
 from ..jobs.model import Job, JobRequest, check_job_id, now
 from .auth import Authenticator, Caller
@@ -53,7 +51,6 @@ class Service:
     tokens: JobTokens
     log: logging.Logger
     uploads: Uploads = field(init=False)
-    _owners: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     def __post_init__(self) -> None:
         self.up_since = now()
@@ -131,7 +128,7 @@ class Service:
         Raises
         ------
         JobError
-            As the engine does, and if the owner has too many already.
+            As `JobManager.submit` does, or if the definition is not offered.
         """
         # Also where the configuration has changed since the server was started.
         definition = self.manager.lane.definitions.get(request.definition)
@@ -139,15 +136,7 @@ class Service:
             raise NotAllowedError(
                 f"{request.definition} is not offered without authentication; see http/auth/open"
             )
-        limit = self.config.max_jobs
-        if not limit or caller.operator:
-            return await self.manager.submit(request, run=run)
-        # One at a time of each owner, or two at once would both find room.
-        async with self._owners[caller.name]:
-            mine = sum(job.owner == caller.name for job in self.manager.live())
-            if mine >= limit:
-                raise QueueFullError(f"{mine} of your jobs have not ended; at most {limit} may be there")
-            return await self.manager.submit(request, run=run)
+        return await self.manager.submit(replace(request, exempt=caller.operator), run=run)
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

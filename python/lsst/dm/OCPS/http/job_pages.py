@@ -20,6 +20,7 @@ from ..jobs.model import Job, to_ms
 from ..jobs.query import JobQuery, JobSummary
 from ..rubin_json import http_document, phase_name
 from .context import SERVICE
+from .lists import parse_count
 from .streaming import send_parts
 
 MAX_PAGE = 1000
@@ -45,16 +46,15 @@ async def send_jobs(request: web.Request, query: JobQuery) -> web.StreamResponse
     limit, view = asked.get("limit", ""), asked.get("view", "whole")
     if view not in ("whole", "short"):
         raise RequestError(f"view: {view[:40]!r} is neither whole nor short")
-    if limit and not (limit.isascii() and limit.isdigit() and 0 < int(limit[:10]) < 10**9):
-        raise RequestError(f"limit: {limit[:40]!r} is not a whole number above 0")
+    size = min(parse_count("limit", limit), MAX_PAGE) if limit else 0
     if "cursor" in asked:
-        if not limit:
+        if not size:
             raise RequestError("cursor: expected limit beside it")
         query = _after_cursor(query, asked["cursor"])
     short = view == "short"
-    if not limit:
+    if not size:
         return await send_parts(request, "application/json", _parts(manager, query, short))
-    return await _send_page(request, query, min(int(limit), MAX_PAGE), short)
+    return await _send_page(request, query, size, short)
 
 
 def _after_cursor(query: JobQuery, cursor: str) -> JobQuery:

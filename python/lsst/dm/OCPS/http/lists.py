@@ -53,7 +53,7 @@ def _parse_query(request: web.Request) -> JobQuery:
                 case "AFTER":
                     after = parse_time("AFTER", value)
                 case "LAST":
-                    last = _parse_last(value)
+                    last = parse_count("LAST", value)
         except RequestError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -68,7 +68,14 @@ def _parse_phase(text: str) -> ExecutionPhase:
         raise RequestError(f"PHASE: {text[:40]!r} is not one of {', '.join(ExecutionPhase)}") from None
 
 
-def _parse_last(text: str) -> int:
-    if not re.fullmatch(r"\d{1,9}", text.strip()) or int(text) == 0:
-        raise RequestError(f"LAST: {text[:40]!r} is not a whole number above 0")
+def parse_count(name: str, text: str) -> int:
+    """Return how many jobs a request asks for: a whole number of at most nine digits.
+
+    Raises
+    ------
+    RequestError
+        If it is not such a number, or 0. It begins with ``name``.
+    """
+    if not re.fullmatch("[0-9]{1,9}", text.strip()) or int(text) == 0:
+        raise RequestError(f"{name}: {text[:40]!r} is not a whole number above 0")
     return int(text)

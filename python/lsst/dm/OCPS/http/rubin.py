@@ -23,6 +23,7 @@ from .auth import Caller
 from .bodies import read_body
 from .context import SERVICE, caller_of, for_audit
 from .job_pages import send_jobs
+from .lists import parse_count
 from .openapi import get_document
 from .order import order_of
 from .results import send_result
@@ -109,13 +110,11 @@ def _parse_query(request: web.Request) -> JobQuery:
     if phase and not phases:
         phases = [ExecutionPhase.ARCHIVED] if phase == "archived" else []
     last = request.query.get("last", "")
-    if last and not (last.isascii() and last.isdigit() and 0 < int(last) < 10**9):
-        raise RequestError(f"last: {last[:40]!r} is not a whole number above 0")
     return JobQuery(
         owner=None if caller.operator else caller.name,
         phases=phases,
         nothing=bool(phase) and not phases,
-        last=int(last) if last else None,
+        last=parse_count("last", last) if last else None,
         run_id=request.query.get("run_id"),
         after=parse_time("after", request.query["after"]) if "after" in request.query else None,
     )

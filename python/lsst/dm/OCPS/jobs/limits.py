@@ -5,16 +5,19 @@ from __future__ import annotations
 
 __all__ = ["Limits"]
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from .errors import RequestError
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(BaseModel):
     """Limits of one backend.
+
+    The configuration has the same fields (`InstanceConfig` inherits them), so
+    that each default is written here alone.
 
     Parameters
     ----------
@@ -24,7 +27,7 @@ class Limits:
         Jobs that may wait; one more is refused.
     max_jobs_per_owner : `int`
         Jobs of one owner that may be live at a time; 0 for no limit. Does
-        not apply to requests with `JobRequest.reserved`.
+        not apply to requests with `JobRequest.exempt`.
     reserved_places, reserved_workers : `int`
         How many of ``max_queued`` and ``max_workers`` only requests with
         `JobRequest.reserved` may use.
@@ -50,10 +53,12 @@ class Limits:
         How long (s) a job may be UNKNOWN before it ends as ERROR.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     max_workers: int = 2
     max_queued: int = 1000
-    max_jobs_per_owner: int = 0
-    reserved_places: int = 0
+    max_jobs_per_owner: int = 250
+    reserved_places: int = 100
     reserved_workers: int = 0
     mode: Literal["async", "sync"] = "async"
     newest_first: bool = False

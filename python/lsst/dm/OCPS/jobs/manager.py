@@ -198,7 +198,8 @@ class JobManager:
             destruction=lane.limits.destruction(request.destruction, time),
             message=self.scheduler.obstacle(request.prerequisites) if run else "",
         )
-        with self.scheduler.place(lane, job.owner, reserved=job.reserved, queue=run):
+        owner = None if request.exempt else job.owner
+        with self.scheduler.place(lane, owner, reserved=job.reserved, queue=run):
             await self._check_disk()
             job = await self.ledger.insert(job)
         self._archivist.expect(job)

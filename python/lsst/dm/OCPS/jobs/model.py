@@ -238,6 +238,8 @@ class JobRequest:
         Whether the job may use the places and workers that `Limits` reserves.
     trusted : `bool`
         Whether parameters may name any file on this host.
+    exempt : `bool`
+        Whether `Limits.max_jobs_per_owner` does not apply.
     """
 
     definition: str
@@ -253,6 +255,7 @@ class JobRequest:
     keep_until_published: bool = False
     reserved: bool = False
     trusted: bool = False
+    exempt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

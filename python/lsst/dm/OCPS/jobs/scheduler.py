@@ -125,7 +125,8 @@ class Scheduler:
         lane : `Lane`
             The lane that the job is for.
         owner : `str` or `None`
-            The owner of a new job; `None` for a job that exists already.
+            The owner of a new job that counts; `None` for a job that exists
+            already, or whose owner has no limit.
         reserved : `bool`
             Whether the job may use reserved places.
         queue : `bool`
@@ -138,10 +139,10 @@ class Scheduler:
         """
         if queue:
             self._check_queue(lane, reserved)
-        if owner is not None and not reserved:
+        if owner is not None:
             mine, limit = self._owners[owner], lane.limits.max_jobs_per_owner
             if limit and mine >= limit:
-                raise QueueFullError(f"{mine} jobs of yours have not ended; the limit is {limit}")
+                raise QueueFullError(f"{mine} of your jobs have not ended; the limit is {limit}")
         lane.waiting += queue
         self._count_owner(owner, 1)
         try:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 from collections.abc import AsyncIterator
 
 import redis.asyncio
@@ -40,8 +41,8 @@ class RapidAnalysis:
         host, port = os.environ.get("REDIS_HOST"), os.environ.get("REDIS_PORT") or "6379"
         if not host:
             raise BackendError("REDIS_HOST is not set, so Rapid Analysis cannot be reached")
-        if not port.isdecimal():
-            raise BackendError(f"REDIS_PORT is {port!r}; it must be a number")
+        if not re.fullmatch("[0-9]{1,5}", port):
+            raise BackendError(f"REDIS_PORT is {port[:40]!r}; it must be a number")
         return host, int(port)
 
     async def check(self) -> None:

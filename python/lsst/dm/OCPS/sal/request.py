@@ -50,6 +50,7 @@ def execute_request(data: Any) -> JobRequest:
         "prerequisites": prerequisites,
         "keep_until_published": True,
         "reserved": True,
+        "exempt": True,
         # Observing scripts may name any file of configuration overrides.
         "trusted": True,
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a pipetask log says while it grows: how far the job is."""
+"""The progress of a pipetask job, read from its growing log."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from pathlib import Path
 from ...jobs.file_access import open_below
 from ...jobs.model import Progress
 
-_TOTAL = re.compile(rb"QuantumGraph contains (\d+) quant")
+# A job can write anything into its log: numbers of more digits than these are not progress.
+_TOTAL = re.compile(rb"QuantumGraph contains (\d{1,9}) quant")
 _STEP = re.compile(
-    rb"Executed (\d+) quanta successfully, (\d+) failed and \d+ remain out of total (\d+) quanta"
+    rb"Executed (\d{1,9}) quanta successfully, (\d{1,9}) failed and \d{1,9} remain"
+    rb" out of total (\d{1,9}) quanta"
 )
 _CHUNK = 1 << 20
 
 MAX_READ = 256 << 20
-"""How much (bytes) is read at a time, should a log be absurdly long."""
+"""How much (bytes) is read at a time at most."""
 
 
 class ProgressReader:
-    """Reads what has been added to a log since the last time.
+    """Reads the lines that were added to a log since the last time.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ class ProgressReader:
         self._lock = threading.Lock()
 
     def read(self) -> Progress:
-        """Return how far the job is; may be called from several threads."""
+        """Return the present progress; may be called from several threads."""
         with self._lock:
             self._read_on()
             return self._progress
@@ -50,7 +52,7 @@ class ProgressReader:
         try:
             descriptor = open_below(self._path.parent, self._path.name)
         except OSError:
-            # There is none yet or any more, or the job has put something else there.
+            # The log does not exist, or the job has replaced it by something else.
             return
         with os.fdopen(descriptor, "rb") as file, contextlib.suppress(OSError):
             file.seek(self._offset)
@@ -61,10 +63,10 @@ class ProgressReader:
 
     def _take(self, chunk: bytes) -> None:
         lines = (self._rest + chunk).split(b"\n")
-        # A line without end may still grow; a huge one holds no progress.
+        # The last line may still grow; of a very long one only the end is kept.
         self._rest = lines.pop()[-4096:]
         for line in lines:
-            # A cheap test first: logs of 100 MB are not rare.
+            # A fast test first: logs of 100 MB are common.
             if b" quanta" in line or b"QuantumGraph contains" in line:
                 self._read_line(line)
 
