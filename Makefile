@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 # How many processes run tests side by side; modules of tests are spread over them.
-WORKERS ?= 2
+WORKERS ?= 4
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help venv demo demo-csc test test-loaded faults lint format services clean

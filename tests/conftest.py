@@ -27,26 +27,36 @@ ROOT = Path(__file__).resolve().parents[1]
 missing_services: set[str] = set()
 
 SLOW_FIRST = (
-    "faults",
-    "backends/local",
-    "security",
-    "sal",
-    "engine",
-    "http",
-    "client",
-    "backends/uws",
-    "demo",
-    "middleware",
+    "backends/local/test_equivalence",
+    "backends/local/test_zygote",
+    "sal/test_sal_scripts",
+    "sal/test_start",
+    "middleware/test_sal",
+    "backends/local/test_environments",
+    "security/test_hostile_workspace",
+    "sal/test_process",
+    "http/test_tools",
+    "engine/test_recovery",
+    "backends/uws/test_hostile_server",
+    "client/test_cli",
+    "demo/test_pipelines",
+    "faults/test_campaign",
+    "client/test_hostile",
+    "sal/test_local",
+    "backends/local/test_concurrency",
+    "sal/test_standard",
+    "test_configuration_check",
+    "client/test_client",
 )
-"""Rooms by how long their modules take: with the longest first, workers end at about the same time."""
+"""The modules that take longest, in this order: with them first, workers end at about the same time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the modules that take longest first."""
 
     def rank(item: pytest.Item) -> int:
-        room = item.path.parent.relative_to(ROOT / "tests").as_posix()
-        return SLOW_FIRST.index(room) if room in SLOW_FIRST else len(SLOW_FIRST)
+        module = item.path.relative_to(ROOT / "tests").with_suffix("").as_posix()
+        return SLOW_FIRST.index(module) if module in SLOW_FIRST else len(SLOW_FIRST)
 
     items.sort(key=rank)
 
