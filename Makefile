@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 4
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo demo-csc test test-loaded faults lint format services clean
+.PHONY: help venv demo demo-csc test test-loaded faults soak lint format services clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */make \1\t/' | expand -t 18
@@ -34,6 +34,9 @@ test-loaded: venv  ## Run all tests while another process keeps one core busy.
 
 faults: venv  ## Break OCPS on purpose while it works: [SECONDS=60] [SEED=…].
 	$(BIN)/python -m faults $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+soak: venv  ## Work OCPS for long, and see whether its costs stay flat: [MINUTES=].
+	$(BIN)/python -m soak --picture build/soak.svg $(if $(MINUTES),--minutes $(MINUTES))
 
 lint: venv  ## Check style and types.
 	$(BIN)/ruff check .

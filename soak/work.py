@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What OCPS is given to do during a soak: jobs over HTTP and SAL, and readers of its change stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+
+import aiohttp
+from lsst.dm.OCPS.testing import Script
+
+from .figures import Samples
+
+LIST = "tick"
+AT_A_TIME = 12
+"""How many jobs are under way over HTTP."""
+READERS_AT_A_TIME = 20
+EVENTS = 3
+"""How many events each reader waits for."""
+SAL_SHARE = 20
+"""One job in so many is commanded over SAL."""
+LIST_SHARE = 10
+"""After one job in so many, a list is asked for."""
+LONGEST = 300.0
+"""How long (s) a job or a reader may take; then something is wrong."""
+
+
+class Work:
+    """Jobs and readers, so many of each.
+
+    Parameters
+    ----------
+    url : `str`
+        Of the HTTP face.
+    script : `Script`
+        Commands OCPS over SAL.
+    samples : `Samples`
+        Gets the answer times.
+    """
+
+    def __init__(self, url: str, script: Script, samples: Samples) -> None:
+        self.url = url
+        self.script = script
+        self.samples = samples
+        self.counts: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self.deadline = float("inf")
+        self._session: aiohttp.ClientSession
+
+    async def run(self, jobs: int, readers: int, minutes: float | None) -> None:
+        """Do it all; begin nothing more after so many minutes."""
+        if minutes is not None:
+            self.deadline = time.monotonic() + minutes * 60
+        numbers, places = iter(range(jobs)), iter(range(readers))
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(60)) as session:
+            self._session = session
+            async with asyncio.TaskGroup() as tasks:
+                reading = [tasks.create_task(self._readers(places)) for _ in range(READERS_AT_A_TIME)]
+                async with asyncio.TaskGroup() as commanding:
+                    for _ in range(AT_A_TIME):
+                        commanding.create_task(self._jobs(numbers))
+                # Those who wait now wait for jobs that do not come any more.
+                await self._last_jobs(reading)
+
+    async def _last_jobs(self, reading: list[asyncio.Task[None]]) -> None:
+        """Keep jobs coming until all readers have read what they wanted."""
+        while not all(task.done() for task in reading):
+            await self._over_http()
+
+    async def _jobs(self, numbers: object) -> None:
+        for number in numbers:  # type: ignore[attr-defined]
+            if time.monotonic() > self.deadline:
+                return
+            if number % SAL_SHARE:
+                await self._over_http()
+            else:
+                await self._over_sal()
+
+    async def _over_sal(self) -> None:
+        begun = time.perf_counter()
+        execution = await self.script.execute(f"job:{LIST}", timeout=LONGEST)
+        self.samples.add("execute to job id (SAL)", (time.perf_counter() - begun) * 1000)
+        result = await execution.result(LONGEST)
+        self._count(result["phase"].upper(), execution.job_id)
+        self.counts["over SAL"] += 1
+        # Else this process, not OCPS, would grow.
+        self.script.results.clear()
+        self.script.job_ids.clear()
+
+    async def _over_http(self) -> None:
+        begun = time.perf_counter()
+        async with self._session.post(
+            f"{self.url}/uws/{LIST}", data={"PHASE": "RUN"}, allow_redirects=False
+        ) as answer:
+            if answer.status != 303:
+                self.faults.append(f"a job was refused: {answer.status} {(await answer.text())[:200]}")
+                return
+            job = answer.headers["Location"]
+        self.samples.add("creation of a job", (time.perf_counter() - begun) * 1000)
+        async with asyncio.timeout(LONGEST):
+            phase = ""
+            while phase not in ("COMPLETED", "ERROR", "ABORTED"):
+                async with self._session.get(f"{job}?WAIT=30&PHASE={phase or 'QUEUED'}") as answer:
+                    await answer.read()
+                begun = time.perf_counter()
+                async with self._session.get(f"{job}/phase") as answer:
+                    phase = (await answer.text()).strip()
+                self.samples.add("answer about one job", (time.perf_counter() - begun) * 1000)
+        self._count(phase, job)
+        if self.counts["jobs"] % LIST_SHARE == 0:
+            begun = time.perf_counter()
+            async with self._session.get(f"{self.url}/uws/{LIST}?LAST=100") as answer:
+                await answer.read()
+            self.samples.add("list of 100 jobs", (time.perf_counter() - begun) * 1000)
+
+    def _count(self, phase: str, job: str) -> None:
+        self.counts["jobs"] += 1
+        if phase != "COMPLETED":
+            self.faults.append(f"{job} ended as {phase}")
+
+    async def _readers(self, places: object) -> None:
+        for _ in places:  # type: ignore[attr-defined]
+            if time.monotonic() > self.deadline:
+                return
+            await self._read_some()
+
+    async def _read_some(self) -> None:
+        """Read some events of the change stream; leave half of the time without a word."""
+        timeout = aiohttp.ClientTimeout(LONGEST)
+        async with self._session.get(f"{self.url}/api/v1/events", timeout=timeout) as answer:
+            if answer.status != 200:
+                self.faults.append(f"a reader was refused: {answer.status} {(await answer.text())[:200]}")
+                return
+            seen = 0
+            while seen < EVENTS and (line := await answer.content.readline()):
+                seen += line.startswith(b"data:")
+            if random.random() < 0.5:
+                with contextlib.suppress(aiohttp.ClientError):
+                    answer.close()
+        self.counts["readers"] += 1
