@@ -18,6 +18,7 @@ from lsst.dm.OCPS.jobs.limits import Limits
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
 from lsst.dm.OCPS.jobs.parts import Parts
+from lsst.dm.OCPS.jobs.retries import RetryPolicy
 from lsst.dm.OCPS.jobs.spec import Spec
 from lsst.dm.OCPS.jobs.store import JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
@@ -97,9 +98,9 @@ class Bench:
         await self.manager.open()
         return self.manager
 
-    async def use(self, **limits) -> None:
+    async def use(self, retries: RetryPolicy | None = None, **limits) -> None:
         """Let the engine use the scripted backend."""
-        definitions = {"any": AnyDefinition("any")}
+        definitions = {"any": AnyDefinition("any", retries=retries)}
         await self.manager.use(
             "test", Parts("scripted", self.backend, definitions, Limits(**{"reserved_places": 0} | limits))
         )

@@ -23,7 +23,7 @@ from lsst.dm.OCPS.jobs.errors import StoreError, TransitionError
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 
-from tests.backends.local.shell_pool import gone, open_pool, request
+from tests.backends.local.shell_pool import AGAIN, gone, open_pool, request
 from tests.gates import Gate, gated_definition
 from tests.waiting import TIMEOUT, until, until_job
 
@@ -104,7 +104,10 @@ async def test_every_accepted_job_ends_with_its_true_exit_code(tmp_path):
         assert job.exit_code == code, job
         assert job.phase == (ExecutionPhase.ERROR if code else ExecutionPhase.COMPLETED)
         assert job.results[0].id == "ocps.log"
-        assert (tmp_path / "runs" / job_id).read_text() == "run\n"
+        # Each attempt ran once.
+        assert (tmp_path / "runs" / job_id).read_text() == "run\n" * job.attempt
+        assert [attempt.exit_code for attempt in job.attempts] == [AGAIN] * (job.attempt - 1)
+    assert {jobs[job_id].attempt for job_id in accepted} == {1, 2}
 
 
 def executing(job: Job) -> bool:

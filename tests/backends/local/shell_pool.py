@@ -25,8 +25,12 @@ from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import JobRequest
 from lsst.dm.OCPS.jobs.parameters import Parameter
 from lsst.dm.OCPS.jobs.parts import Parts
+from lsst.dm.OCPS.jobs.retries import RetryPolicy
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
+
+AGAIN = 75
+"""The exit code with which a job is run again."""
 
 
 async def open_pool(
@@ -44,6 +48,7 @@ async def open_pool(
         "shell",
         ["sh", "-c", "{script}"],
         [Parameter(name="script", type="string", description="What to run")],
+        retries=RetryPolicy(max=2, delay=0.2, exit_codes=(AGAIN,)),
     )
     backend = LocalBackend(workspaces, {"command": planner})
     await manager.use("test", Parts("test", backend, {"shell": definition}, Limits(**(limits or {}))))
@@ -69,10 +74,14 @@ async def accept_and_wait(folder: Path, count: int) -> None:
     print("open", flush=True)
     there = await manager.find(JobQuery())
     for _ in range(count - len(there)):
-        code = random.choice((0, 0, 3, 77))
-        script = f"echo run >> {folder}/runs/$JOB_ID; sleep 0.{random.randint(0, 6)}; exit {code}"
+        code = random.choice((0, 0, 3, 77, AGAIN))
+        runs = f"{folder}/runs/$JOB_ID"
+        script = f"echo run >> {runs}; sleep 0.{random.randint(0, 6)}; exit {code}"
+        if code == AGAIN:
+            # The second attempt completes.
+            script = f"[ -e {runs} ] && echo run >> {runs} && exit 0; {script}"
         job = await manager.submit(request(script))
-        print(job.id, code, flush=True)
+        print(job.id, 0 if code == AGAIN else code, flush=True)
         await asyncio.sleep(0.01)
     for job in await manager.find(JobQuery()):
         await manager.wait(job.id)

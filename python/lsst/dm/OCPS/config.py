@@ -221,6 +221,7 @@ class InstanceConfig(Limits):
     uws: UwsConfig = UwsConfig()
     definitions: tuple[str, ...] = ()
     commands: tuple[CommandConfig, ...] = ()
+    retries: Mapping[str, Any] = {}
     http: HttpConfig | None = None
     simulation_duration: float = 10.0
 

@@ -7,4 +7,11 @@ from pathlib import Path
 
 import yaml
 
-CONFIG_SCHEMA = yaml.safe_load((Path(__file__).parent / "schema" / "OCPS.yaml").read_text())
+_FOLDER = Path(__file__).parent / "schema"
+
+CONFIG_SCHEMA = yaml.safe_load((_FOLDER / "OCPS.yaml").read_text())
+
+# Written once, for files of job definitions and for the general definition of an instance.
+CONFIG_SCHEMA["definitions"]["retries"] = yaml.safe_load((_FOLDER / "definitions.yaml").read_text())[
+    "definitions"
+]["retries"]

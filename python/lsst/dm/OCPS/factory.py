@@ -44,7 +44,14 @@ def make_parts(
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"backend: {config.backend!r} cannot be loaded: {error}") from None
     variables = functools.partial(job_variables, config.http, workspaces.work_dir)
-    return make(config, BackendContext(workspaces, log, variables, {} if shared is None else shared))
+    parts = make(config, BackendContext(workspaces, log, variables, {} if shared is None else shared))
+    again = sorted(name for name, definition in parts.definitions.items() if definition.retries)
+    if again and not parts.backend.runs_again:
+        raise ConfigError(
+            f"retries of {', '.join(again)}: the backend {config.backend} does not run a job a second time, "
+            "because the first may still run where this cannot be seen; leave them out"
+        )
+    return parts
 
 
 async def check_config(config: InstanceConfig, log: logging.Logger, shared: Shared | None = None) -> None:

@@ -80,8 +80,26 @@ def job_document(job: Job) -> dict[str, Any]:
         "parameters": parameters_document(job),
         "results": [{"id": number, "uri": result.uri} for number, result in enumerate(job.results)],
         "errorSummary": {"message": message},
-        "jobInfo": dict(job.info),
+        "jobInfo": {**job.info, **attempts_document(job)},
     }
+
+
+def attempts_document(job: Job) -> dict[str, Any]:
+    """Return which attempt a job is on, and how those before it failed; empty if it is not run again."""
+    if job.retries is None:
+        return {}
+    former = [
+        {
+            "number": attempt.number,
+            "startTime": time_text(attempt.start_time),
+            "endTime": time_text(attempt.end_time),
+            "exitCode": attempt.exit_code,
+            "message": attempt.reason,
+            "cause": attempt.cause,
+        }
+        for attempt in job.attempts
+    ]
+    return {"attempt": job.attempt, "maxAttempts": job.retries.max + 1, "attempts": former}
 
 
 def http_document(job: Job) -> dict[str, Any]:

@@ -27,18 +27,19 @@ LOOK_INTERVAL = 0.5
 @click.command()
 @click.argument("job_id", shell_complete=complete_job)
 @click.option("--follow", "-f", is_flag=True, help="Go on until the job has ended.")
+@click.option("--attempt", type=click.IntRange(1), help="The log of a former attempt, by its number.")
 @command_options
-async def log(session: Session, job_id: str, follow: bool) -> int:
+async def log(session: Session, job_id: str, follow: bool, attempt: int | None) -> int:
     """Print a job's log; with -f as it is written, and the exit code is that of its end."""
     # In UTF-8, whose characters may be cut between two parts.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     async with session.client() as client:
         job = await find_job(client, job_id)
-        position = 0
+        position, number = 0, attempt or job.attempt
         while True:
             # What was written before the end is there when the end is known.
             ended = job.ended
-            while text := await client.patiently(lambda: client.read_log(job, position)):  # noqa: B023
+            while text := await client.patiently(lambda: client.read_log(job, position, number)):  # noqa: B023
                 position += len(text)
                 if sys.stdout.isatty():
                     # A job must not be able to command the terminal.
@@ -46,7 +47,12 @@ async def log(session: Session, job_id: str, follow: bool) -> int:
                 else:
                     sys.stdout.buffer.write(text)
                 sys.stdout.flush()
-            if ended or not follow:
+            if follow and attempt is None and number != job.attempt:
+                # That attempt has failed, and the next one has a log of its own.
+                position, number = 0, job.attempt
+                session.tell(f"attempt {number} of {job.max_attempts}")
+                continue
+            if ended or not follow or attempt:
                 return exit_code(job) if follow else 0
             await asyncio.sleep(LOOK_INTERVAL)
             job = await client.patiently(lambda: client.get(job))  # noqa: B023

@@ -53,6 +53,12 @@ async def show(session: Session, job_id: str) -> int:
                  "destruction", "execution_duration", "message", "error"):  # fmt: skip
         if value := getattr(job, name):
             session.say(f"  {name.replace('_', ' '):18} {value}")
+    if job.max_attempts > 1:
+        session.say(f"  attempt            {job.attempt} of {job.max_attempts}")
+    former = job.info.get("attempts")
+    for entry in former if isinstance(former, list) else ():
+        if isinstance(entry, dict):
+            session.say(f"  attempt {entry.get('number')} failed   {entry.get('message')}")
     for parameter, value in job.parameters.items():
         session.say(f"  parameter          {parameter}={value}")
     for result in job.results:

@@ -81,7 +81,7 @@ class JobsTable:
                 Text(job.phase, style=PHASE_STYLES.get(job.phase, "")),
                 _progress(job, bar=not narrow),
                 _elapsed(job),
-                Text(" ".join((job.error or job.message).split())),
+                Text(" ".join(job.words.split())),
             )
         return table
 

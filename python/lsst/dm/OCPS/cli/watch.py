@@ -151,7 +151,7 @@ def _print(session: Session, job: RemoteJob) -> None:
     progress = (
         f" {job.progress.done + job.progress.failed}/{job.progress.total}" if job.progress.total else ""
     )
-    words = job.error or job.message
+    words = job.words
     session.say(f"{job.id} {job.definition} {job.phase}{progress}{': ' if words else ''}{words}")
 
 

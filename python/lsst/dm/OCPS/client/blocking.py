@@ -199,13 +199,13 @@ class BlockingClient:
         """Save all results of a job in a folder."""
         return self._call(self._client.download_all(job, Path(folder), overwrite=overwrite))
 
-    def read_log(self, job: JobOrId, start: int = 0) -> str:
-        """Return a job's log as text, from byte ``start`` on, also while it runs."""
+    def read_log(self, job: JobOrId, start: int = 0, attempt: int | None = None) -> str:
+        """Return a job's log as text, from byte ``start`` on, also while it runs; see `Client.read_log`."""
 
         async def read() -> bytes:
             found = await self._client.get(job)
             text, position = bytearray(), start
-            while part := await self._client.read_log(found, position):
+            while part := await self._client.read_log(found, position, attempt):
                 text += part
                 position += len(part)
             return bytes(text)

@@ -430,9 +430,10 @@ class Client:
         """
         return await save_result(self._link, result, folder, overwrite=overwrite)
 
-    async def read_log(self, job: RemoteJob, start: int = 0) -> bytes:
+    async def read_log(self, job: RemoteJob, start: int = 0, attempt: int | None = None) -> bytes:
         """Return a job's log from byte ``start`` on, also while it runs.
 
-        At most 16 MiB at a time; empty if there is no more.
+        At most 16 MiB at a time; empty if there is no more. ``attempt`` is
+        the number of a former attempt; `None` for the present one.
         """
-        return await read_log(self._link, job, start)
+        return await read_log(self._link, job, start, attempt)

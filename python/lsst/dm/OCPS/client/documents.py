@@ -113,6 +113,9 @@ class RemoteJob:
         How far it is.
     exit_code : `int` or `None`
         Exit code of its process, if the server says.
+    attempt, max_attempts : `int`
+        On which attempt it is, and how often it is tried at most; an OCPS
+        runs some jobs again after a transient failure.
     info : `~collections.abc.Mapping`
         What the server adds, as JSON types: metrics, tasks, last log lines.
     ours : `bool`
@@ -138,6 +141,8 @@ class RemoteJob:
     message: str = ""
     progress: Progress = Progress()
     exit_code: int | None = None
+    attempt: int = 1
+    max_attempts: int = 1
     info: Mapping[str, Any] = field(default_factory=dict)
     ours: bool = field(default=False, compare=False)
     whole: bool = field(default=True, compare=False)
@@ -146,6 +151,15 @@ class RemoteJob:
     def ended(self) -> bool:
         """Whether it has ended."""
         return self.phase in TERMINAL
+
+    @property
+    def words(self) -> str:
+        """Why it failed, or what it is doing; with the number of the attempt where there may be several."""
+        words = self.error or self.message
+        # While it waits for the next attempt, the message says so itself.
+        if self.max_attempts == 1 or words.startswith("attempt "):
+            return words
+        return f"attempt {self.attempt} of {self.max_attempts}{': ' if words else ''}{words}"
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""

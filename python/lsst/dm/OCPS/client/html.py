@@ -32,7 +32,7 @@ def job_html(job: RemoteJob) -> str:
     for name, time in (("created", job.creation_time), ("started", job.start_time), ("ended", job.end_time)):
         if time:
             rows.append((name, f"{time:%Y-%m-%d %H:%M:%S} UTC"))
-    if words := job.error or job.message:
+    if words := job.words:
         rows.append(("message", f'<pre style="margin: 0">{html.escape(words)}</pre>'))
     if job.results:
         rows.append(("results", ", ".join(html.escape(result.id) for result in job.results)))

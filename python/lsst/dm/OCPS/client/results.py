@@ -20,6 +20,9 @@ RANGE_NOT_SATISFIABLE = 416
 LOG = "ocps.log"
 """The result that is a job's log."""
 
+FORMER_LOG = "attempt-{}-log.txt"
+"""The result that is the log of a former attempt, by its number."""
+
 MAX_LOG = 16 * 1024**2
 """How much of a log is read at a time (bytes)."""
 
@@ -102,10 +105,18 @@ def _failed(folder: Path, result: RemoteResult, error: Exception) -> ClientError
     return ClientError(f"The result {result.id!r} cannot be saved in {folder}: {reason}")
 
 
-async def read_log(link: Link, job: RemoteJob, start: int) -> bytes:
+async def read_log(link: Link, job: RemoteJob, start: int, attempt: int | None = None) -> bytes:
     """Return a part of a job's log; see `Client.read_log`."""
-    names = [result.url for result in job.results if result.id.endswith(".log")]
-    url = names[0] if names else f"{job.url}/results/{LOG}"
+    if attempt is None or attempt == job.attempt:
+        names = [result.url for result in job.results if result.id.endswith(".log")]
+        url = names[0] if names else f"{job.url}/results/{LOG}"
+    else:
+        names = [result.url for result in job.results if result.id == FORMER_LOG.format(attempt)]
+        if not names and not 1 <= attempt < job.attempt:
+            raise UnknownError(f"Job {job.id} has no attempt {attempt}; it is on attempt {job.attempt}")
+        if not names:
+            return b""
+        url = names[0]
     try:
         headers = {"Range": f"bytes={start}-"}
         async with link.fetch(url, headers=headers, silence=SILENCE) as response:

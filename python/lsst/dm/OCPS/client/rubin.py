@@ -32,7 +32,9 @@ from .text import one_line, printable
 
 T = TypeVar("T")
 
-_MEMBERS = ("definition", "given", "limit", "progress", "results", "uwsPhase")
+_MEMBERS = (
+    "attempt", "definition", "given", "limit", "maxAttempts", "progress", "results", "uwsPhase",
+)  # fmt: skip
 """Members of jobInfo that have a field of their own in `RemoteJob`."""
 
 MAX_DEPTH = 20
@@ -247,6 +249,8 @@ def parse_json_job(document: Any, api: str, uws: str) -> RemoteJob:
         message="" if phase == "ERROR" else message,
         progress=_progress(info.get("progress")),
         exit_code=_integer(info.get("exitCode"), document.get("exitCode")),
+        attempt=_count(info.get("attempt")),
+        max_attempts=_count(info.get("maxAttempts")),
         info=_tidy({name: value for name, value in info.items() if name not in _MEMBERS}),
         ours=ours,
         whole="results" in document and "errorSummary" in document,
@@ -344,6 +348,11 @@ def _tidy(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _count(value: Any) -> int:
+    """Return a number of attempts; 1 if the server says none."""
+    return value if type(value) is int and 1 <= value <= 1000 else 1
 
 
 def _integer(*values: Any) -> int | None:

@@ -102,6 +102,9 @@ def _job(element: ElementTree.Element, job_id: str, url: str, *, whole: bool) ->
         error=printable(error)[:MAX_MESSAGE],
         message=message,
         progress=_progress(_child(info, "progress"), message),
+        attempt=_count(_child(info, "attempt"), "number"),
+        max_attempts=_count(_child(info, "attempt"), "of"),
+        info=_former_attempts(info),
         whole=whole,
     )
 
@@ -113,6 +116,22 @@ def _progress(element: ElementTree.Element | None, message: str) -> Progress:
             return Progress(*map(int, numbers))
     found = _PROGRESS.search(message)
     return Progress(int(found[1]), int(found[3] or 0), int(found[2])) if found else Progress()
+
+
+def _count(element: ElementTree.Element | None, name: str) -> int:
+    """Return a number of attempts; 1 if the server says none."""
+    found = "" if element is None else element.get(name, "")
+    return int(found) if re.fullmatch("[1-9][0-9]{0,2}", found) else 1
+
+
+def _former_attempts(info: ElementTree.Element | None) -> dict[str, Any]:
+    """Return what an OCPS says of former attempts, as in its JSON."""
+    found = [
+        {"number": _count(child, "number"), "message": printable("".join(child.itertext()))[:MAX_MESSAGE]}
+        for child in (() if info is None else info)
+        if _name(child) == "formerAttempt"
+    ]
+    return {"attempts": found[:100]} if found else {}
 
 
 def _result(entry: ElementTree.Element, url: str) -> RemoteResult:

@@ -17,6 +17,7 @@ import yaml
 from ..config import ConfigError
 from ..jobs.definition import JobDefinition
 from ..jobs.parameters import Parameter
+from ..jobs.retries import RetryPolicy
 from ..yaml_files import read_yaml
 from .command import OWN_VALUES, CommandDefinition
 from .pipeline import PipelineDefinition
@@ -128,6 +129,7 @@ def _make(entry: Mapping[str, Any], general: PipetaskDefinition | None) -> JobDe
         "execution_duration": entry.get("execution_duration", 0),
         "max_execution_duration": entry.get("max_execution_duration", 0),
         "priority": entry.get("priority", 0),
+        "retries": RetryPolicy.of(entry.get("retries")),
         "version": entry.get("version", ""),
     }
     definition: CommandDefinition | PipelineDefinition

@@ -14,6 +14,7 @@ from ..jobs.errors import RequestError
 from ..jobs.file_access import look_at_files
 from ..jobs.model import JobRequest
 from ..jobs.parameters import Parameter, check_parameters
+from ..jobs.retries import RetryPolicy
 from ..jobs.spec import Spec
 from .environments import Environments
 from .pipeline_uri import check_allowed, check_config_file, check_exists, check_outside
@@ -67,7 +68,7 @@ class PipetaskDefinition(JobDefinition):
     work_dir : `pathlib.Path` or `None`
         Where jobs write: neither pipelines nor configuration files are taken
         from there.
-    users : `~collections.abc.Sequence` [`str`]
+    users, retries
         As for `JobDefinition`.
     """
 
@@ -94,8 +95,9 @@ class PipetaskDefinition(JobDefinition):
         config_directories: Sequence[str] = (),
         work_dir: Path | None = None,
         users: Sequence[str] = ("*",),
+        retries: RetryPolicy | None = None,
     ) -> None:
-        super().__init__(name, self.PARAMETERS, description="Any pipeline", users=users)
+        super().__init__(name, self.PARAMETERS, description="Any pipeline", users=users, retries=retries)
         self.data = data
         self.environments = environments
         self.allowed_pipelines = tuple(allowed_pipelines)

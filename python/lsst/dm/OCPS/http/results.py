@@ -16,7 +16,7 @@ from ..client.errors import ClientError
 from ..jobs.backend import RemoteFile
 from ..jobs.errors import BackendError
 from ..jobs.model import Job, Result
-from ..jobs.workspace import LOG_NAME, guess_mime_type
+from ..jobs.workspace import FORMER_LOG, LOG_NAME, guess_mime_type
 from .context import SERVICE
 
 _OPEN_RANGE = re.compile(r"bytes=([0-9]{1,18})-", re.ASCII)
@@ -32,7 +32,8 @@ async def send_result(request: web.Request, job: Job, result_id: str) -> web.Str
         If it has no such result.
     """
     service = request.app[SERVICE]
-    workspace = service.manager.workspaces.of(job.id)
+    former = (one.number for one in job.attempts if result_id == FORMER_LOG.format(one.number))
+    workspace = service.manager.workspaces.of(job.id, next(former, job.attempt))
     # Only what the engine has listed: an id is looked up, and never becomes a path.
     found = next((result for result in job.results if result.id == result_id), None)
     missing = web.HTTPNotFound(text=f"Job {job.id} has no result {result_id[:80]!r}")

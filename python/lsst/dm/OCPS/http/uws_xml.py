@@ -189,4 +189,11 @@ def _info(job: Job) -> str:
         parts.append(
             f'<ocps:progress done="{done}" failed="{failed}" total="{total}">{words}</ocps:progress>\n'
         )
+    if job.retries:
+        number, most = job.attempt, job.retries.max + 1
+        words = f"attempt {number} of {most}"
+        parts.append(f'<ocps:attempt number="{number}" of="{most}">{words}</ocps:attempt>\n')
+    for former in job.attempts:
+        reason = text(former.reason)
+        parts.append(f'<ocps:formerAttempt number="{former.number}">{reason}</ocps:formerAttempt>\n')
     return f'<uws:jobInfo xmlns:ocps="{OWN}">\n{"".join(parts)}</uws:jobInfo>\n' if parts else ""

@@ -98,6 +98,9 @@ class Backend(abc.ABC):
     may_be_away: bool = False
     """Whether it depends on a system that can be out of reach, so that `check` is asked now and then."""
 
+    runs_again = False
+    """Whether `submit` can run a job again: an `Job.attempt` after the first, in a workspace of its own."""
+
     report: Report
     """Set by `JobManager.use` before `open`."""
 

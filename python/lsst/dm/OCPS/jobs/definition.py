@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .errors import NotAllowedError
 from .model import JobRequest
 from .parameters import Parameter, check_parameters
+from .retries import RetryPolicy
 from .spec import Spec
 
 
@@ -34,6 +35,8 @@ class JobDefinition(abc.ABC):
         Default and longest run time (s); 0 for those of `Limits`.
     priority : `int`
         Priority of its jobs where the request does not say one.
+    retries : `RetryPolicy` or `None`
+        Whether its jobs are run again after a transient failure.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class JobDefinition(abc.ABC):
         execution_duration: int = 0,
         max_execution_duration: int = 0,
         priority: int = 0,
+        retries: RetryPolicy | None = None,
     ) -> None:
         self.name = name
         self.parameters = tuple(parameters)
@@ -54,6 +58,7 @@ class JobDefinition(abc.ABC):
         self.execution_duration = execution_duration
         self.max_execution_duration = max_execution_duration
         self.priority = priority
+        self.retries = retries
 
     runs_any_code = False
     """Whether everyone who may request it can run programs of their own as OCPS's account."""

@@ -197,6 +197,7 @@ class JobManager:
             execution_duration=lane.duration(request.definition, request.execution_duration),
             destruction=lane.limits.destruction(request.destruction, time),
             message=self.scheduler.obstacle(request.prerequisites) if run else "",
+            retries=definition.retries,
         )
         owner = None if request.exempt else job.owner
         with self.scheduler.place(lane, owner, reserved=job.reserved, queue=run):

@@ -28,14 +28,16 @@ __all__ = [
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator
+from pydantic import PlainSerializer, PlainValidator
 
 from .errors import RequestError, TransitionError
+from .retries import Attempt, RetryPolicy
 from .spec import Spec, read_spec
+from .times import Time, from_ms, now, to_ms
 
 
 class ExecutionPhase(StrEnum):
@@ -83,22 +85,6 @@ TRANSITIONS: Mapping[ExecutionPhase, frozenset[ExecutionPhase]] = {
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-def to_ms(time: datetime) -> int:
-    """Return a time as milliseconds since 1970."""
-    return round(time.timestamp() * 1000)
-
-
-def from_ms(ms: int | datetime) -> datetime:
-    """Return milliseconds since 1970 as a time, UTC."""
-    if isinstance(ms, datetime):
-        return ms
-    seconds, rest = divmod(ms, 1000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
-
-
-Time = Annotated[datetime, BeforeValidator(from_ms), PlainSerializer(to_ms)]
-"""A time (UTC), stored as milliseconds since 1970."""
-
 StoredSpec = Annotated[
     Spec | None, PlainValidator(read_spec), PlainSerializer(lambda spec: spec and spec.document())
 ]
@@ -110,16 +96,6 @@ _NOTHING: Mapping[str, Any] = {}
 def _nothing() -> Mapping[str, Any]:
     """Return an empty mapping, the same object for all jobs, to save memory."""
     return _NOTHING
-
-
-def now() -> datetime:
-    """Return the current time, UTC, with whole milliseconds.
-
-    Every face prints milliseconds, so a printed time can be used as a filter
-    without rounding.
-    """
-    time = datetime.now(UTC)
-    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def check_job_id(job_id: str) -> str:
@@ -305,6 +281,14 @@ class Job:
         removed after its files, and after its result has been published.
     info : `~collections.abc.Mapping`
         Further information: last log lines, metrics, task summaries.
+    retries : `RetryPolicy` or `None`
+        Whether the job is run again after a transient failure.
+    attempt : `int`
+        Number of the present attempt; the first is 1.
+    attempts : `tuple` [`Attempt`, ...]
+        The attempts before.
+    retry_time : `datetime.datetime` or `None`
+        Earliest time (UTC) of the present attempt, while the job waits for it.
     """
 
     id: str
@@ -340,6 +324,10 @@ class Job:
     published: bool = False
     deleted: bool = False
     info: Mapping[str, Any] = field(default_factory=_nothing)
+    retries: RetryPolicy | None = None
+    attempt: int = 1
+    attempts: tuple[Attempt, ...] = ()
+    retry_time: Time | None = None
 
     @property
     def terminal(self) -> bool:

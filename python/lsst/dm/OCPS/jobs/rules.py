@@ -26,6 +26,7 @@ __all__ = [
     "progressed",
     "published",
     "queued",
+    "retried",
     "seen",
     "stopped",
     "waiting_for",
@@ -38,13 +39,28 @@ from typing import Any
 
 from .backend import BackendUpdate
 from .errors import TransitionError
-from .model import TERMINAL, TRANSITIONS, ErrorSummary, ExecutionPhase, Job, JobRequest, check_transition
+from .model import (
+    TERMINAL,
+    TRANSITIONS,
+    ErrorSummary,
+    ExecutionPhase,
+    Job,
+    JobRequest,
+    Progress,
+    Result,
+    check_transition,
+)
+from .retries import Attempt, RetryPolicy, transient_cause
 from .spec import Spec
+from .workspace import FORMER_LOG, LOG_NAME
 
 Rule = Callable[[Job, datetime], Job | None]
 """A transition with its facts filled in: called with a record and the present time (UTC)."""
 
 Phase = ExecutionPhase
+
+LONGEST_REASON = 500
+"""How much (characters) of the reason of a failed attempt is kept."""
 
 
 def _enter(job: Job, at: datetime, phase: ExecutionPhase, **fields: Any) -> Job:
@@ -79,6 +95,7 @@ def created(
     execution_duration: int,
     destruction: datetime,
     message: str = "",
+    retries: RetryPolicy | None = None,
 ) -> Job:
     """Return the first record of a job: QUEUED if it has a spec, else PENDING."""
     return Job(
@@ -100,6 +117,7 @@ def created(
         message=message,
         keep_until_published=request.keep_until_published,
         reserved=request.reserved,
+        retries=retries,
     )
 
 
@@ -129,7 +147,7 @@ def queued(
     check_runnable(job)
     if job.phase != before.phase or job.parameters != before.parameters:
         raise TransitionError(f"Job {job.id} was changed by another request at the same time")
-    return _enter(job, at, Phase.QUEUED, spec=spec, backend=backend, message=message)
+    return _enter(job, at, Phase.QUEUED, spec=spec, backend=backend, message=message, retry_time=None)
 
 
 def held(job: Job, at: datetime) -> Job:
@@ -179,15 +197,25 @@ def modified(
 
 def dispatched(job: Job, at: datetime) -> Job | None:
     """Mark a queued job as passed to the backend; no change if it was held or has ended."""
-    return dataclasses.replace(job, dispatched=True, message="") if job.waiting else None
+    return dataclasses.replace(job, dispatched=True, message="", retry_time=None) if job.waiting else None
 
 
-def seen(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
-    """Apply a backend's update to a job; no change if the job has ended."""
-    if job.terminal:
+def seen(job: Job, at: datetime, *, update: BackendUpdate, attempt: int | None = None) -> Job | None:
+    """Apply a backend's update to a job; no change if the job has ended.
+
+    Parameters
+    ----------
+    update : `BackendUpdate`
+        What the backend saw.
+    attempt : `int` or `None`
+        Which attempt it saw; no change if that is not the present one.
+        `None` for the present one.
+    """
+    if job.terminal or (attempt is not None and (attempt != job.attempt or not job.dispatched)):
         return None
-    names = ("exit_code", "progress", "results", "error", "handle")
+    names = ("exit_code", "progress", "error", "handle")
     fields: dict[str, Any] = {name: getattr(update, name) for name in names}
+    fields["results"] = None if update.results is None else _with_former_logs(job, update.results)
     fields = {name: value for name, value in fields.items() if value not in (None, getattr(job, name))}
     if update.message is not None and not job.stopping and update.message != job.message:
         fields["message"] = update.message
@@ -197,6 +225,8 @@ def seen(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
     phase = update.phase
     if phase == Phase.ABORTED or (phase == Phase.ERROR and update.outcome_lost and job.stopping):
         return stopped(job, at)
+    if phase == Phase.ERROR and (again := retried(job, at)):
+        return again
     if phase == Phase.ERROR:
         return failed(job, at, error=job.error or ErrorSummary(update.message or "failed without a reason"))
     # A phase that cannot follow comes from a late update.
@@ -207,11 +237,60 @@ def seen(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
     return _enter(job, at, phase)
 
 
+def _with_former_logs(job: Job, results: tuple[Result, ...]) -> tuple[Result, ...]:
+    """Return the results of the present attempt with the logs of those before."""
+    names = {FORMER_LOG.format(attempt.number) for attempt in job.attempts}
+    if not names:
+        return results
+    former = (result for result in job.results if result.id in names)
+    return (*(result for result in results if result.id not in names), *former)
+
+
 def progressed(job: Job, at: datetime, *, update: BackendUpdate) -> Job | None:
     """Apply the progress that a running job tells of itself."""
     if job.terminal or not job.dispatched:
         raise TransitionError(f"Job {job.id} is {job.phase}; only a job that runs has progress")
     return seen(job, at, update=update)
+
+
+def retried(job: Job, at: datetime) -> Job | None:
+    """Queue a job again whose attempt failed for a transient cause; nothing if it is not to be run again."""
+    policy = job.retries
+    if policy is None or job.attempt > policy.max or job.stopping or not job.dispatched:
+        return None
+    error = job.error or ErrorSummary("failed without a reason")
+    texts = (error.message, error.detail)
+    cause = transient_cause(policy, transient=error.transient, exit_code=job.exit_code, texts=texts)
+    if not cause:
+        return None
+    reason = error.message[:LONGEST_REASON]
+    attempt = Attempt(job.attempt, reason, cause, job.start_time, at, job.exit_code)
+    when = at + policy.wait(job.attempt)
+    name = FORMER_LOG.format(job.attempt)
+    log = tuple(
+        dataclasses.replace(result, id=name, mime_type="text/plain")
+        for result in job.results
+        if result.id == LOG_NAME
+    )
+    number, most = job.attempt + 1, policy.max + 1
+    # Back in the queue from whatever phase: no backend may ask for that.
+    fields: dict[str, Any] = {
+        "phase": Phase.QUEUED,
+        "phase_time": at,
+        "message": f"attempt {number} of {most} from {when:%H:%M:%S} UTC on: {reason.partition(chr(10))[0]}",
+        "attempt": number,
+        "attempts": (*job.attempts, attempt),
+        "retry_time": when,
+        "dispatched": False,
+        "start_time": None,
+        "exit_code": None,
+        "error": None,
+        "results": _with_former_logs(job, log),
+        "progress": Progress(),
+        "handle": "",
+        "info": {},
+    }
+    return dataclasses.replace(job, **fields)
 
 
 # Ending

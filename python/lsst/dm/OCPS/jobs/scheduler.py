@@ -45,6 +45,8 @@ class Scheduler:
         self._owners: Counter[str] = Counter()
         self._dependents: defaultdict[str, set[str]] = defaultdict(set)
         self._tasks: set[asyncio.Task[Any]] = set()
+        # Jobs that wait for the time of their next attempt.
+        self._delayed: dict[str, asyncio.TimerHandle] = {}
         ledger.on_change = self._changed
 
     def open(self) -> None:
@@ -53,6 +55,8 @@ class Scheduler:
 
     async def close(self) -> None:
         """Stop all tasks and close the backends; running jobs continue."""
+        for timer in self._delayed.values():
+            timer.cancel()
         for lane in self.lanes.values():
             for run in lane.runs.values():
                 run.cancel_timers()
@@ -73,7 +77,9 @@ class Scheduler:
             lane.begin(job)
         await lane.backend.reattach(given)
         for job in given:
-            if (found := self.ledger.live.get(job.id)) is None:
+            found = self.ledger.live.get(job.id)
+            if found is None or job.id not in lane.runs:
+                # It ended while OCPS was away; it may wait for its next attempt.
                 continue
             self._set_deadline(lane, found)
             self._set_lost(lane, found)
@@ -100,7 +106,7 @@ class Scheduler:
         if lane and update.elapsed is not None and (run := lane.runs.get(job_id)):
             run.began = asyncio.get_running_loop().time() - update.elapsed
             self._set_deadline(lane, job)
-        self.spawn(self.ledger.persist(job_id, partial(rules.seen, update=update)))
+        self.spawn(self.ledger.persist(job_id, partial(rules.seen, update=update, attempt=job.attempt)))
 
     # Accepting
 
@@ -175,8 +181,12 @@ class Scheduler:
     # Waiting
 
     def _line_up(self, lane: Lane, job: Job) -> None:
-        """Queue a job for a worker, or let it wait for its prerequisites."""
-        if not job.prerequisites:
+        """Queue a job for a worker, or let it wait for its prerequisites or for its next attempt."""
+        if job.retry_time:
+            self._delay(lane, job)
+            return
+        # Before a further attempt all prerequisites have ended.
+        if not job.prerequisites or job.attempt > 1:
             lane.push(job)
             self._dispatch(lane)
             return
@@ -184,6 +194,21 @@ class Scheduler:
             if other in self.ledger.live:
                 self._dependents[other].add(job.id)
         self.spawn(self._consider(job.id))
+
+    def _delay(self, lane: Lane, job: Job) -> None:
+        """Queue a job for a worker when the time of its next attempt has come."""
+        assert job.retry_time
+        assert job.retries
+        # However the clock was set meanwhile, it does not wait longer than it should.
+        left = min(job.retry_time - now(), job.retries.wait(job.attempt - 1)).total_seconds()
+
+        def begin() -> None:
+            del self._delayed[job.id]
+            lane.push(job)
+            self._dispatch(lane)
+
+        loop = asyncio.get_running_loop()
+        self._delayed[job.id] = loop.call_later(max(0.0, left), begin)
 
     async def _consider(self, job_id: str) -> None:
         """Check again what a queued job waits for, and queue it for a worker if that is nothing."""
@@ -230,7 +255,7 @@ class Scheduler:
 
     def _waiting_job(self, job_id: str) -> Job | None:
         job = self.ledger.live.get(job_id)
-        return job if job is not None and job.waiting else None
+        return job if job is not None and job.waiting and job_id not in self._delayed else None
 
     async def _start(self, lane: Lane, job_id: str, run: Run) -> None:
         job = await self.ledger.persist(job_id, rules.dispatched)
@@ -290,25 +315,37 @@ class Scheduler:
     # After every change
 
     def _changed(self, old: Job | None, job: Job) -> None:
-        self._count(old, job)
         lane = self.lanes.get(job.backend)
+        again = bool(old and old.attempt != job.attempt)
+        if lane and again:
+            lane.end(job.id)
+        self._count(old, job)
+        if not job.waiting and (timer := self._delayed.pop(job.id, None)):
+            timer.cancel()
         if lane is None:
             return
         if job.terminal:
             lane.end(job.id)
             for dependent in self._dependents.pop(job.id, ()):
                 self.spawn(self._consider(dependent))
-            for other in self.lanes.values():
-                if other.kind == lane.kind:
-                    self._dispatch(other)
+            self._dispatch_all(lane.kind)
             return
-        if job.waiting and not (old and old.waiting):
+        if again:
+            self._line_up(lane, job)
+            self._dispatch_all(lane.kind)
+        elif job.waiting and not (old and old.waiting):
             self._line_up(lane, job)
         if job.id in lane.runs:
             if old is None or old.phase != job.phase:
                 self._set_lost(lane, job)
             if old is None or _of_deadline(old) != _of_deadline(job):
                 self._set_deadline(lane, job)
+
+    def _dispatch_all(self, kind: str) -> None:
+        """Start jobs of all lanes that share the workers of a kind."""
+        for lane in self.lanes.values():
+            if lane.kind == kind:
+                self._dispatch(lane)
 
     def _count(self, old: Job | None, job: Job) -> None:
         """Update the numbers of waiting jobs and of each owner's live jobs."""

@@ -4,12 +4,13 @@
 ``{work_dir}/jobs/{id}/`` belongs to the job; ``output/`` in it (the job's
 JOB_OUTPUT_DIR) is shown to the user. Jobs can write anything there, so
 nothing in it is trusted. ``{work_dir}/engine/{id}/`` has the files of the
-engine and of the job's supervisor.
+engine and of the job's supervisor. A further attempt of a job has
+directories of its own below these.
 """
 
 from __future__ import annotations
 
-__all__ = ["LOG_NAME", "Workspace", "Workspaces"]
+__all__ = ["FORMER_LOG", "LOG_NAME", "Workspace", "Workspaces"]
 
 import asyncio
 import contextlib
@@ -30,6 +31,9 @@ from .model import Result, check_job_id
 
 LOG_NAME = "ocps.log"
 """Name of a job's log in its output directory."""
+
+FORMER_LOG = "attempt-{}-log.txt"
+"""Name of the result that is the log of a former attempt, by its number."""
 
 # Media types that the standard library does not know, or calls otherwise.
 MIME_TYPES = {
@@ -63,12 +67,15 @@ class Workspace:
         The engine's directory of the job; it need not exist.
     durable : `bool`
         Whether what is written must survive a power cut.
+    inputs : `pathlib.Path`, optional
+        Where files are that came with the request.
     """
 
-    def __init__(self, root: Path, engine: Path, durable: bool = True) -> None:
+    def __init__(self, root: Path, engine: Path, durable: bool = True, inputs: Path | None = None) -> None:
         self.root = root
         self.engine = engine
         self.durable = durable
+        self.inputs = inputs or root / "inputs"
 
     @property
     def output(self) -> Path:
@@ -82,7 +89,11 @@ class Workspace:
 
     def create(self) -> None:
         """Create the directories, accessible to this account alone; no error if they exist."""
-        for folder in (self.root, self.engine, self.output):
+        folders = [self.root, self.engine, self.output]
+        if self.inputs.parent != self.root:
+            # Those above a further attempt are missing if the first one got none.
+            folders = [self.root.parent, self.engine.parent, *folders]
+        for folder in folders:
             folder.mkdir(mode=0o700, exist_ok=True)
         if self.durable:
             for folder in (self.root, self.root.parent, self.engine.parent):
@@ -288,10 +299,15 @@ class Workspaces:
             )
         return ""
 
-    def of(self, job_id: str) -> Workspace:
-        """Return the workspace of a job."""
+    def of(self, job_id: str, attempt: int = 1) -> Workspace:
+        """Return the workspace of a job, or of a further attempt of it, which has one of its own."""
         name = check_job_id(job_id)
-        return Workspace(self.work_dir / "jobs" / name, self.work_dir / "engine" / name, self.durable)
+        root, engine = self.work_dir / "jobs" / name, self.work_dir / "engine" / name
+        if attempt == 1:
+            return Workspace(root, engine, self.durable)
+        # No job's id has this character, so that no other directory has this name.
+        below = f"{name}~{attempt}"
+        return Workspace(root / below, engine / below, self.durable, root / "inputs")
 
     async def remove(self, job_id: str) -> None:
         """Remove a job's files without blocking the event loop."""

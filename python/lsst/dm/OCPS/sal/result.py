@@ -104,14 +104,18 @@ def _cut_texts(document: dict[str, Any]) -> None:
     environment = [item | {"value": item["value"][:2000]} for item in parameters["environment"]]
     document["parameters"] = {**parameters, "environment": environment}
     document["jobInfo"] = {
-        name: value for name, value in document["jobInfo"].items() if name not in ("tasks", "logTail")
+        name: value
+        for name, value in document["jobInfo"].items()
+        if name not in ("tasks", "logTail", "attempts")
     }
 
 
 def _cut_rest(document: dict[str, Any]) -> None:
     """Keep what every reader relies on, and nothing else."""
     info = document["jobInfo"]
-    document["jobInfo"] = {name: info[name] for name in ("exitCode", "progress", "truncated") if name in info}
+    document["jobInfo"] = {
+        name: info[name] for name in ("attempt", "exitCode", "progress", "truncated") if name in info
+    }
     document["parameters"] = {"command": document["parameters"]["command"][:2000], "environment": []}
     for name in ("runId", "ownerId"):
         document[name] = document[name][:2000]

@@ -57,6 +57,8 @@ class LocalBackend(Backend):
         Preloaded processes, from which jobs start quicker; closed by `close`.
     """
 
+    runs_again = True
+
     def __init__(
         self,
         workspaces: Workspaces,
@@ -108,7 +110,7 @@ class LocalBackend(Backend):
 
     async def reattach(self, jobs: Collection[Job]) -> None:
         for job in jobs:
-            workspace = self.workspaces.of(job.id)
+            workspace = self.workspaces.of(job.id, job.attempt)
             if Claim.parse(job.handle):
                 await self._attach(job, workspace)
             elif await _retry(workspace.read_json, "supervisor.json") is None:
@@ -129,7 +131,7 @@ class LocalBackend(Backend):
 
     async def _prevent(self, job: Job) -> None:
         """Keep a job from being started; if it has been, stop it."""
-        workspace = self.workspaces.of(job.id)
+        workspace = self.workspaces.of(job.id, job.attempt)
 
         def claim() -> None:
             workspace.create()
@@ -158,7 +160,7 @@ class LocalBackend(Backend):
         BackendError
             If it cannot be started.
         """
-        workspace = self.workspaces.of(job.id)
+        workspace = self.workspaces.of(job.id, job.attempt)
         if reason := await look_at_files(self.workspaces.obstacle):
             return reason
         try:
@@ -260,6 +262,7 @@ class LocalBackend(Backend):
         OSError
             If resources are missing; it is tried again then.
         """
+        gone = True
         status = Status.read(workspace, "status.json")
         if status and not status.is_by(claim):
             self.log.warning(f"Job {job.id}: its status was not written by its supervisor, and is ignored")
@@ -269,7 +272,8 @@ class LocalBackend(Backend):
             # dies with it, but not what that child may have started.
             group, mark = _traces(workspace)
             known = claim.model_dump() if claim else None
-            if not processes.kill_job(known, group, mark):
+            gone = processes.kill_job(known, group, mark)
+            if not gone:
                 self.log.error(f"Job {job.id}: not all of its processes could be killed")
         try:
             seen = status.model_dump() if status else None
@@ -281,6 +285,9 @@ class LocalBackend(Backend):
             return self._unreadable(job, error)
         except Exception as error:
             return self._unreadable(job, error)
+        if not gone and ending.error:
+            # What still runs must not meet a second attempt.
+            ending = dataclasses.replace(ending, error=dataclasses.replace(ending.error, transient=False))
         if status and status.failure:
             failed = ErrorSummary(status.failure, detail="\n".join(workspace.tail()))
             return dataclasses.replace(ending, phase=ExecutionPhase.ERROR, error=failed)

@@ -19,7 +19,7 @@ from ...jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
 from ...jobs.parameters import UPLOAD_PREFIX
 from ...jobs.workspace import LOG_NAME, Workspace
 from ...programs import fetch
-from .pipetask_outcome import signal_reason
+from .pipetask_outcome import killed, signal_reason
 from .planner import job_variables
 
 MAX_FETCH = 10 * 2**30
@@ -69,7 +69,7 @@ class CommandPlanner:
         """Return the plan (see `supervisor`) of a job."""
         spec = CommandSpec.of(job.spec)
         environment = self.environments.get(spec.version)
-        inputs, source = workspace.root / "inputs", workspace.root / "source"
+        inputs, source = workspace.inputs, workspace.root / "source"
         values = {**spec.values} | {name: str(inputs / name) for name in spec.files}
         values |= {
             "job_id": job.id,
@@ -133,7 +133,8 @@ class CommandPlanner:
         if status and code == 0 and status["step"] == last:
             return BackendUpdate(phase=ExecutionPhase.COMPLETED, **common)
         preparing = bool(status and status["step"] < last)
-        error = ErrorSummary(_reason(code, workspace, preparing), detail="\n".join(workspace.tail()))
+        words, detail = _reason(code, workspace, preparing), "\n".join(workspace.tail())
+        error = ErrorSummary(words, transient=killed(code), detail=detail)
         return BackendUpdate(phase=ExecutionPhase.ERROR, error=error, **common)
 
 

@@ -9,6 +9,7 @@ from ...backend_api import BackendContext, ConfigError, InstanceConfig, Parts, l
 from ...definitions.environments import Environments
 from ...definitions.pipetask import PIPETASK, ButlerConfig, PipetaskDefinition
 from ...definitions.shell import COMMAND, ShellDefinition
+from ...jobs.retries import RetryPolicy
 from .backend import LocalBackend
 from .butler_checks import ButlerChecks
 from .command import CommandPlanner
@@ -52,6 +53,7 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
             config_directories=config.config_directories,
             work_dir=context.workspaces.work_dir,
             users=config.users_of_general(),
+            retries=RetryPolicy.of(config.retries),
         )
         checks = context.share(ButlerChecks, ButlerChecks)
         planners["pipetask"] = PipetaskPlanner(data, environments, limits, zygotes=zygotes, checks=checks)

@@ -25,7 +25,7 @@ from ...jobs.errors import BackendError
 from ...jobs.file_access import look_at_files
 from ...jobs.model import ExecutionPhase, Job
 from ...jobs.workspace import Workspace
-from . import butler_check
+from . import butler_check, prepare_run
 from .butler_checks import ButlerChecks
 from .journals import roll_back
 from .pipetask_outcome import PipetaskOutcome, explain
@@ -184,6 +184,12 @@ class PipetaskPlanner:
             str(workspace.root / SUMMARY_NAME),
             *spec.options,
         ]
+        steps: list[dict[str, Any]] = []
+        if job.attempt > 1:
+            # What a former attempt has made stays. pipetask demands that its run exists.
+            program = [*environment.interpreter(), "-P", prepare_run.__file__]
+            steps = [{"argv": [*program, spec.butler, spec.run, spec.output, ",".join(spec.inputs)]}]
+            run += ["--extend-run", "--skip-existing", "--clobber-outputs"]
         if spec.data_query:
             run += ["--data-query", spec.data_query]
         retrieve = [
@@ -199,8 +205,9 @@ class PipetaskPlanner:
         ]
         for glob in dict.fromkeys([*spec.output_glob, *spec.metrics_glob]):
             retrieve += ["--dataset-type", as_pattern(glob)]
+        steps += [{"argv": environment.command(argv), "tool": argv} for argv in (run, retrieve)]
         return {
-            "steps": [{"argv": environment.command(argv), "tool": argv} for argv in (run, retrieve)],
+            "steps": steps,
             "environment": environment.variables() | job_variables(job, workspace),
             "cwd": str(workspace.output),
             "log": str(workspace.log),
@@ -225,6 +232,9 @@ class PipetaskPlanner:
         status : `~collections.abc.Mapping` or `None`
             What the supervisor wrote, `None` if it was killed before.
         """
+        if status and job.attempt > 1:
+            # The first step of a further attempt prepares it.
+            status = {**status, "step": status["step"] - 1}
         outcome = PipetaskOutcome.read(workspace, status, SUMMARY_NAME)
         metrics = outcome.take_index(workspace, PipetaskSpec.of(job.spec).metrics_glob)
         info: dict[str, Any] = {"exitCode": outcome.exit_code, "logTail": workspace.tail()}

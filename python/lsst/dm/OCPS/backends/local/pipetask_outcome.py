@@ -7,7 +7,7 @@ and the last lines of its log.
 
 from __future__ import annotations
 
-__all__ = ["PipetaskOutcome", "explain", "signal_reason"]
+__all__ = ["PipetaskOutcome", "explain", "killed", "signal_reason"]
 
 import fnmatch
 import json
@@ -33,6 +33,11 @@ INDEX_NAME = "_butler_zip_index.json"
 MAX_METRIC_SIZE = 65_536
 """Metrics are small: a larger file (bytes) is a result like any other."""
 
+OUT_OF_MEMORY = "out of memory"
+
+KILLING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+"""Signals by which a process is ended from outside."""
+
 # The last line of a traceback: the class, with its module, and the text.
 _ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Found|Interrupt))(?:: (.*))?$")
 
@@ -44,7 +49,7 @@ _CAUSES = (
     (r"MissingDatasetTypeError: (.*)", None),
     (r"ConflictingDefinitionError: (.*)", "conflict in the Butler: {0}"),
     (r"FileNotFoundError: (.*)", "a file is missing: {0}"),
-    (r"MemoryError", "out of memory"),
+    (r"MemoryError", OUT_OF_MEMORY),
     (r"OperationalError\)? (.*)", "the Butler's database failed: {0}"),
 )
 _REGISTER = (
@@ -91,7 +96,8 @@ class PipetaskOutcome:
     exit_code : `int` or `None`
         Of the last step; negative for a signal; `None` if nobody knows.
     step : `int`
-        Which step that was: 0 is pipetask, 1 the retrieval of its outputs.
+        Which step that was: 0 is pipetask, 1 the retrieval of its outputs, -1
+        what prepares a further attempt.
     cancelled : `bool`
         Whether it was stopped before it was done.
     tasks : `dict`
@@ -132,7 +138,7 @@ class PipetaskOutcome:
     @property
     def succeeded(self) -> bool:
         """Whether all steps were carried out."""
-        return self.exit_code == 0 and not self.cancelled
+        return self.exit_code == 0 and self.step >= 0 and not self.cancelled
 
     def take_index(self, workspace: Workspace, globs: Collection[str]) -> list[dict[str, Any]]:
         """Move the index of the retrieved files out of the results; return the metrics.
@@ -207,7 +213,22 @@ def explain(outcome: PipetaskOutcome, workspace: Workspace) -> ErrorSummary:
         The reason in one or a few lines; the log's end as detail.
     """
     tail = workspace.tail(lines=60, size=65_536)
-    return ErrorSummary(message=_reason(outcome, workspace, tail), detail="\n".join(tail[-20:]))
+    message = _reason(outcome, workspace, tail)
+    if outcome.failures:
+        short_of_memory = all(name.rpartition(".")[2] == "MemoryError" for _, _, name, _ in outcome.failures)
+    else:
+        short_of_memory = message == OUT_OF_MEMORY
+    transient = killed(outcome.exit_code) or short_of_memory
+    return ErrorSummary(message, transient=transient, detail="\n".join(tail[-20:]))
+
+
+def killed(code: int | None) -> bool:
+    """Return whether a job with this exit code was killed from outside, and may succeed when run again.
+
+    `None` is that of a job whose supervisor was killed. A signal by which a
+    program crashes is its own fault.
+    """
+    return code is None or -code in KILLING
 
 
 def _reason(outcome: PipetaskOutcome, workspace: Workspace, tail: list[str]) -> str:
@@ -217,7 +238,10 @@ def _reason(outcome: PipetaskOutcome, workspace: Workspace, tail: list[str]) -> 
     text = "\n".join(tail)
     if code < 0:
         return signal_reason(-code)
-    what = "the pipeline ran, but its outputs could not be retrieved" if outcome.step else "pipetask failed"
+    what = {
+        -1: "its output run could not be prepared",
+        0: "pipetask failed",
+    }.get(outcome.step, "the pipeline ran, but its outputs could not be retrieved")
     if outcome.failures:
         return _quantum_reason(outcome)
     if code == 2:

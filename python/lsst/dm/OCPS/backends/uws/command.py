@@ -76,6 +76,7 @@ class ForwardedCommandDefinition(JobDefinition):
             execution_duration=inner.execution_duration,
             max_execution_duration=inner.max_execution_duration,
             priority=inner.priority,
+            retries=inner.retries,
         )
         self._inner = inner
         self._config = config

@@ -25,6 +25,7 @@ from ...definitions.pipetask import ButlerConfig, PipetaskDefinition
 from ...definitions.specs import ForwardedSpec, PipetaskSpec
 from ...jobs.errors import RequestError
 from ...jobs.model import JobRequest
+from ...jobs.retries import RetryPolicy
 from ...jobs.spec import Spec
 
 _ADVICE = "use a configuration file, or the local backend"
@@ -43,7 +44,7 @@ class UwsDefinition(PipetaskDefinition):
         Globs of the pipelines that may run; none means all.
     config : `UwsConfig`
         What the server is to run.
-    config_directories, users
+    config_directories, users, retries
         As for `PipetaskDefinition`.
     """
 
@@ -55,6 +56,7 @@ class UwsDefinition(PipetaskDefinition):
         config: UwsConfig,
         config_directories: Sequence[str] = (),
         users: Sequence[str] = ("*",),
+        retries: RetryPolicy | None = None,
     ) -> None:
         # Pipelines and environments are the server's: it alone can look.
         super().__init__(
@@ -65,6 +67,7 @@ class UwsDefinition(PipetaskDefinition):
             local=False,
             config_directories=config_directories,
             users=users,
+            retries=retries,
         )
         self.config = config
 

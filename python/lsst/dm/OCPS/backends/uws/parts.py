@@ -8,6 +8,7 @@ __all__ = ["make_parts"]
 from ...backend_api import BackendContext, InstanceConfig, JobDefinition, Parts, limits_of, load_definitions
 from ...definitions.command import CommandDefinition
 from ...definitions.pipetask import PIPETASK, ButlerConfig
+from ...jobs.retries import RetryPolicy
 from .backend import UwsBackend
 from .command import ForwardedCommandDefinition
 from .definition import UwsDefinition
@@ -39,6 +40,7 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
         config.uws,
         config_directories=config.config_directories,
         users=config.users_of_general(),
+        retries=RetryPolicy.of(config.retries),
     )
     backend = UwsBackend(config.url, config.poll_interval, config.uws, context.log)
     definitions: dict[str, JobDefinition] = {
