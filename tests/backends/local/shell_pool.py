@@ -34,7 +34,10 @@ AGAIN = 75
 
 
 async def open_pool(
-    folder: Path, limits: Mapping[str, Any] | None = None, job_limits: Mapping[str, int] | None = None
+    folder: Path,
+    limits: Mapping[str, Any] | None = None,
+    job_limits: Mapping[str, int] | None = None,
+    retries: RetryPolicy | None = None,
 ) -> JobManager:
     """Open an engine whose jobs are shell scripts: ``request(script)``."""
     workspaces = Workspaces(folder)
@@ -48,7 +51,7 @@ async def open_pool(
         "shell",
         ["sh", "-c", "{script}"],
         [Parameter(name="script", type="string", description="What to run")],
-        retries=RetryPolicy(max=2, delay=0.2, exit_codes=(AGAIN,)),
+        retries=retries,
     )
     backend = LocalBackend(workspaces, {"command": planner})
     await manager.use("test", Parts("test", backend, {"shell": definition}, Limits(**(limits or {}))))
@@ -70,7 +73,8 @@ def gone(pid: int) -> bool:
 
 async def accept_and_wait(folder: Path, count: int) -> None:
     """Accept jobs until there are ``count``; wait until all have ended."""
-    manager = await open_pool(folder / "work", {"max_workers": 8})
+    retries = RetryPolicy(max=2, delay=0.2, exit_codes=(AGAIN,))
+    manager = await open_pool(folder / "work", {"max_workers": 8}, retries=retries)
     print("open", flush=True)
     there = await manager.find(JobQuery())
     for _ in range(count - len(there)):
