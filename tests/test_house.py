@@ -26,6 +26,7 @@ ROOMS = {
     "audit": 0,
     "logs": 0,
     "measures": 0,
+    "private_files": 0,
     "programs": 0,
     "client": 1,
     "script": 1,
@@ -42,6 +43,7 @@ ROOMS = {
     "backends": 7,
     "cli": 7,
     "http": 7,
+    "notifications": 7,
     "sal": 7,
     # What brings them together.
     "factory": 8,

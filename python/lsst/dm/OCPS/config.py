@@ -14,9 +14,13 @@ __all__ = [
     "ConfigError",
     "HttpConfig",
     "InstanceConfig",
+    "MailConfig",
+    "NotificationRule",
+    "NotificationsConfig",
     "JobLimits",
     "SalIndex",
     "UwsConfig",
+    "WebhookConfig",
     "load_instance",
     "validate",
 ]
@@ -188,6 +192,42 @@ class HttpConfig(_Frozen):
         return f"{self.protocol}://{self.host}:{self.port}" if self.port and self.host else ""
 
 
+class NotificationRule(_Frozen):
+    """Which ends of jobs are told to whom; see the schema."""
+
+    phases: tuple[str, ...] = ("ERROR",)
+    owner: str = "*"
+    definition: str = "*"
+    url: str = ""
+    mail: tuple[str, ...] = ()
+
+
+class WebhookConfig(_Frozen):
+    """How webhooks are called; see the schema."""
+
+    secret_file: str = ""
+    hosts: tuple[str, ...] = ()
+
+
+class MailConfig(_Frozen):
+    """The mail server; see the schema."""
+
+    host: str = "localhost"
+    port: int = 25
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password_file: str = ""
+    sender: str = ""
+
+
+class NotificationsConfig(_Frozen):
+    """Notifications about ends of jobs; see the schema."""
+
+    rules: tuple[NotificationRule, ...] = ()
+    webhook: WebhookConfig = WebhookConfig()
+    mail: MailConfig = MailConfig()
+
+
 class InstanceConfig(Limits):
     """Configuration of one instance; see the schema for the meaning and units.
 
@@ -223,6 +263,7 @@ class InstanceConfig(Limits):
     commands: tuple[CommandConfig, ...] = ()
     retries: Mapping[str, Any] = {}
     http: HttpConfig | None = None
+    notifications: NotificationsConfig | None = None
     simulation_duration: float = 10.0
 
     @field_validator("definitions", "config_directories")
@@ -243,7 +284,9 @@ class InstanceConfig(Limits):
         not the backend's affair does not count.
         """
         other = {"work_dir", "durable", "min_free_space", "min_free_files", "database", "general_users"}
-        text = self.model_dump_json(exclude={*other, "on_exit", "fault_after", "instance", "http"})
+        text = self.model_dump_json(
+            exclude={*other, "on_exit", "fault_after", "instance", "http", "notifications"}
+        )
         return f"{self.backend}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def users_of_general(self) -> tuple[str, ...]:

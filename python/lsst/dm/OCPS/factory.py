@@ -176,7 +176,9 @@ async def use_config(
         What the backends of this process share.
     """
     parts = make_parts(config, manager.workspaces, log, shared)
-    await manager.store.remember(f"backend {config.key()}", config.model_dump_json(exclude={"database"}))
+    # Not what may be secret: a database's password, the URL of a webhook.
+    document = config.model_dump_json(exclude={"database", "notifications"})
+    await manager.store.remember(f"backend {config.key()}", document)
     await manager.use(config.key(), parts)
 
 

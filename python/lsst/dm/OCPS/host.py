@@ -8,7 +8,7 @@ __all__ = ["Host", "check_file", "check_instance"]
 import contextlib
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,11 +19,12 @@ from .jobs.errors import JobError
 from .jobs.file_access import look_at_files
 from .jobs.manager import JobManager
 from .jobs.workspace import Workspaces
-from .measures import Measures
+from .measures import Measure, Measures
 from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from .http.server import HttpServer
+    from .notifications.notifier import Notifier
 
 
 class Companion(Protocol):
@@ -61,6 +62,7 @@ class Host:
         self._manager: JobManager | None = None
         self._companion: Companion | None = None
         self._http: HttpServer | None = None
+        self._notifier: Notifier | None = None
 
     @property
     def manager(self) -> JobManager:
@@ -116,6 +118,7 @@ class Host:
             self._open(await make_manager(config, self._log, self._shared))
         else:
             await use_config(self._manager, config, self._log, self._shared)
+        await self._notify(config)
         await self._serve(config)
         self.config = config
 
@@ -140,6 +143,7 @@ class Host:
         await self._stop_serving()
         if self._companion:
             await self._companion.close()
+        await self._stop_notifying()
         if self._manager:
             await self._manager.close()
         self._companion = self._manager = None
@@ -158,7 +162,29 @@ class Host:
             # A CSC without HTTP starts sooner if it does not import it.
             from .http.server import start_server
 
-            self._http = await start_server(self.manager, config.http, self._log, self._measures)
+            self._http = await start_server(self.manager, config.http, self._log, self._all_measures)
+
+    def _all_measures(self) -> Iterator[Measure]:
+        """Return the figures of all that runs beside the engine."""
+        if self._measures:
+            yield from self._measures()
+        if self._notifier:
+            yield from self._notifier.measures()
+
+    async def _notify(self, config: InstanceConfig) -> None:
+        """Tell of ends of jobs as the configuration says; secrets are read anew each time."""
+        await self._stop_notifying()
+        if config.notifications:
+            from .notifications.notifier import Notifier
+
+            notifier = Notifier(self.manager, config, self._log)
+            await notifier.open()
+            self._notifier = notifier
+
+    async def _stop_notifying(self) -> None:
+        if self._notifier:
+            notifier, self._notifier = self._notifier, None
+            await notifier.close()
 
     async def _stop_serving(self) -> None:
         if self._http:
@@ -198,6 +224,11 @@ async def check_instance(config: InstanceConfig, log: logging.Logger, shared: Sh
         from .http.server import check_server
 
         check_server(config.http, parts.definitions.values(), log)
+    if config.notifications:
+        from .notifications.channels import make_channels
+
+        # Rules and secrets; nobody is asked.
+        await look_at_files(make_channels, config.notifications)
     await check_parts(parts)
 
 

@@ -22,9 +22,10 @@ from aiohttp import web
 from ..config import AuthConfig, ConfigError
 from ..jobs.errors import NotAllowedError
 from ..jobs.model import Job
+from ..private_files import read_private_file
 from .connections import Connection, Credentials
 from .passwords import TooManyTriesError
-from .secrets_file import SecretsFile, read_private_file
+from .secrets_file import SecretsFile
 
 PROXY_SECRET = "X-OCPS-Proxy-Secret"
 """Header in which a proxy shows the shared secret."""

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-__all__ = ["SecretsFile", "hash_password", "hash_token", "read_private_file"]
+__all__ = ["SecretsFile", "hash_password", "hash_token"]
 
 import asyncio
 import hashlib
@@ -20,12 +20,12 @@ import logging
 import os
 import re
 import secrets
-import stat
 import time
 from pathlib import Path
 from typing import Any
 
 from ..config import ConfigError
+from ..private_files import read_private_file, stamp_of
 from ..yaml_files import parse_yaml
 from .passwords import PasswordGate
 
@@ -66,42 +66,6 @@ def _matches(password: str, hashed: str) -> bool:
     cost = {"n": int(n), "r": int(r), "p": int(p), "maxmem": 1 << 28}
     found = hashlib.scrypt(_bytes(password), salt=bytes.fromhex(salt), **cost)  # type: ignore[arg-type]
     return hmac.compare_digest(found.hex(), digest)
-
-
-def read_private_file(path: Path, size: int = 1 << 20) -> tuple[str, tuple[int, int, int]]:
-    """Return the text of a file that holds secrets, and a stamp that changes with it.
-
-    Parameters
-    ----------
-    path : `pathlib.Path`
-        The file.
-    size : `int`
-        The longest it may be (bytes).
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    ValueError
-        If others than its owner may read it, or it is no regular file, not
-        UTF-8, or too long. The text says so.
-    """
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a regular file")
-        if status.st_uid not in (os.geteuid(), 0):
-            raise ValueError("it belongs to another account than the one that OCPS runs as")
-        if status.st_mode & 0o077:
-            raise ValueError(f"others than its owner may read or write it; use chmod 600 {path}")
-        data = file.read(size + 1)
-    if len(data) > size:
-        raise ValueError(f"it is longer than {size} bytes")
-    return data.decode(), _stamp(status)
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int, int]:
-    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 class SecretsFile:
@@ -180,7 +144,7 @@ class SecretsFile:
         """Read the file again if it has changed."""
         complaint = ""
         try:
-            if _stamp(self.path.stat()) == self._stamp:
+            if stamp_of(self.path.stat()) == self._stamp:
                 return
             self._read()
         except FileNotFoundError:
