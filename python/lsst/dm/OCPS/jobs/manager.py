@@ -83,7 +83,7 @@ class JobManager:
         if self.workspaces.work_dir.is_dir():
             await self._lease.acquire()
         await self.ledger.open()
-        self.scheduler.open()
+        await self.scheduler.open()
 
     async def close(self) -> None:
         """Release all resources; running jobs continue."""

@@ -11,6 +11,7 @@ __all__ = ["Scheduler"]
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -19,12 +20,15 @@ from typing import Any
 
 from . import rules
 from .backend import BackendUpdate
-from .errors import BackendError, JobError, QueueFullError, RequestError, UnknownJobError
+from .errors import BackendError, JobError, QueueFullError, RequestError, StoreError, UnknownJobError
 from .lane import Lane, Run
 from .ledger import Ledger
-from .model import ErrorSummary, ExecutionPhase, Job, now
+from .model import TERMINAL, ErrorSummary, ExecutionPhase, Job, now
 
 Phase = ExecutionPhase
+
+_UNCONFIRMED = "unconfirmed_stops"
+"""Under which name the store has the ids of stopped jobs of which something may still run."""
 
 
 class Scheduler:
@@ -47,11 +51,14 @@ class Scheduler:
         self._tasks: set[asyncio.Task[Any]] = set()
         # Jobs that wait for the time of their next attempt.
         self._delayed: dict[str, asyncio.TimerHandle] = {}
+        self.unconfirmed: set[str] = set()
+        """Ids of stopped jobs of which something may still run."""
         ledger.on_change = self._changed
 
-    def open(self) -> None:
-        """Count the jobs that the ledger has read."""
+    async def open(self) -> None:
+        """Count the jobs that the ledger has read, and read which stops nobody confirmed."""
         self._owners = Counter(job.owner for job in self.ledger.live.values())
+        self.unconfirmed = set(json.loads(await self.ledger.store.recall(_UNCONFIRMED) or "[]"))
 
     async def close(self) -> None:
         """Stop all tasks and close the backends; running jobs continue."""
@@ -89,6 +96,30 @@ class Scheduler:
             if job.waiting:
                 lane.waiting += 1
                 self._line_up(lane, job)
+        for job_id in list(self.unconfirmed):
+            await self._stop_again(lane, job_id)
+
+    async def _stop_again(self, lane: Lane, job_id: str) -> None:
+        """Stop a job that has ended in its record, but about which the backend was in doubt."""
+        try:
+            job = await self.ledger.get(job_id)
+        except UnknownJobError:
+            await self._remember_unconfirmed(job_id, False)
+            return
+        if job.backend == lane.key:
+            await lane.backend.reattach([job])
+            await lane.backend.cancel(job)
+
+    async def _remember_unconfirmed(self, job_id: str, unconfirmed: bool) -> None:
+        """Store whether something of a job that was stopped may still run: a restart stops it again."""
+        if unconfirmed:
+            self.unconfirmed.add(job_id)
+        else:
+            self.unconfirmed.discard(job_id)
+        try:
+            await self.ledger.store.remember(_UNCONFIRMED, json.dumps(sorted(self.unconfirmed)))
+        except StoreError as error:
+            self.log.error(f"Job {job_id}: whether it has stopped could not be stored: {error}")
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in the background; `close` cancels it."""
@@ -101,6 +132,8 @@ class Scheduler:
         """Record what a backend saw of a job; see `Report`."""
         job = self.ledger.live.get(job_id)
         if job is None:
+            if job_id in self.unconfirmed and update.phase in TERMINAL:
+                self.spawn(self._remember_unconfirmed(job_id, False))
             return
         lane = self.lanes.get(job.backend)
         if lane and update.elapsed is not None and (run := lane.runs.get(job_id)):
@@ -300,6 +333,8 @@ class Scheduler:
         except (TimeoutError, BackendError) as error:
             doubt = str(error) or f"the backend did not confirm within {grace:g} s that it has stopped"
             self.log.warning(f"Job {job.id}: {doubt}")
+            # First, so that it is known wherever OCPS is killed from here on.
+            await self._remember_unconfirmed(job.id, True)
             return await self.ledger.persist(job.id, partial(rules.stopped, doubt=doubt))
 
     async def _deadline(self, job_id: str) -> None:

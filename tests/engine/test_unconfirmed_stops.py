@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A job that ended as aborted while it was still being launched, and OCPS that ends meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from lsst.dm.OCPS.backends.local import backend as local_backend
+from lsst.dm.OCPS.backends.local.handle import Claim, SupervisorHandle
+from lsst.dm.OCPS.jobs.model import ExecutionPhase
+
+from tests.backends.local.shell_pool import open_pool, request
+from tests.waiting import TIMEOUT, until
+
+
+def slow_launcher(folder: Path) -> Path:
+    """Write an interpreter that does nothing until there is a file ``go``, whatever becomes of OCPS."""
+    launcher = folder / "slow-python"
+    waits = f'while [ ! -e {folder}/go ]; do sleep 0.02; done; exec {sys.executable} "$@"'
+    runs = f"setsid sh -c '{waits}' sh \"$@\" && touch {folder}/launched"
+    launcher.write_text(f"#!/bin/sh\ntouch {folder}/asked\n({runs}) &\nwait\n")
+    launcher.chmod(0o755)
+    return launcher
+
+
+@pytest.mark.parametrize("launched", ["before the next start", "after the next start"])
+async def test_a_job_whose_stop_was_not_confirmed_is_stopped_after_a_restart(tmp_path, monkeypatch, launched):
+    work, limits = tmp_path / "work", {"abort_grace": 0.2}
+    launcher = slow_launcher(tmp_path)
+    monkeypatch.setattr(local_backend, "sys", types.SimpleNamespace(executable=str(launcher)))
+    manager = await open_pool(work, limits)
+    job = await manager.submit(request("touch ../ran; sleep infinity"))
+    await until((tmp_path / "asked").exists)
+    aborted = await manager.abort(job.id)
+    assert aborted.phase == ExecutionPhase.ABORTED
+    assert "did not confirm" in aborted.message
+    workspace = manager.workspaces.of(job.id)
+    await manager.close()
+    if launched == "before the next start":
+        (tmp_path / "go").touch()
+        await until((workspace.root / "ran").exists)
+
+    manager = await open_pool(work, limits)
+    (tmp_path / "go").touch()
+    claim = Claim.read(workspace, "supervisor.json")
+    if claim and (handle := SupervisorHandle.find(claim)):
+        async with asyncio.timeout(TIMEOUT):
+            await handle.ended()
+        handle.close()
+    await until((tmp_path / "launched").exists)
+    assert (workspace.root / "ran").exists() == (launched == "before the next start")
+    assert await manager.get(job.id) == aborted
+    # It is not stopped once more after each start.
+    await until(lambda: not manager.scheduler.unconfirmed)
+    await manager.close()
+    manager = await open_pool(work, limits)
+    assert not manager.scheduler.unconfirmed
+    await manager.close()
