@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The archivist: removes the files of jobs whose destruction time has come, and deleted jobs."""
+"""The archivist: removes files of ended jobs when their time or their space is up, and deleted jobs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from . import rules
 from .errors import StoreError, TransitionError, UnknownJobError
+from .kept_space import KeptSpace
 from .ledger import Ledger
+from .limits import Limits
 from .model import TERMINAL, Job, now
 from .store import JobQuery
 from .workspace import Workspaces
@@ -20,12 +23,15 @@ from .workspace import Workspaces
 INTERVAL = 60.0
 """How often (s), at least, to look for jobs to archive."""
 
+PAGE = 500
+"""How many jobs are looked up at a time."""
+
 LEAST_INTERVAL = 0.05
 """How often (s), at most."""
 
 
 class Archivist:
-    """Archives jobs at their destruction time or when there are too many, and finishes deletions.
+    """Archives jobs at their destruction time or when they are too many or too large, and finishes deletions.
 
     Parameters
     ----------
@@ -35,8 +41,8 @@ class Archivist:
         Their files.
     abort : `~collections.abc.Callable`
         Aborts a live job: ``await abort(job_id, reason)``.
-    keep_jobs : `~collections.abc.Callable`
-        Returns how many ended jobs are kept, whatever their age.
+    limits : `~collections.abc.Callable`
+        Returns the present limits.
     log : `logging.Logger`
         Gets what goes wrong.
     """
@@ -46,13 +52,15 @@ class Archivist:
         ledger: Ledger,
         workspaces: Workspaces,
         abort: Callable[[str, str], Awaitable[Job]],
-        keep_jobs: Callable[[], int],
+        limits: Callable[[], Limits],
         log: logging.Logger,
     ) -> None:
         self._ledger = ledger
         self._workspaces = workspaces
         self._abort = abort
-        self._keep_jobs = keep_jobs
+        self._limits = limits
+        self._kept = KeptSpace(ledger.store, workspaces)
+        ledger.observers.append(self._kept.changed)
         self._log = log
         self._look = asyncio.Event()
 
@@ -67,7 +75,8 @@ class Archivist:
         while True:
             delay = INTERVAL
             try:
-                await self.sweep()
+                if await self.sweep():
+                    delay = LEAST_INTERVAL
                 due = await self._ledger.store.next_destruction()
                 if due is not None:
                     delay = min(delay, max(LEAST_INTERVAL, (due - now()).total_seconds()))
@@ -81,30 +90,53 @@ class Archivist:
             self._look.clear()
 
     async def _remove_remains(self) -> None:
-        """Remove files of archived jobs that were left behind by a crash."""
+        """Remove files of archived jobs that were left behind by a crash, and find those not yet measured."""
         try:
             present = await asyncio.to_thread(self._workspaces.present)
-            for job_id in present & await self._ledger.store.archived() if present else ():
-                await self._workspaces.remove(job_id)
+            names = sorted(present)
+            for page in (names[start : start + PAGE] for start in range(0, len(names), PAGE)):
+                archived = await self._ledger.store.archived(page)
+                for job_id in archived:
+                    await self._workspaces.remove(job_id)
+                await self._kept.look_for_unmeasured(set(page) - archived)
         except FileNotFoundError:
             # A simulation has no work directory.
             return
         except (OSError, StoreError) as error:
             self._log.error(f"Could not look for files of archived jobs: {error}")
 
-    async def sweep(self) -> None:
-        """Archive what is due now, and finish deletions that a crash or a full disk interrupted."""
-        store = self._ledger.store
+    async def sweep(self) -> bool:
+        """Archive what is due now, and finish deletions that a crash or a full disk interrupted.
+
+        Returns
+        -------
+        more : `bool`
+            Whether more may be due.
+        """
+        store, limits = self._ledger.store, self._limits()
         for job in await store.find(JobQuery(deleted=True, phases=[*TERMINAL])):
             await self.finish_deletion(job)
-        for job in await store.doomed(now()) + await store.oldest_ended(self._keep_jobs()):
-            with contextlib.suppress(TransitionError, UnknownJobError):
-                if not job.terminal:
+        due = [*await store.doomed(now()), *await store.oldest_ended(limits.keep_jobs)]
+        for job in due:
+            if not job.terminal:
+                with contextlib.suppress(TransitionError, UnknownJobError):
                     await self._abort(job.id, "its destruction time has come")
-                # The record first: files without a record would never be found,
-                # but a record without files says so.
-                await self._ledger.change(job.id, rules.archived)
-                await self._workspaces.remove(job.id)
+            await self._archive(job.id, "archived")
+        await self._kept.removed([job.id for job in due])
+        await self._kept.measure(self._ledger.live)
+        excess = await self._kept.excess(limits.keep_space, limits.keep_space_per_owner)
+        for job_id, reason in excess.items():
+            await self._archive(job_id, reason)
+        await self._kept.removed(excess)
+        return bool(due)
+
+    async def _archive(self, job_id: str, reason: str) -> None:
+        """Archive a job that has ended, and remove its files."""
+        with contextlib.suppress(TransitionError, UnknownJobError):
+            # The record first: files without a record would never be found,
+            # but a record without files says so.
+            await self._ledger.change(job_id, partial(rules.archived, reason=reason))
+            await self._workspaces.remove(job_id)
 
     async def finish_deletion(self, job: Job) -> None:
         """Remove the files of a deleted job, then its record; `sweep` retries if files remain."""

@@ -47,6 +47,10 @@ class Limits(BaseModel):
         The longest that may be requested instead (s).
     keep_jobs : `int`
         How many ended jobs are kept, whatever their age.
+    keep_space, keep_space_per_owner : `int`
+        How much (bytes) of the disk the files of ended jobs may take, all
+        together and of one owner; 0 for no limit. The files of the jobs that
+        ended first are removed first.
     abort_grace : `float`
         How long (s) the backend may take to confirm that a job has stopped.
     unknown_grace : `float`
@@ -68,6 +72,8 @@ class Limits(BaseModel):
     retention: float = 30 * 86400.0
     max_retention: float = 365 * 86400.0
     keep_jobs: int = 100_000
+    keep_space: int = 107_374_182_400
+    keep_space_per_owner: int = 53_687_091_200
     abort_grace: float = 8.0
     unknown_grace: float = 3600.0
 

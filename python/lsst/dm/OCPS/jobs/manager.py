@@ -66,9 +66,7 @@ class JobManager:
         self._lease = Lease(store, workspaces.work_dir, self.log)
         self._current: Lane | None = None
         self._look: asyncio.Task[str] | None = None
-        self._archivist = Archivist(
-            self.ledger, workspaces, self.abort, lambda: self.lane.limits.keep_jobs, self.log
-        )
+        self._archivist = Archivist(self.ledger, workspaces, self.abort, lambda: self.lane.limits, self.log)
 
     # Opening and closing
 

@@ -7,7 +7,17 @@ one JSON document, so that a new field of `Job` needs no change of the table.
 
 from __future__ import annotations
 
-__all__ = ["SCHEMA_VERSION", "from_row", "jobs", "leases", "metadata", "prepare_schema", "state", "to_row"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "from_row",
+    "jobs",
+    "kept_files",
+    "leases",
+    "metadata",
+    "prepare_schema",
+    "state",
+    "to_row",
+]
 
 from collections.abc import Mapping
 from typing import Any
@@ -62,6 +72,18 @@ jobs = sa.Table(
     sa.Index("jobs_by_destruction", "destruction_ms"),
     sa.Index("jobs_by_sequence", "sequence", unique=True),
     sa.Index("jobs_by_run_id", "run_id"),
+)
+
+kept_files = sa.Table(
+    "kept_files",
+    metadata,
+    sa.Column("id", sa.String(128), primary_key=True),
+    sa.Column("owner", sa.String(256), nullable=False),
+    sa.Column("end_ms", sa.BigInteger, nullable=False),
+    # How much (bytes) of the disk the files of an ended job take.
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Index("kept_files_by_owner", "owner", "end_ms", "size"),
+    sa.Index("kept_files_by_end", "end_ms"),
 )
 
 _deleted_index = sa.Index(

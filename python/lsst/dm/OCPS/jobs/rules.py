@@ -357,11 +357,11 @@ def published(job: Job, at: datetime) -> Job | None:
     return None if job.published else dataclasses.replace(job, published=True)
 
 
-def archived(job: Job, at: datetime) -> Job | None:
-    """Archive a job that has ended: its files are removed, its record stays."""
+def archived(job: Job, at: datetime, *, reason: str = "archived") -> Job | None:
+    """Archive a job that has ended: its files are removed, its record stays and says why."""
     if job.phase == Phase.ARCHIVED:
         return None
-    return _enter(job, at, Phase.ARCHIVED, results=(), message="archived")
+    return _enter(job, at, Phase.ARCHIVED, results=(), message=reason)
 
 
 def deleted(job: Job, at: datetime) -> Job | None:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from .errors import StoreError
 from .model import LIVE, TERMINAL, ExecutionPhase, Job, from_ms, to_ms
 from .query import JobQuery, JobSummary
-from .records import from_row, jobs, leases, prepare_schema, state, to_row
+from .records import from_row, jobs, kept_files, leases, prepare_schema, state, to_row
 from .sqlite_file import SqliteFile, prepare_connection
 from .writer import GroupWriter, Operation
 
@@ -201,6 +201,7 @@ class JobStore:
             if sequence > int(known or 0):
                 _put_state(connection, _SEQUENCE, str(sequence))
             connection.execute(delete)
+            connection.execute(kept_files.delete().where(kept_files.c.id == job_id))
 
         await self.write(run)
 
@@ -273,9 +274,11 @@ class JobStore:
             found = await connection.scalar(select)
         return None if found is None else from_ms(found)
 
-    async def archived(self) -> set[str]:
-        """Return the ids of all archived jobs."""
-        archived = sa.select(jobs.c.id).where(jobs.c.phase == str(ExecutionPhase.ARCHIVED))
+    async def archived(self, job_ids: Collection[str]) -> set[str]:
+        """Return which of some jobs are archived."""
+        archived = sa.select(jobs.c.id).where(
+            jobs.c.id.in_(job_ids), jobs.c.phase == str(ExecutionPhase.ARCHIVED)
+        )
         return {row.id for row in await self.read(archived)}
 
     async def oldest_ended(self, keep: int) -> list[Job]:

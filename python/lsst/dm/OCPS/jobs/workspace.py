@@ -178,6 +178,27 @@ class Workspace:
         finally:
             os.close(top)
 
+    def disk_usage(self) -> int:
+        """Return how much (bytes) of the disk all files of the job take; 0 if it has none.
+
+        A file with several names counts in part for each, because some may
+        belong to others.
+        """
+        size = 0
+        left = ENTRY_LIMIT
+        for top in (self.root, self.engine):
+            # The job may be deleted at the same time.
+            with contextlib.suppress(FileNotFoundError):
+                for _, _, names, descriptor in os.fwalk(top, follow_symlinks=False):
+                    size += os.fstat(descriptor).st_blocks * 512
+                    for name in names:
+                        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                        size += status.st_blocks * 512 // (status.st_nlink or 1)
+                    left -= len(names) + 1
+                    if left < 0:
+                        return size
+        return size
+
     def tail(self, lines: int = 20, size: int = 16_384) -> list[str]:
         """Return the last lines of the log, at most ``size`` bytes of it."""
         try:
@@ -289,8 +310,8 @@ class Workspaces:
             return f"work_dir {self.work_dir} was removed or replaced while OCPS ran; restart OCPS"
         space = file_system.f_bavail * file_system.f_frsize
         if space < self.min_free_space:
-            needed = _megabytes(self.min_free_space)
-            return f"the disk of work_dir is nearly full: {_megabytes(space)} free, {needed} needed"
+            needed = megabytes(self.min_free_space)
+            return f"the disk of work_dir is nearly full: {megabytes(space)} free, {needed} needed"
         # File systems without a fixed number of inodes report 0.
         if file_system.f_files and file_system.f_favail < self.min_free_files:
             return (
@@ -318,5 +339,6 @@ class Workspaces:
         return {entry.name for top in ("jobs", "engine") for entry in os.scandir(self.work_dir / top)}
 
 
-def _megabytes(size: int) -> str:
+def megabytes(size: int) -> str:
+    """Return a size (bytes) in words."""
     return f"{size / 2**20:.0f} MiB"
