@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from lsst.dm.OCPS.script import Ocps, RefusedError
 from lsst.ts import salobj
 
 from tests.waiting import TIMEOUT, until
@@ -63,6 +64,20 @@ async def test_bias_completes_with_its_outputs_and_metrics(local, repo):
         check=True,
     ).stdout
     assert f"u/ocps/{execution.job_id}/run" in collections
+
+
+async def test_check_counts_the_quanta_of_each_task(local):
+    async with Ocps.connect() as ocps:
+        query = "instrument='DemoCam' AND exposure.observation_type='bias'"
+        found = await ocps.check("$DEMOCAM_DIR/pipelines/bias.yaml", data_query=query, timeout=TIMEOUT)
+        assert found.quanta == sum(found.tasks.values()) > 0
+        with pytest.raises(RefusedError, match="The job would fail: no data matched: exposure=999"):
+            await ocps.check("$DEMOCAM_DIR/pipelines/bias.yaml", data_query="exposure=999", timeout=TIMEOUT)
+        # The data query of the command before is not that of this one.
+        assert (await ocps.check("$DEMOCAM_DIR/pipelines/bias.yaml", timeout=TIMEOUT)).quanta
+        with pytest.raises(RefusedError, match="no such file"):
+            await ocps.check("$DEMOCAM_DIR/pipelines/nosuch.yaml", timeout=TIMEOUT)
+    assert not [folder for folder in (local.work / "jobs").iterdir() if "dry-run" in folder.name]
 
 
 async def test_environment_of_the_result_is_what_was_asked_for(local, repo):

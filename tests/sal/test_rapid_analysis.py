@@ -80,6 +80,17 @@ async def test_keys_and_values_are_pushed_and_no_job_appears(rapid, server):
     assert rapid.results == []
 
 
+async def test_a_dry_run_pushes_nothing(rapid, server):
+    command = rapid.remote.cmd_execute
+    with pytest.raises(salobj.AckError) as caught:
+        config = json.dumps({"QUEUE": "tried"})
+        await command.set_start(
+            pipeline="dry-run:", version="", config=config, data_query="", timeout=TIMEOUT
+        )
+    assert "there is no dry run" in caught.value.ackcmd.result
+    assert await server[2].lpop("QUEUE") is None
+
+
 @pytest.mark.parametrize("config", ["", "no json", "[1, 2]", "{}", '"text"'])
 async def test_what_is_no_json_object_is_refused(rapid, config):
     assert "JSON" in await push(rapid, config)

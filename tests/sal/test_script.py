@@ -43,6 +43,26 @@ async def test_several_at_once_get_each_its_own_result(simulated):
         assert len({result.job_id for result in results}) == len(names)
 
 
+async def test_a_check_runs_nothing(simulated):
+    async with Ocps.connect() as ocps:
+
+        def ids():
+            return [data.job_id for data in simulated.job_ids]
+
+        before = len(ids())
+        found = await ocps.check("true.yaml", timeout=TIMEOUT)
+        assert (found.quanta, found.tasks, found.argv, found.more) == (None, {}, (), 0)
+        assert found.checked.startswith("the request")
+        with pytest.raises(RefusedError, match=r"true\.yaml, false\.yaml, fault\.yaml") as tried:
+            await ocps.check("other.yaml")
+        with pytest.raises(RefusedError) as submitted:
+            await ocps.run("other.yaml")
+        assert str(tried.value) == str(submitted.value)
+        result = await ocps.run("true.yaml", timeout=TIMEOUT)
+        await until(lambda: result.job_id in ids()[before:])
+        assert ids()[before:] == [result.job_id]
+
+
 async def test_a_refusal_says_why(simulated):
     async with Ocps.connect() as ocps:
         with pytest.raises(RefusedError, match=r"true\.yaml, false\.yaml, fault\.yaml"):

@@ -7,11 +7,19 @@ members, so both are made here.
 
 from __future__ import annotations
 
-__all__ = ["http_document", "job_document", "parameters_document", "phase_name", "time_text"]
+__all__ = [
+    "dry_run_document",
+    "http_document",
+    "job_document",
+    "parameters_document",
+    "phase_name",
+    "time_text",
+]
 
 from datetime import datetime
 from typing import Any
 
+from .jobs.dry_run import DryRun
 from .jobs.model import ExecutionPhase, Job, now
 
 # Clients of today take "unknown" for the end of a job, and know no "held".
@@ -100,6 +108,18 @@ def attempts_document(job: Job) -> dict[str, Any]:
         for attempt in job.attempts
     ]
     return {"attempt": job.attempt, "maxAttempts": job.retries.max + 1, "attempts": former}
+
+
+def dry_run_document(definition: str, found: DryRun) -> dict[str, Any]:
+    """Return what a job of a definition would do."""
+    return {
+        "definition": definition,
+        "message": found.message,
+        "checked": found.checked,
+        "quanta": found.quanta,
+        "tasks": None if found.tasks is None else dict(found.tasks),
+        "argv": list(found.argv),
+    }
 
 
 def http_document(job: Job) -> dict[str, Any]:

@@ -6,8 +6,10 @@ from __future__ import annotations
 __all__ = ["COMMANDS", "parse_pairs"]
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -66,6 +68,7 @@ def wait_options(function: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--priority", type=int, default=0, help="Jobs with a larger one start earlier (default: 0).")
 @click.option("--pending", is_flag=True, help="Do not run it yet; see release.")
+@click.option("--dry-run", is_flag=True, help="Check it and say what it would do; run nothing.")
 @wait_options
 @command_options
 async def submit(
@@ -78,6 +81,7 @@ async def submit(
     after: tuple[str, ...],
     priority: int,
     pending: bool,
+    dry_run: bool,
     wait: bool,
     timeout: float | None,
 ) -> int:
@@ -86,16 +90,23 @@ async def submit(
     Where the address is a job list of another server, DEFINITION is "-".
     """
     async with session.client() as client:
-        job = await client.submit(
-            "" if definition == "-" else definition,
-            parse_pairs(parameters),
-            files={name: Path(path) for name, path in parse_pairs(files).items()},
-            run_id=run_id,
-            execution_duration=limit,
-            prerequisites=[await find_job(client, job_id) for job_id in after],
-            priority=priority,
-            run=not pending,
-        )
+        request: dict[str, Any] = {
+            "definition": "" if definition == "-" else definition,
+            "parameters": parse_pairs(parameters),
+            "files": {name: Path(path) for name, path in parse_pairs(files).items()},
+            "run_id": run_id,
+            "execution_duration": limit,
+            "prerequisites": [await find_job(client, job_id) for job_id in after],
+            "priority": priority,
+        }
+        if dry_run:
+            found = await client.dry_run(**request)
+            if session.json:
+                session.show_json(dataclasses.asdict(found))
+            else:
+                session.say(found.message)
+            return 0
+        job = await client.submit(**request, run=not pending)
         return await _finish(session, client, job, wait and not pending, timeout)
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Content",
+    "DryRun",
     "Progress",
     "RefusedError",
     "RemoteJob",
@@ -25,4 +26,5 @@ from .blocking import BlockingClient
 from .client import Client
 from .content import Content
 from .documents import Progress, RemoteJob, RemoteResult
+from .dry_run import DryRun
 from .errors import ClientError, RefusedError, UnknownError, UnreachableError

@@ -17,6 +17,7 @@ from typing import Any, Self, TypeVar
 from .client import Client, JobOrId
 from .content import Content
 from .documents import RemoteJob, RemoteResult
+from .dry_run import DryRun
 from .errors import ClientError
 from .patience import Away
 
@@ -140,6 +141,17 @@ class BlockingClient:
                 run=run,
             )
         )
+
+    def dry_run(
+        self,
+        definition: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        files: Mapping[str, Path] | None = None,
+        **options: Any,
+    ) -> DryRun:
+        """Return what a job would do; nothing is run."""
+        return self._call(self._client.dry_run(definition, parameters, files=files, **options))
 
     def run(self, job: JobOrId) -> RemoteJob:
         """Run a job that is PENDING or HELD."""

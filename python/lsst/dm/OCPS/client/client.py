@@ -15,16 +15,18 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 from .content import Content
-from .documents import RemoteJob, RemoteResult, time_text
+from .documents import RemoteJob, RemoteResult
+from .dry_run import DryRun
 from .errors import ClientError, RefusedError, UnknownError, UnreachableError
 from .follow import Follower, PollFollower, Server, StreamFollower, discover
-from .job_lists import JobLists, form_of
+from .job_lists import JobLists
 from .link import Link
-from .parts import id_of, moved, multipart, wanted_phases
+from .parts import job_form, moved, multipart, wanted_phases
 from .patience import Away, Patience
 from .profiles import find_profile
 from .results import read_log, read_result, save_result
 from .rubin import RubinServer
+from .telling import tell
 from .waiting import WAIT, wait_for_end, wait_for_ends
 
 T = TypeVar("T")
@@ -248,17 +250,14 @@ class Client:
         """
         server = await self.server()
         url = f"{server.uws}/{quote(definition)}" if definition else server.uws
-        fields = form_of(parameters or {})
-        if run_id:
-            fields["RUNID"] = run_id
-        if execution_duration is not None:
-            fields["EXECUTIONDURATION"] = str(execution_duration)
-        if destruction is not None:
-            fields["DESTRUCTION"] = time_text(destruction)
-        if prerequisites:
-            fields["PREREQ_JOBS"] = ",".join(map(id_of, prerequisites))
-        if priority:
-            fields["PRIORITY"] = str(priority)
+        fields = job_form(
+            parameters or {},
+            run_id=run_id,
+            execution_duration=execution_duration,
+            destruction=destruction,
+            prerequisites=prerequisites,
+            priority=priority,
+        )
         with ExitStack() as opened:
 
             def form() -> Any:
@@ -278,6 +277,34 @@ class Client:
                 await self._remove_pending(job)
             raise
 
+    async def dry_run(
+        self,
+        definition: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        files: Mapping[str, Path] | None = None,
+        **options: Any,
+    ) -> DryRun:
+        """Return what a job would do; it is checked as `submit` does, and nothing is run or stored.
+
+        Parameters
+        ----------
+        definition, parameters, files, **options
+            As for `submit`, without ``run``.
+
+        Raises
+        ------
+        RefusedError
+            Also if the job would fail, or the server has no dry runs.
+        """
+        server = await self.server()
+        if not server.dry_run:
+            raise RefusedError(f"{self.url} has no dry runs")
+        fields = job_form(parameters or {}, **options)
+        with ExitStack() as opened:
+            form = multipart(fields, files, opened) if files else fields
+            return await self._lists.dry_run(f"{server.uws}/{quote(definition)}", form)
+
     async def _remove_pending(self, job: RemoteJob) -> None:
         """Remove a job that was created in vain; its refusal is what the caller is told."""
         with suppress(ClientError):
@@ -296,26 +323,9 @@ class Client:
         """Stop a job; it ends as ABORTED."""
         return await self._tell(job, "ABORT", lambda found: found.phase == "ABORTED")
 
-    async def _tell(self, job: JobOrId, phase: str, done: Any) -> RemoteJob:
+    async def _tell(self, job: JobOrId, phase: str, done: Callable[[RemoteJob], bool]) -> RemoteJob:
         url = await self._address(job)
-        lost = False
-        for _ in range(2):
-            try:
-                # An abortion is answered when nothing runs any more.
-                await self._lists.set_phase(url, phase, timeout=60)
-                return await self.get(url)
-            except RefusedError:
-                # The first time it may have been heard, and only the answer been lost.
-                if lost and done(found := await self.get(url)):
-                    return found
-                raise
-            except UnreachableError:
-                if lost or done(found := await self.get(url)):
-                    if lost:
-                        raise
-                    return found
-                lost = True
-        raise AssertionError("not reached")
+        return await tell(self._lists, url, phase, lambda: self.get(url), done)
 
     async def delete(self, job: JobOrId) -> None:
         """Remove a job with its results; it is stopped before."""

@@ -26,6 +26,9 @@ AT_ONCE = 8
 """How many jobs are asked for at a time."""
 
 
+DRY_RUN_MARK = "x-dryrun"
+"""Member of an OCPS's OpenAPI document that says that it has dry runs."""
+
 CUT_PAUSE = 0.1
 """Pause (s) before a stream that was cut is opened again."""
 
@@ -40,10 +43,14 @@ class Server:
         Where an OCPS has its job lists; the job list of another server.
     api : `str`
         Where an OCPS has the JSON dialect; empty for another server.
+    dry_run : `bool`
+        Whether it has dry runs; to an older one the request would be that for
+        a job.
     """
 
     uws: str
     api: str = ""
+    dry_run: bool = False
 
     @property
     def ours(self) -> bool:
@@ -72,7 +79,7 @@ async def discover(link: Link) -> Server:
             info = json.loads((await link.get(f"{api}/openapi.json")).body)["info"]
             if info["title"] == "OCPS":
                 # The path alone: how the server calls itself may be another name than ours for it.
-                return Server(origin + urlsplit(info["x-uws"]).path, api)
+                return Server(origin + urlsplit(info["x-uws"]).path, api, info.get(DRY_RUN_MARK) is True)
     return Server(link.url)
 
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 __all__ = ["JobLists"]
 
 import builtins
-from collections.abc import Callable, Collection, Mapping
+import json
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from .documents import RemoteJob, checked_id, time_text
+from .dry_run import DRY_RUN_TIMEOUT, DryRun, parse_dry_run
 from .errors import DocumentError, UnreachableError
 from .link import Answer, Link
 from .uws_xml import parse_job, parse_list
@@ -53,6 +55,16 @@ class JobLists:
         except DocumentError as error:
             raise UnreachableError(f"{answer.url}: {error}", sent=True, reached=True) from None
         return RemoteJob(job_id, job_url, "PENDING", whole=False)
+
+    async def dry_run(self, url: str, form: Any) -> DryRun:
+        """Return what a job that `create` would create would do, at an OCPS that has dry runs."""
+        answer = await self._link.send(
+            "POST", url, params={"DRYRUN": "true"}, data=form, timeout=DRY_RUN_TIMEOUT
+        )
+        try:
+            return parse_dry_run(json.loads(answer.body))
+        except (DocumentError, ValueError, RecursionError) as error:
+            raise UnreachableError(f"{answer.url}: {error}", reached=True) from None
 
     async def get(self, url: str) -> RemoteJob:
         """Return a job."""
@@ -121,11 +133,3 @@ class JobLists:
             return parse(answer.body, answer.url)
         except DocumentError as error:
             raise UnreachableError(f"{answer.url}: {error}", sent=True, reached=True) from None
-
-
-def form_of(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Return the values of parameters as they are sent."""
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in parameters.items()
-    }

@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
-__all__ = ["id_of", "moved", "multipart", "next_cursor", "wanted_phases"]
+__all__ = ["id_of", "job_form", "moved", "multipart", "next_cursor", "wanted_phases"]
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from yarl import URL
 
-from .documents import PHASES, RemoteJob
+from .documents import PHASES, RemoteJob, time_text
 from .errors import ClientError
 
 
@@ -32,6 +34,33 @@ def multipart(
         form.add_field(name, f"param:{name}_file")
         form.add_field(f"{name}_file", file, filename=path.name)
     return form
+
+
+def job_form(
+    parameters: Mapping[str, Any],
+    *,
+    run_id: str = "",
+    execution_duration: int | None = None,
+    destruction: datetime | None = None,
+    prerequisites: Sequence[RemoteJob | str] = (),
+    priority: int = 0,
+) -> dict[str, str]:
+    """Return the fields of the form that creates a job; parameters are those of `Client.submit`."""
+    fields = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in parameters.items()
+    }
+    if run_id:
+        fields["RUNID"] = run_id
+    if execution_duration is not None:
+        fields["EXECUTIONDURATION"] = str(execution_duration)
+    if destruction is not None:
+        fields["DESTRUCTION"] = time_text(destruction)
+    if prerequisites:
+        fields["PREREQ_JOBS"] = ",".join(map(id_of, prerequisites))
+    if priority:
+        fields["PRIORITY"] = str(priority)
+    return fields
 
 
 def moved(job: RemoteJob, url: str) -> RemoteJob:

@@ -25,6 +25,7 @@ from .documents import (
     checked_time,
     time_text,
 )
+from .dry_run import DRY_RUN_TIMEOUT, DryRun, parse_dry_run
 from .errors import DocumentError, UnreachableError
 from .link import Link
 from .sse import ServerEvent, read_events
@@ -72,6 +73,13 @@ class RubinServer:
         """Create and run a job; sent once."""
         answer = await self._link.send("PUT", f"{self.api}/job", json=body)
         return self._understood(answer, self._job)
+
+    async def dry_run(self, body: Mapping[str, Any]) -> DryRun:
+        """Return what the job that `create` would create would do; an older OCPS would create it."""
+        answer = await self._link.send(
+            "PUT", f"{self.api}/job", params={"dryrun": "true"}, json=body, timeout=DRY_RUN_TIMEOUT
+        )
+        return self._understood(answer, parse_dry_run)
 
     async def get(self, job_id: str) -> RemoteJob:
         """Return a job."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..config import EnvironmentConfig
 from ..jobs.errors import BackendError, RequestError
+from .redaction import SECRET_NAME
 
 # What every program may need; everything else of OCPS's own environment stays
 # with OCPS, so that no secret of it reaches a job.
@@ -40,7 +41,6 @@ PASSED_ON = (
     "S3_ENDPOINT_URL",
     "SSL_CERT_FILE",
 )
-_SECRET = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _PROGRAMS = ("python", "pipetask", "butler")
@@ -60,7 +60,8 @@ class Environment:
         chosen = {
             name: value
             for name, value in os.environ.items()
-            if any(fnmatch.fnmatchcase(name, pattern) for pattern in PASSED_ON) and not _SECRET.search(name)
+            if any(fnmatch.fnmatchcase(name, pattern) for pattern in PASSED_ON)
+            and not SECRET_NAME.search(name)
         }
         chosen |= dict.fromkeys(_THREADS, str(self.threads))
         chosen |= {name: self._expand(value, chosen) for name, value in self.config.variables.items()}

@@ -32,7 +32,7 @@ SHIPPED = Path(__file__).parents[1] / "config_package" / "definitions"
 RESERVED = frozenset(
     {
         "phase", "runid", "action", "destruction", "executionduration", "wait", "last", "after",
-        "prereq_jobs", "priority",
+        "prereq_jobs", "priority", "dryrun",
     }
 )  # fmt: skip
 """Parameters of UWS itself and of the HTTP face, in lower case."""

@@ -8,12 +8,12 @@ is refused, and what OCPS sets itself is refused with that reason.
 
 from __future__ import annotations
 
-__all__ = ["PipetaskOptions", "parse_options", "split_list"]
+__all__ = ["PipetaskOptions", "graph_options", "parse_options", "split_list"]
 
 import itertools
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..jobs.errors import RequestError
@@ -44,6 +44,21 @@ _FLAGS = (
     "--raise-on-partial-outputs",
     "--no-raise-on-partial-outputs",
 )
+_GRAPH = frozenset(
+    {
+        "--config",
+        "--config-file",
+        "--instrument",
+        "--select-tasks",
+        "--delete",
+        "--skip-existing",
+        "--skip-existing-in",
+        "--dataset-query-constraint",
+        "--data-id-table",
+    }
+)
+"""Options on which the quantum graph depends; the others are for its execution."""
+
 _INPUT = ("--input", "-i")
 _OWNED = {
     ("-b", "--butler-config"): "the Butler is set in the configuration",
@@ -80,6 +95,16 @@ class PipetaskOptions:
     arguments: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     config_files: tuple[str, ...] = ()
+
+
+def graph_options(arguments: Iterable[str]) -> list[str]:
+    """Return those of the allowed options that ``pipetask qgraph`` takes too."""
+    chosen: list[str] = []
+    words = iter(arguments)
+    for name in words:
+        option = [name] if name in _FLAGS else [name, next(words)]
+        chosen += option if name in _GRAPH else []
+    return chosen
 
 
 def split_list(text: str) -> tuple[str, ...]:

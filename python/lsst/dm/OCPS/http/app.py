@@ -20,6 +20,7 @@ from ..jobs.errors import (
     StoreError,
     TransitionError,
     UnknownJobError,
+    WouldFailError,
 )
 from ..measures import Measures
 from ..version import __version__
@@ -38,6 +39,7 @@ _STATUS: dict[type[JobError], int] = {
     QueueFullError: 503,
     StoreError: 503,
     BackendError: 503,
+    WouldFailError: 422,
 }
 
 _FIELD_NAMES = {"execution_duration": "executionDuration", "run_id": "runId"}

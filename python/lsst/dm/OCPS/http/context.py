@@ -14,6 +14,7 @@ from aiohttp import web
 
 from ..config import HttpConfig
 from ..jobs.definition import JobDefinition
+from ..jobs.dry_run import DryRun
 from ..jobs.errors import NotAllowedError, RequestError, UnknownJobError
 from ..jobs.manager import JobManager
 from ..jobs.model import Job, JobRequest, check_job_id, now
@@ -130,13 +131,21 @@ class Service:
         JobError
             As `JobManager.submit` does, or if the definition is not offered.
         """
+        self._check_offered(request)
+        return await self.manager.submit(replace(request, exempt=caller.operator), run=run)
+
+    async def dry_run(self, caller: Caller, request: JobRequest) -> DryRun:
+        """Return what a job would do; refused as `create` does."""
+        self._check_offered(request)
+        return await self.manager.dry_run(replace(request, exempt=caller.operator))
+
+    def _check_offered(self, request: JobRequest) -> None:
         # Also where the configuration has changed since the server was started.
         definition = self.manager.lane.definitions.get(request.definition)
         if definition and definition.runs_any_code and not self._may_run_any_code():
             raise NotAllowedError(
                 f"{request.definition} is not offered without authentication; see http/auth/open"
             )
-        return await self.manager.submit(replace(request, exempt=caller.operator), run=run)
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)

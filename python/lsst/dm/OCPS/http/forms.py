@@ -26,9 +26,19 @@ from .context import Service
 from .uploads import INPUTS, Upload
 
 CONTROLS = frozenset(
-    {"PHASE", "RUNID", "ACTION", "DESTRUCTION", "EXECUTIONDURATION", "WAIT", "PREREQ_JOBS", "PRIORITY"}
+    {
+        "PHASE",
+        "RUNID",
+        "ACTION",
+        "DESTRUCTION",
+        "EXECUTIONDURATION",
+        "WAIT",
+        "PREREQ_JOBS",
+        "PRIORITY",
+        "DRYRUN",
+    }
 )
-"""Parameters that are UWS's own, and two of ours; case does not count, as everywhere in the VO."""
+"""Parameters that are UWS's own, and three of ours; case does not count, as everywhere in the VO."""
 
 MAX_FIELDS = 1000
 MAX_NAME = 200

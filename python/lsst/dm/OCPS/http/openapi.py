@@ -25,6 +25,7 @@ async def get_document(request: web.Request) -> web.Response:
     server = {"url": service.base_url(request) + service.config.api_root}
     # Where the job lists of UWS are: what our own clients go by.
     info = _DOCUMENT["info"] | {
+        "x-dryrun": True,
         "version": __version__,
         "x-uws": f"{service.base_url(request)}{service.config.uws_root}",
     }

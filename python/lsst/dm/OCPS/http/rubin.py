@@ -22,6 +22,7 @@ from . import rubin_requests
 from .auth import Caller
 from .bodies import read_body
 from .context import SERVICE, caller_of, for_audit
+from .dry_runs import send_dry_run, wants_dry_run
 from .job_pages import send_jobs
 from .lists import parse_count
 from .openapi import get_document
@@ -81,7 +82,9 @@ async def post_job(request: web.Request) -> web.StreamResponse:
 
 
 async def _create(request: web.Request, asked: JobRequest) -> web.StreamResponse:
-    """Create a job and queue it at once."""
+    """Create a job and queue it at once; with ``dryrun`` in the query, only say what it would do."""
+    if wants_dry_run(request.query.get("dryrun")):
+        return await send_dry_run(request, asked)
     for_audit(request, "create", definition=asked.definition, run=True)
     job = await request.app[SERVICE].create(caller_of(request), asked, run=True)
     for_audit(request, "create", job.id, definition=asked.definition, run=True)

@@ -18,6 +18,7 @@ from ..jobs.parameters import UPLOAD_PREFIX
 from . import uws_xml
 from .bodies import read_text
 from .context import ORIGIN, SERVICE, Service, caller_of, for_audit
+from .dry_runs import send_dry_run, wants_dry_run
 from .forms import Form, parse_form, read_form
 from .lists import send_list
 from .order import order_of
@@ -119,6 +120,8 @@ async def create_job(request: web.Request) -> web.StreamResponse:
             **_limits(form),
             **order_of(caller, form.controls.get("PREREQ_JOBS"), form.controls.get("PRIORITY")),
         )
+        if wants_dry_run(form.controls.get("DRYRUN")):
+            return await send_dry_run(request, asked)
         asked = dataclasses.replace(asked, job_id=definition.new_id(asked))
         for_audit(request, "create", asked.job_id, definition=definition.name, run=run)
         if form.files:
@@ -181,6 +184,8 @@ async def change_job(request: web.Request) -> web.StreamResponse:
     async with read_form(request, service, job.owner) as form:
         phase = form.controls.get("PHASE", "").upper()
         for_audit(request, phase.lower() or "change", job.id, changed=_names(form))
+        if wants_dry_run(form.controls.get("DRYRUN")):
+            raise RequestError("DRYRUN: only the creation of a job can be tried, at its job list")
         if "ACTION" in form.controls:
             if form.controls["ACTION"].upper() != "DELETE":
                 raise RequestError("ACTION: expected DELETE")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from .dry_run import DryRun
 from .model import ErrorSummary, ExecutionPhase, Job, Progress, Result
 
 
@@ -139,6 +140,25 @@ class Backend(abc.ABC):
         BackendError
             If the job cannot be started. It ends as ERROR with this reason.
         """
+
+    async def dry_run(self, job: Job) -> DryRun:
+        """Find out what a job would do, without running it or writing anything that lasts.
+
+        Parameters
+        ----------
+        job : `Job`
+            A record that is stored nowhere.
+
+        Raises
+        ------
+        WouldFailError
+            If the job would fail, as far as that can be known beforehand.
+        QueueFullError
+            If too many are under way.
+        BackendError
+            If it cannot be found out now.
+        """
+        return DryRun("the request; this backend has no dry run of its own")
 
     @abc.abstractmethod
     async def cancel(self, job: Job) -> None:

@@ -17,6 +17,7 @@ __all__ = [
     "StoreError",
     "TransitionError",
     "UnknownJobError",
+    "WouldFailError",
 ]
 
 
@@ -70,6 +71,20 @@ class TransitionError(JobError):
 
 class NotAllowedError(JobError):
     """The caller is not allowed to do this."""
+
+
+class WouldFailError(JobError):
+    """A dry run found that the job would be accepted, and would then fail.
+
+    Parameters
+    ----------
+    reason : `str`
+        Why it would.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"The job would fail: {reason}")
+        self.reason = reason
 
 
 class StoreError(JobError):

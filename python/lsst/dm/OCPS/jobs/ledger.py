@@ -20,6 +20,7 @@ from .changes import Changes
 from .errors import StoreError, UnknownJobError
 from .model import Job, check_job_id, now
 from .rules import Rule
+from .spec import UnreadSpec, read_spec
 from .store import JobStore
 
 KEPT_ENDED = 1000
@@ -64,6 +65,12 @@ class Ledger:
         """Read the live jobs from the store."""
         self._sequence = await self.store.last_sequence()
         self.live = {job.id: job for job in await self.store.live()}
+
+    def read_specs(self, backend: str) -> None:
+        """Read the specs of a backend whose package was not loaded when the store was read."""
+        for job in list(self.live.values()):
+            if job.backend == backend and isinstance(job.spec, UnreadSpec):
+                self.live[job.id] = dataclasses.replace(job, spec=read_spec(job.spec.document()))
 
     async def close(self) -> None:
         """End all subscriptions and stop."""

@@ -17,6 +17,7 @@ from . import rules
 from .archivist import Archivist
 from .backend import BackendUpdate
 from .changes import Subscription
+from .dry_run import DryRun, dry_run_id
 from .errors import BackendError, StoreError, TransitionError, UnknownJobError
 from .file_access import look_at_files
 from .lane import Lane
@@ -34,7 +35,6 @@ from .model import (
 )
 from .parts import Parts
 from .scheduler import Scheduler
-from .spec import UnreadSpec, read_spec
 from .store import JobQuery, JobStore, JobSummary
 from .workspace import Workspaces
 
@@ -107,7 +107,7 @@ class JobManager:
         lane = self.scheduler.lanes.get(key)
         if lane is None:
             lane = Lane(key, parts.kind, parts.backend, parts.definitions, parts.limits)
-            self._read_specs(key)
+            self.ledger.read_specs(key)
             await self.scheduler.add(lane)
         else:
             # The definitions may have changed; accepted jobs keep their specs.
@@ -116,13 +116,6 @@ class JobManager:
             # Not earlier: the archivist needs the limits of a backend.
             self.scheduler.spawn(self._archivist.run())
         self._current = lane
-
-    def _read_specs(self, key: str) -> None:
-        """Read the specs of a backend whose package was not loaded when the store was read."""
-        for job in self.live():
-            if job.backend == key and isinstance(job.spec, UnreadSpec):
-                read = read_spec(job.spec.document())
-                self.ledger.live[job.id] = dataclasses.replace(job, spec=read)
 
     @property
     def lane(self) -> Lane:
@@ -180,13 +173,38 @@ class JobManager:
             If the job could not be stored.
         """
         lane = self.lane
+        job = await self._record(lane, request, run=run)
+        owner = None if request.exempt else job.owner
+        with self.scheduler.place(lane, owner, reserved=job.reserved, queue=run):
+            await self._check_disk()
+            job = await self.ledger.insert(job)
+        self._archivist.expect(job)
+        return self.ledger.live.get(job.id, job)
+
+    async def dry_run(self, request: JobRequest) -> DryRun:
+        """Check a request as `submit` does; return what its job would do. Nothing is run or stored.
+
+        Raises
+        ------
+        JobError
+            As `submit` and `Backend.dry_run` do.
+        """
+        lane = self.lane
+        job = await self._record(lane, dataclasses.replace(request, job_id=dry_run_id()), run=True)
+        owner = None if request.exempt else job.owner
+        with self.scheduler.place(lane, owner, reserved=job.reserved, queue=True):
+            await self._check_disk()
+        return await lane.backend.dry_run(job)
+
+    async def _record(self, lane: Lane, request: JobRequest, *, run: bool) -> Job:
+        """Check a request; return the first record of its job, which is not stored yet."""
         definition = lane.definition(request.definition)
         definition.check(request, complete=run)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
         await self.scheduler.check_prerequisites(job_id, request.prerequisites)
         request = dataclasses.replace(request, priority=request.priority or definition.priority)
         time = now()
-        job = rules.created(
+        return rules.created(
             request,
             time,
             job_id=job_id,
@@ -197,12 +215,6 @@ class JobManager:
             message=self.scheduler.obstacle(request.prerequisites) if run else "",
             retries=definition.retries,
         )
-        owner = None if request.exempt else job.owner
-        with self.scheduler.place(lane, owner, reserved=job.reserved, queue=run):
-            await self._check_disk()
-            job = await self.ledger.insert(job)
-        self._archivist.expect(job)
-        return self.ledger.live.get(job_id, job)
 
     async def _check_disk(self) -> None:
         """Raise `StoreError` if the disk has no room for new jobs; concurrent requests share one check."""

@@ -10,7 +10,7 @@ directories of its own below these.
 
 from __future__ import annotations
 
-__all__ = ["FORMER_LOG", "LOG_NAME", "Workspace", "Workspaces"]
+__all__ = ["DRY_RUN_PREFIX", "FORMER_LOG", "LOG_NAME", "Workspace", "Workspaces"]
 
 import asyncio
 import contextlib
@@ -28,6 +28,9 @@ from . import durable
 from .errors import StoreError
 from .file_access import open_below, read_json
 from .model import Result, check_job_id
+
+DRY_RUN_PREFIX = "dry-run-"
+"""How the directories of dry runs begin, which last no longer than these."""
 
 LOG_NAME = "ocps.log"
 """Name of a job's log in its output directory."""
@@ -281,8 +284,9 @@ class Workspaces:
             lock.write(str(os.getpid()))
             lock.flush()
         self._lock = lock
-        for upload in self.work_dir.glob("upload-*"):
-            shutil.rmtree(upload, ignore_errors=True)
+        for pattern in ("upload-*", f"jobs/{DRY_RUN_PREFIX}*", f"engine/{DRY_RUN_PREFIX}*"):
+            for left in self.work_dir.glob(pattern):
+                shutil.rmtree(left, ignore_errors=True)
 
     def close(self) -> None:
         """Release the lock."""

@@ -8,7 +8,7 @@ __all__ = ["ConfigValidator", "Pace", "acknowledged_work", "offline", "refusals"
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from lsst.ts import salobj
 
@@ -16,6 +16,8 @@ from ..config import ConfigError, validate
 from ..jobs.errors import JobError, RequestError
 from . import compat as salobj_compat
 from .request import FIELD_NAMES
+
+T = TypeVar("T")
 
 ACK_PAUSE = 0.25
 """Least time (s) between a final acknowledgement and the one before it.
@@ -58,8 +60,8 @@ class Pace:
         await asyncio.sleep(max(0.0, self.last + ACK_PAUSE - self._loop.time()))
 
 
-async def acknowledged_work(command: Any, data: Any, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work of a command, and acknowledge it as in progress if that takes long.
+async def acknowledged_work(command: Any, data: Any, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work of a command, and acknowledge it as in progress if that takes long; return its result.
 
     Parameters
     ----------
@@ -77,7 +79,7 @@ async def acknowledged_work(command: Any, data: Any, work: Coroutine[Any, Any, N
             if data.private_seqNum:
                 await salobj_compat.ack_in_progress(command, data, START_ACK_TIMEOUT, "checking")
             await asyncio.wait({task}, timeout=START_ACK_TIMEOUT / 2)
-        task.result()
+        return task.result()
     finally:
         task.cancel()
 

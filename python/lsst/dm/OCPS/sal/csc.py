@@ -30,10 +30,11 @@ from ..measures import Measure
 from . import arguments
 from . import compat as salobj_compat
 from .answers import ConfigValidator, Pace, acknowledged_work, offline, refusals
+from .dry_run import dry_run_text
 from .publisher import ORIGIN, Publisher
 from .rapid_analysis import RapidAnalysis
 from .reading import ReadingGuard
-from .request import execute_request
+from .request import execute_request, wants_dry_run
 from .result import exit_code
 
 ACK_TIMEOUT = 600.0
@@ -275,6 +276,8 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             self.assert_enabled()
             if self._ending:
                 raise salobj.ExpectedError("OCPS is going offline and takes no more jobs")
+            if wants_dry_run(data):
+                return await self._dry_run(data, paced)
             if self.rapid_analysis:
                 await self.rapid_analysis.push(data.config)
                 return None
@@ -303,6 +306,17 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             finally:
                 publisher.forget(job_id)
             return await self._final_ack(data, job)
+
+    async def _dry_run(self, data: Any, pace: Pace) -> Any:
+        """Return the final acknowledgement of an ``execute`` that is not to run anything."""
+        if self.rapid_analysis:
+            raise salobj.ExpectedError("Index 101 has no jobs, so there is no dry run of one")
+        with self._recording("dry run", data, pipeline=data.pipeline):
+            work = self.host.manager.dry_run(execute_request(data))
+            found = await acknowledged_work(self.cmd_execute, data, work)
+        pace.acknowledged()
+        complete = salobj.SalRetCode.CMD_COMPLETE
+        return salobj_compat.make_ackcmd(self, data, complete, 0, dry_run_text(found))
 
     async def do_abort_job(self, data: Any) -> None:
         """Stop a job; answered when nothing of it runs any more."""

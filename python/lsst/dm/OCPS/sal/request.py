@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FIELD_NAMES", "execute_request"]
+__all__ = ["FIELD_NAMES", "execute_request", "wants_dry_run"]
 
 from typing import Any
 
@@ -17,8 +17,16 @@ from .publisher import ORIGIN
 FIELD_NAMES = {"prerequisites": "prereq_jobs", "parameters": "config", "definition": "pipeline"}
 """Fields of ``execute`` by those of `~lsst.dm.OCPS.jobs.model.JobRequest`, where the names differ."""
 
+DRY_RUN_PREFIX = "dry-run:"
+"""What ``pipeline`` begins with where the job is not to be run: before a pipeline or a job definition."""
+
 DEFINITION_PREFIX = "job:"
 """What ``pipeline`` begins with where it names a job definition."""
+
+
+def wants_dry_run(data: Any) -> bool:
+    """Return whether an ``execute`` is for a dry run."""
+    return field(data, "pipeline").startswith(DRY_RUN_PREFIX)
 
 
 def execute_request(data: Any) -> JobRequest:
@@ -35,7 +43,7 @@ def execute_request(data: Any) -> JobRequest:
         If fields are given that do not go together.
     """
     parameters = {
-        "pipeline": field(data, "pipeline"),
+        "pipeline": field(data, "pipeline").removeprefix(DRY_RUN_PREFIX).strip(),
         "version": field(data, "version"),
         "config": data.config,
         "data_query": data.data_query,

@@ -5,9 +5,10 @@ It needs nothing but salobj, 6 or 8, and hides their differences.
 """
 
 from .ocps import Ocps, OcpsError, RefusedError, UnavailableError
-from .result import JobFailedError, JobResult, Metric, Output
+from .result import DryRun, JobFailedError, JobResult, Metric, Output
 
 __all__ = [
+    "DryRun",
     "JobFailedError",
     "JobResult",
     "Metric",

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from lsst.ts import salobj
 
-from .result import JobResult
+from .result import DryRun, JobResult
 
 AVAILABLE_TIMEOUT = 15.0
 """How long (s) an OCPS may take to be heard before it counts as not running."""
@@ -28,6 +28,9 @@ HEARTBEAT_AGE = 10.0
 ACCEPT_TIMEOUT = 60.0
 """How long (s) OCPS may take to accept or refuse a job."""
 
+CHECK_TIMEOUT = 330.0
+"""How long (s) a dry run may take; OCPS itself stops it after 300 s."""
+
 RUN_TIMEOUT = 3600.0
 """How long (s) a job may take if a script does not say otherwise."""
 
@@ -36,6 +39,9 @@ ABORT_TIMEOUT = 30.0
 
 ACK_GRACE = 10.0
 """How long (s) to wait for the final acknowledgement after the result."""
+
+FIELDS = ("pipeline", "version", "config", "data_query", "prereq_jobs", "output_dataset_types")
+"""Fields of ``execute``; older interfaces lack the two last ones."""
 
 REMEMBERED = 1000
 """How many results of unknown jobs to remember: a result can be heard before the job's id."""
@@ -193,17 +199,15 @@ class Ocps:
             If it does not answer in time.
         """
         await self.assert_enabled()
-        fields = {
-            "pipeline": pipeline,
-            "version": version,
-            "config": config,
-            "data_query": data_query,
-            "prereq_jobs": ",".join(prereq_jobs),
-            "output_dataset_types": ",".join(output_dataset_types),
-        }
         command = self.remote.cmd_execute
-        # Older interfaces lack the two last ones.
-        fields = {name: value for name, value in fields.items() if value or hasattr(command.data, name)}
+        fields = self._fields(
+            pipeline=pipeline,
+            version=version,
+            config=config,
+            data_query=data_query,
+            prereq_jobs=prereq_jobs,
+            output_dataset_types=output_dataset_types,
+        )
         try:
             async with asyncio.timeout(timeout):
                 async with self._accepting:
@@ -216,6 +220,57 @@ class Ocps:
         except salobj.AckError as error:
             raise RefusedError(_reason(error)) from None
         return Job(self, json.loads(ack.result)["job_id"], ack)
+
+    def _fields(self, **given: str | Sequence[str]) -> dict[str, str]:
+        """Return all fields of ``execute``: a remote keeps those of the command before."""
+        data = self.remote.cmd_execute.data
+        given = {**dict.fromkeys(FIELDS, ""), **given}
+        fields = {name: value if isinstance(value, str) else ",".join(value) for name, value in given.items()}
+        return {name: value for name, value in fields.items() if value or hasattr(data, name)}
+
+    async def check(self, pipeline: str, *, timeout: float = CHECK_TIMEOUT, **fields: Any) -> DryRun:
+        """Check a job as `submit` does, and find out what it would do; nothing is run.
+
+        For a pipeline the quantum graph is built, which can take a while.
+
+        Parameters
+        ----------
+        pipeline : `str`
+            The pipeline's address, or ``job:`` and the name of a definition.
+        timeout : `float`
+            How long it may take (s).
+        **fields
+            Further arguments of `submit`.
+
+        Returns
+        -------
+        found : `DryRun`
+            How many quanta of which tasks there would be, or which command
+            line would run.
+
+        Raises
+        ------
+        UnavailableError
+            If OCPS is not running or not ENABLED.
+        RefusedError
+            If OCPS would refuse the job, or knows that it would fail.
+        OcpsError
+            If it does not answer in time.
+        """
+        await self.assert_enabled()
+        try:
+            async with asyncio.timeout(timeout):
+                ack = await self.remote.cmd_execute.set_start(
+                    **self._fields(pipeline=f"dry-run:{pipeline}", **fields), timeout=timeout
+                )
+        except (TimeoutError, salobj.AckTimeoutError):
+            raise OcpsError(f"OCPS:{self.index} did not answer a dry run within {timeout:g} s") from None
+        except salobj.AckError as error:
+            raise RefusedError(_reason(error)) from None
+        try:
+            return DryRun.from_ack(ack.result)
+        except ValueError as error:
+            raise OcpsError(f"OCPS:{self.index}: {error}") from None
 
     async def run(self, pipeline: str, *, timeout: float = RUN_TIMEOUT, **fields: Any) -> JobResult:
         """Run a job and wait for its end, however that is.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["JobFailedError", "JobResult", "Metric", "Output"]
+__all__ = ["DryRun", "JobFailedError", "JobResult", "Metric", "Output"]
 
 import json
 from collections.abc import Mapping
@@ -47,6 +47,43 @@ class Metric:
     dataset_type: str
     data_id: Mapping[str, Any]
     values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a job would do; nothing was run."""
+
+    quanta: int | None
+    """How many quanta there would be; `None` if there is no quantum graph."""
+    tasks: Mapping[str, int]
+    """How many of each task."""
+    argv: tuple[str, ...]
+    """The command line that a script or command would be, without secrets."""
+    checked: str
+    """What was checked, where there is neither a quantum graph nor a command line."""
+    more: int
+    """How many tasks or words had no room in the answer: SAL limits it to 256 characters."""
+
+    @classmethod
+    def from_ack(cls, text: str) -> DryRun:
+        """Return what the final acknowledgement says.
+
+        Raises
+        ------
+        ValueError
+            If it is not that of a dry run.
+        """
+        try:
+            document = json.loads(text)
+            return cls(
+                quanta=document.get("quanta"),
+                tasks=dict(document.get("tasks") or {}),
+                argv=tuple(document.get("argv") or ()),
+                checked=document.get("checked", ""),
+                more=document.get("more", 0),
+            )
+        except (ValueError, TypeError, AttributeError):
+            raise ValueError(f"the answer to a dry run cannot be understood: {text!r}") from None
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ from typing import Any, TypeVar
 
 from ...jobs import durable
 from ...jobs.backend import Backend, BackendUpdate
+from ...jobs.dry_run import DryRun
 from ...jobs.errors import BackendError, JobError
 from ...jobs.file_access import look_at_files
 from ...jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
 from ...jobs.own_process import original_open_files
 from ...jobs.workspace import Workspace, Workspaces
 from . import processes, supervisor
+from .dry_run import DryRuns
 from .handle import Claim, Status, SupervisorHandle
 from .planner import Planner, ProgressSource
 from .zygote.pool import ZygotePool
@@ -75,6 +77,7 @@ class LocalBackend(Backend):
         self._waiting: dict[str, asyncio.Task[None]] = {}
         self._sources: dict[str, ProgressSource] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dry_runs = DryRuns(workspaces, self._prepare_and_launch)
 
     async def open(self) -> None:
         self._spawn(self._follow_logs())
@@ -83,6 +86,7 @@ class LocalBackend(Backend):
                 self.zygotes.prepare(preload)
 
     async def close(self) -> None:
+        self._dry_runs.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -97,6 +101,9 @@ class LocalBackend(Backend):
         reason = await self._try_to_start(job)
         if reason:
             self._waiting[job.id] = self._spawn(self._start_later(job, reason))
+
+    async def dry_run(self, job: Job) -> DryRun:
+        return await self._dry_runs.carry_out(job, self._planner(job))
 
     async def cancel(self, job: Job) -> None:
         waiting = self._waiting.pop(job.id, None)
@@ -165,8 +172,7 @@ class LocalBackend(Backend):
             return reason
         try:
             plan = await look_at_files(self._planner(job).plan, job, workspace)
-            await asyncio.to_thread(_prepare, workspace, plan)
-            await self._launch(job, workspace)
+            await self._prepare_and_launch(job, workspace, plan)
         except OSError as error:
             if error.errno in supervisor.SHORTAGES:
                 return f"OCPS lacks resources: {os.strerror(error.errno or 0)}"
@@ -188,6 +194,11 @@ class LocalBackend(Backend):
             words = ErrorSummary(f"could not be started: {error}")
             self.report(job.id, BackendUpdate(phase=ExecutionPhase.ERROR, error=words))
         self._waiting.pop(job.id, None)
+
+    async def _prepare_and_launch(self, job: Job, workspace: Workspace, plan: dict[str, Any]) -> None:
+        """Write a job's plan and start its supervisor."""
+        await asyncio.to_thread(_prepare, workspace, plan)
+        await self._launch(job, workspace)
 
     async def _launch(self, job: Job, workspace: Workspace) -> None:
         """Start a job's supervisor: from a preloaded process, or as a new one."""

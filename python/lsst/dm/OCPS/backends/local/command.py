@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ...definitions.command import OWN_VALUES
 from ...definitions.environments import Environments
+from ...definitions.redaction import hide_in_argv, hide_values
 from ...definitions.specs import CommandSpec
 from ...definitions.templates import fill
 from ...jobs.backend import BackendUpdate
+from ...jobs.dry_run import DryRun
 from ...jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
 from ...jobs.parameters import UPLOAD_PREFIX
 from ...jobs.workspace import LOG_NAME, Workspace
@@ -105,6 +108,17 @@ class CommandPlanner:
             "limits": self.limits,
             "kill_grace": self.kill_grace,
         }
+
+    def dry_plan(self, job: Job, workspace: Workspace) -> None:
+        """Nothing is run: what a command would do is not known before it does it."""
+
+    def foresee(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> DryRun:
+        """Return the command line, with places for what only a job has; see `Planner`."""
+        spec = CommandSpec.of(job.spec)
+        environment = self.environments.get(spec.version)
+        places = {name: f"{{{name}}}" for name in (*OWN_VALUES, *spec.files)}
+        values = {**hide_values(spec.values), **places, "python": environment.python}
+        return DryRun("the request", argv=hide_in_argv(fill(word, values) for word in spec.argv))
 
     def preload(self, job: Job | None) -> None:
         """No command has anything loaded for it."""

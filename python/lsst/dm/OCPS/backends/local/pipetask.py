@@ -11,24 +11,25 @@ import json
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...definitions.environments import Environments
 from ...definitions.pipetask import ButlerConfig
-from ...definitions.pipetask_options import split_list
+from ...definitions.pipetask_options import graph_options, split_list
 from ...definitions.specs import PipetaskSpec
 from ...jobs.backend import BackendUpdate
-from ...jobs.errors import BackendError
+from ...jobs.dry_run import DryRun
+from ...jobs.errors import BackendError, WouldFailError
 from ...jobs.file_access import look_at_files
 from ...jobs.model import ExecutionPhase, Job
 from ...jobs.workspace import Workspace
 from . import butler_check, prepare_run
 from .butler_checks import ButlerChecks
 from .journals import roll_back
-from .pipetask_outcome import PipetaskOutcome, explain
+from .pipetask_outcome import PipetaskOutcome, count_quanta, explain
 from .pipetask_progress import ProgressReader
 from .planner import job_variables
 from .zygote.pool import Preload, ZygotePool
@@ -166,32 +167,14 @@ class PipetaskPlanner:
         # A job that was killed a moment ago may have left it so.
         roll_back(spec.butler)
         environment = self.environments.get(spec.version)
-        run = [
-            "pipetask",
-            "--long-log",
-            "run",
-            "--butler-config",
-            spec.butler,
-            "--input",
-            ",".join(spec.inputs),
-            "--output",
-            spec.output,
-            "--output-run",
-            spec.run,
-            "--pipeline",
-            spec.pipeline,
-            "--summary",
-            str(workspace.root / SUMMARY_NAME),
-            *spec.options,
-        ]
-        steps: list[dict[str, Any]] = []
+        options = list(spec.options)
+        before: list[dict[str, Any]] = []
         if job.attempt > 1:
             # What a former attempt has made stays. pipetask demands that its run exists.
             program = [*environment.interpreter(), "-P", prepare_run.__file__]
-            steps = [{"argv": [*program, spec.butler, spec.run, spec.output, ",".join(spec.inputs)]}]
-            run += ["--extend-run", "--skip-existing", "--clobber-outputs"]
-        if spec.data_query:
-            run += ["--data-query", spec.data_query]
+            before = [{"argv": [*program, spec.butler, spec.run, spec.output, ",".join(spec.inputs)]}]
+            options += ["--extend-run", "--skip-existing", "--clobber-outputs"]
+        run = _pipetask("run", spec, str(workspace.root / SUMMARY_NAME), options)
         retrieve = [
             "butler",
             "retrieve-artifacts",
@@ -205,9 +188,33 @@ class PipetaskPlanner:
         ]
         for glob in dict.fromkeys([*spec.output_glob, *spec.metrics_glob]):
             retrieve += ["--dataset-type", as_pattern(glob)]
-        steps += [{"argv": environment.command(argv), "tool": argv} for argv in (run, retrieve)]
+        plan = self._plan(job, workspace, run, retrieve)
+        return {**plan, "steps": before + plan["steps"]}
+
+    def dry_plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
+        """Return the plan that builds the quantum graph, and writes nothing into the Butler."""
+        spec = PipetaskSpec.of(job.spec)
+        summary = str(workspace.root / SUMMARY_NAME)
+        return self._plan(job, workspace, _pipetask("qgraph", spec, summary, graph_options(spec.options)))
+
+    def foresee(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> DryRun:
+        """Return how many quanta of which tasks the quantum graph has; see `Planner`."""
+        spec = PipetaskSpec.of(job.spec)
+        outcome = PipetaskOutcome.read(workspace, status, SUMMARY_NAME)
+        if not outcome.succeeded:
+            raise WouldFailError(explain(outcome, workspace).message)
+        return DryRun(
+            "the request, the pipeline and its configuration, and the quantum graph",
+            count_quanta(workspace, SUMMARY_NAME),
+            tuple(_pipetask("run", spec, f"{{job_dir}}/{SUMMARY_NAME}", spec.options)),
+        )
+
+    def _plan(self, job: Job, workspace: Workspace, *commands: list[str]) -> dict[str, Any]:
+        """Return the plan that runs some programs of a job's environment one after the other."""
+        spec = PipetaskSpec.of(job.spec)
+        environment = self.environments.get(spec.version)
         return {
-            "steps": steps,
+            "steps": [{"argv": environment.command(argv), "tool": argv} for argv in commands],
             "environment": environment.variables() | job_variables(job, workspace),
             "cwd": str(workspace.output),
             "log": str(workspace.log),
@@ -254,6 +261,29 @@ class PipetaskPlanner:
         if outcome.succeeded:
             return BackendUpdate(phase=ExecutionPhase.COMPLETED, **common)
         return BackendUpdate(phase=ExecutionPhase.ERROR, error=explain(outcome, workspace), **common)
+
+
+def _pipetask(command: str, spec: PipetaskSpec, summary: str, options: Sequence[str]) -> list[str]:
+    """Return the command line of pipetask that runs a pipeline, or builds its quantum graph."""
+    words = [
+        "pipetask",
+        "--long-log",
+        command,
+        "--butler-config",
+        spec.butler,
+        "--input",
+        ",".join(spec.inputs),
+        "--output",
+        spec.output,
+        "--output-run",
+        spec.run,
+        "--pipeline",
+        spec.pipeline,
+        "--summary",
+        summary,
+        *options,
+    ]
+    return [*words, "--data-query", spec.data_query] if spec.data_query else words
 
 
 def as_pattern(glob: str) -> str:

@@ -7,7 +7,7 @@ and the last lines of its log.
 
 from __future__ import annotations
 
-__all__ = ["PipetaskOutcome", "explain", "killed", "signal_reason"]
+__all__ = ["PipetaskOutcome", "count_quanta", "explain", "killed", "signal_reason"]
 
 import fnmatch
 import json
@@ -73,10 +73,23 @@ class QuantumReport(BaseModel):
     exceptionInfo: ExceptionInfo | None = None
 
 
+class TaskSummary(BaseModel):
+    """A task of a quantum graph in a summary that pipetask wrote."""
+
+    numQuanta: int = 0
+
+
+class GraphSummary(BaseModel):
+    """A quantum graph in a summary that pipetask wrote."""
+
+    qgraphTaskSummaries: dict[str, TaskSummary] = {}
+
+
 class Summary(BaseModel):
     """What OCPS reads of the summary that pipetask wrote."""
 
     quantaReports: list[QuantumReport] | None = None
+    qgraphSummary: GraphSummary | None = None
 
     @classmethod
     def read(cls, workspace: Workspace, name: str) -> Summary:
@@ -85,6 +98,12 @@ class Summary(BaseModel):
             return cls.model_validate(workspace.read_job_json(name) or {})
         except ValidationError:
             return cls()
+
+
+def count_quanta(workspace: Workspace, name: str) -> dict[str, int]:
+    """Return how many quanta of each task the quantum graph in a summary has."""
+    graph = Summary.read(workspace, name).qgraphSummary or GraphSummary()
+    return {label: task.numQuanta for label, task in graph.qgraphTaskSummaries.items()}
 
 
 @dataclass(frozen=True)

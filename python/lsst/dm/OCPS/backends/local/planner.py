@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from ...jobs.backend import BackendUpdate
+from ...jobs.dry_run import DryRun
 from ...jobs.model import Job, Progress
 from ...jobs.workspace import Workspace
 from .zygote.pool import Preload
@@ -29,6 +30,18 @@ class Planner(Protocol):
 
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return what to run; see ``plan.json`` in `supervisor`."""
+
+    def dry_plan(self, job: Job, workspace: Workspace) -> dict[str, Any] | None:
+        """Return as `plan` what a dry run has to run; `None` if nothing."""
+
+    def foresee(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> DryRun:
+        """Return what a job would do, after ``dry_plan`` was carried out; called in a thread.
+
+        Raises
+        ------
+        WouldFailError
+            If it would fail.
+        """
 
     def preload(self, job: Job | None) -> Preload | None:
         """Return which preloaded process a job starts quicker from; `None` if none.

@@ -25,8 +25,10 @@ from typing import Any
 from ...client.errors import ClientError, UnknownError
 from ...config import UwsConfig
 from ...jobs.backend import Backend, BackendUpdate, RemoteFile
+from ...jobs.dry_run import DryRun
 from ...jobs.errors import BackendError
 from ...jobs.model import TERMINAL, ErrorSummary, ExecutionPhase, Job, Result
+from .dry_run import dry_run
 from .polling import HANDFUL, PollWatcher
 from .server import Dialect, UwsServer
 from .stream import StreamWatcher
@@ -111,6 +113,9 @@ class UwsBackend(Backend):
         if job.id not in self._table.jobs:
             tracked = self._table.track(job)
             tracked.submission = self._spawn(self._submit(tracked))
+
+    async def dry_run(self, job: Job) -> DryRun:
+        return await dry_run(self._server, job)
 
     async def cancel(self, job: Job) -> None:
         tracked = self._table.jobs.get(job.id) or self._table.track(job)

@@ -17,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from ...client.documents import RemoteJob
+from ...client.dry_run import DryRun
 from ...client.errors import ClientError, RefusedError, UnknownError, UnreachableError
 from ...client.follow import discover
 from ...client.job_lists import JobLists
@@ -123,6 +124,14 @@ class UwsServer:
 
         async with self._writes:
             return await self._ask(lambda: self._rubin.create(creation_body(job)), create_in_list)
+
+    async def dry_run(self, job: Job) -> DryRun | None:
+        """Return what an OCPS says that a job would do; `None` if the server has no dry runs."""
+        found = await self._marked(lambda: discover(self._link))
+        if not found.dry_run:
+            return None
+        rubin = RubinServer(self._link, found.api)
+        return await self._marked(lambda: rubin.dry_run(creation_body(job)))
 
     async def get(self, server_id: str) -> RemoteJob:
         """Return one job."""
