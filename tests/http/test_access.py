@@ -108,13 +108,13 @@ async def test_an_owner_has_a_limit_which_two_at_once_do_not_pass(start, auth):
 
 
 async def test_dry_runs_take_nothing_of_an_owners_limit_and_respect_it(start, auth):
-    served = await start(http={"auth": auth, "max_jobs": 1})
+    served = await start(max_jobs_per_owner=1, http={"auth": auth})
     tried = f"{served.url()}?dryrun"
     for _ in range(3):
         assert (await served.ask("POST", tried, headers=BOB))[0] == 200
     assert (await served.ask("POST", served.url(), headers=BOB))[0] == 303
     status, text, _ = await served.ask("POST", tried, headers=BOB)
-    assert (status, text) == (503, "1 of your jobs have not ended; at most 1 may be there\n")
+    assert (status, text) == (503, "1 of your jobs have not ended; the limit is 1\n")
     assert (await served.ask("POST", f"{served.url('private')}?dryrun", headers=OPERATOR))[0] == 403
 
 
