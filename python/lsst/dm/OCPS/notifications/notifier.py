@@ -55,7 +55,8 @@ STORE_PAUSE = 2.0
 """How long (s) to wait before something is written again that could not be written."""
 
 MARGIN = timedelta(seconds=60)
-"""Ends before those that were certainly noted, by so much, are looked at again after a crash."""
+CLEAN_MARGIN = timedelta(seconds=1)
+"""How much older than the last ends that were written others may be: after a crash, and else."""
 
 CURSOR = "notifications"
 """Name under which the store remembers up to which change all ends are in files."""
@@ -95,6 +96,8 @@ class Notifier:
         self._known: OrderedDict[str, None] = OrderedDict()
         self._pending: deque[Job] = deque()
         self._wake = asyncio.Event()
+        # Set while all ends are in files.
+        self._idle = asyncio.Event()
         # How often ends were left to be read from the store, and how often that has been done.
         self._left_out, self._read = 1, 0
         self._written = 0
@@ -122,15 +125,13 @@ class Notifier:
         """Write what is still to be told into files, and stop."""
         with contextlib.suppress(ValueError):
             self._manager.ledger.observers.remove(self._observe)
+        with contextlib.suppress(TimeoutError, JobError):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._idle.wait()
+                await self._remember(clean=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with contextlib.suppress(TimeoutError, JobError, OSError):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                while self._pending:
-                    await self._write_pending()
-                if self._read == self._left_out:
-                    await self._remember(clean=True)
         for channel in self._channels.values():
             await channel.close()
 
@@ -167,6 +168,7 @@ class Notifier:
             self._left_out += 1
         else:
             self._pending.append(job)
+        self._idle.clear()
         self._wake.set()
 
     async def _write_forever(self) -> None:
@@ -176,6 +178,7 @@ class Notifier:
             elif self._read != self._left_out:
                 await self._persist(self._catch_up)
             else:
+                self._idle.set()
                 self._wake.clear()
                 await self._wake.wait()
 
@@ -209,7 +212,10 @@ class Notifier:
         if text is not None:
             cursor = json.loads(text)
             since, number = from_ms(cursor["time"]), cursor["sequence"]
-            if not cursor["clean"]:
+            if cursor["clean"]:
+                # An end that was being stored when OCPS ended was not observed.
+                since -= CLEAN_MARGIN
+            else:
                 # Changes need not have been written in their order.
                 since, number = since - MARGIN, max(0, number - MAX_PENDING)
             since = max(since, time - timedelta(seconds=MAX_AGE))
@@ -244,7 +250,7 @@ class Notifier:
 
     async def _remember(self, *, clean: bool = False) -> None:
         if clean:
-            self._written, self._written_time = await self._manager.last_change(), now()
+            self._written_time = now()
         cursor = {"sequence": self._written, "time": to_ms(self._written_time), "clean": clean}
         await self._manager.store.remember(CURSOR, json.dumps(cursor))
 
