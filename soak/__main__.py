@@ -24,7 +24,7 @@ from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from tests.ports import free_port
 
 from .figures import Samples
-from .work import LIST, Work
+from .work import COMMANDS, SIMULATED, Work
 
 JOBS, READERS, RECORDS = 20_000, 10_000, 100_000
 RESTART = 2.0
@@ -35,7 +35,9 @@ PERIOD = 2.0
 
 
 class Soak:
-    """An OCPS with a store of many records, and what it is given to do.
+    """A CSC with a store of many records, a server that runs commands, and what both are given to do.
+
+    The CSC simulates its jobs, so that their number is limited by OCPS alone.
 
     Parameters
     ----------
@@ -45,29 +47,38 @@ class Soak:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.ports = free_port(), free_port()
+        self.url, self.server_url = (f"http://127.0.0.1:{port}" for port in self.ports)
         self.store = folder / "work" / "jobs.sqlite3"
         self.samples = Samples()
         self.faults: list[str] = []
         self.lines: list[str] = []
 
     def configure(self, records: int) -> None:
-        """Write the configuration: quick commands in the local pool, SAL and HTTP."""
-        definition = {"name": LIST, "kind": "command", "argv": ["true"]}
+        """Write the configuration: the CSC is instance 1, the server instance 2."""
+        definition = {"name": COMMANDS, "kind": "command", "argv": ["sh", "-c", "echo done > answer"]}
         (self.folder / "tick.yaml").write_text(yaml.safe_dump({"definitions": [definition]}))
-        instance = {
+        csc = {
             "sal_index": 1,
+            "backend": "simulation",
+            "simulation_duration": 0.1,
             "work_dir": str(self.folder / "work"),
-            "max_workers": 4,
             # With each job that ends, the oldest record goes.
             "keep_jobs": max(1, records),
+            "keep_records": 0,
+            "http": {"port": self.ports[0], "auth": {"open": True}},
+        }
+        server = {
+            "sal_index": 2,
+            "work_dir": str(self.folder / "server"),
+            "max_workers": 4,
+            "keep_jobs": 100,
+            "keep_records": 0,
             "definitions": [str(self.folder / "tick.yaml")],
-            "commands": [{"command": "true"}],
-            "http": {"port": self.port, "auth": {"open": True}},
+            "http": {"port": self.ports[1], "auth": {"open": True}},
         }
         (self.folder / "config").mkdir()
-        (self.folder / "config" / "soak.yaml").write_text(yaml.safe_dump({"instances": [instance]}))
+        (self.folder / "config" / "soak.yaml").write_text(yaml.safe_dump({"instances": [csc, server]}))
         (self.folder / "config" / "_labels.yaml").write_text("soak: soak.yaml\n")
 
     @contextlib.asynccontextmanager
@@ -76,18 +87,40 @@ class Soak:
         arguments = ("--configdir", str(self.folder / "config"), "--state", "enabled", "--settings", "soak")
         csc = CscProcess("1", *arguments, log=self.folder / "csc.log")
         begun = time.monotonic()
-        async with csc, aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as session:
-            async with asyncio.timeout(START_TIMEOUT):
-                while True:
-                    assert csc.process
-                    if csc.process.returncode is not None:
-                        raise RuntimeError(f"OCPS ended by itself: {self.folder / 'csc.log'}")
-                    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                        async with session.get(f"{self.url}/uws/{LIST}?LAST=1") as answer:
-                            if answer.status == 200:
-                                break
-                    await asyncio.sleep(0.02)
+        async with csc:
+            assert csc.process
+            await self._answers(csc.process, f"{self.url}/uws/{SIMULATED}?LAST=1")
             yield csc, time.monotonic() - begun
+
+    @contextlib.asynccontextmanager
+    async def server(self) -> AsyncIterator[int]:
+        """Run the server; give its process id."""
+        config = str(self.folder / "config" / "soak.yaml")
+        command = [sys.executable, "-m", "faults.server", "--config", config, "--index", "2"]
+        with (self.folder / "server.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+        try:
+            await self._answers(process, f"{self.server_url}/uws/{COMMANDS}?LAST=1")
+            yield process.pid
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+    async def _answers(self, process: asyncio.subprocess.Process, url: str) -> None:
+        """Wait until a process answers."""
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5)) as session,
+            asyncio.timeout(START_TIMEOUT),
+        ):
+            while True:
+                if process.returncode is not None:
+                    raise RuntimeError(f"OCPS ended by itself; its log is in {self.folder}")
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with session.get(url) as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.02)
 
     async def restart_time(self, starts: int) -> float:
         """Return the best time (s) of so many from the start of the process to its first answer."""
@@ -127,15 +160,17 @@ class Soak:
         private_bus()
         self.configure(records)
         async with self.csc(), Script.connect() as script:
-            await Work(self.url, script, Samples()).run(1, 0, None)
+            execution = await script.execute("true.yaml", START_TIMEOUT)
+            await execution.result(START_TIMEOUT)
         empty = await self.restart_time(starts)
         await self.fill(records)
-        async with self.csc() as (csc, _), Script.connect() as script:
-            # What is loaded and filled once, is.
-            await Work(self.url, script, Samples()).run(min(200, jobs), min(50, readers), minutes)
+        async with self.csc() as (csc, _), self.server() as server, Script.connect() as script:
+            urls = self.url, self.server_url
+            # What is loaded and filled once, is loaded and filled before anything is measured.
+            await Work(urls, script, Samples()).run(min(1000, jobs), min(200, readers), minutes)
             self.samples = Samples()
-            work = Work(self.url, script, self.samples)
-            sampling = asyncio.create_task(self._sample(csc.pid))
+            work = Work(urls, script, self.samples)
+            sampling = asyncio.create_task(self._sample(csc.pid, server))
             try:
                 await work.run(jobs, readers, minutes)
             finally:
@@ -144,17 +179,19 @@ class Soak:
             self.faults += work.faults
         full = await self.restart_time(starts)
         took = time.monotonic() - self.samples.begin
+        counts = work.counts
         self.lines.append(
-            f"{work.counts['jobs']} jobs ({work.counts['over SAL']} over SAL), {work.counts['readers']}"
-            f" stream readers, {records} records, {took / 60:.1f} min"
+            f"{counts['jobs']} jobs ({counts['over SAL']} over SAL, {counts['commands']} commands),"
+            f" {counts['readers']} stream readers, {records} records, {took / 60:.1f} min"
         )
         self.lines.append(f"start until the first answer: {full:.2f} s; with an empty store {empty:.2f} s")
         if full - empty > RESTART:
             self.faults.append(f"with {records} records the start takes {full - empty:.2f} s longer")
 
-    async def _sample(self, pid: int) -> None:
+    async def _sample(self, csc: int, server: int) -> None:
         while True:
-            self.samples.take(pid, self.store)
+            self.samples.take(csc, "", self.store)
+            self.samples.take(server, " (server)")
             await asyncio.sleep(PERIOD)
 
 

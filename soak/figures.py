@@ -40,6 +40,10 @@ FIGURES = (
     Figure("threads", "", 1.0, 4),
     Figure("store", "MB", 1.05, 8),
     # Other programs on the machine delay answers; a leak makes them several times longer.
+    Figure("memory (server)", "MB", 1.10, 10),
+    Figure("descriptors (server)", "", 1.0, 20),
+    Figure("threads (server)", "", 1.0, 4),
+    Figure("creation of a command (server)", "ms", 2.0, 20),
     Figure("answer about one job", "ms", 2.0, 10),
     Figure("list of 100 jobs", "ms", 2.0, 20),
     Figure("creation of a job", "ms", 2.0, 20),
@@ -58,14 +62,16 @@ class Samples:
         """Add a sample of the figure ``name``."""
         self.values.setdefault(name, []).append((time.monotonic() - self.begin, value))
 
-    def take(self, pid: int, store: Path) -> None:
-        """Sample a process, and the size of its store."""
+    def take(self, pid: int, name: str, store: Path | None = None) -> None:
+        """Sample a process, and the size of its store; ``name`` is added to the names of the figures."""
         process = psutil.Process(pid)
         with process.oneshot():
-            self.add("memory", process.memory_info().rss / 1e6)
-            self.add("descriptors", process.num_fds())
-            self.add("threads", process.num_threads())
-        self.add("store", sum(file.stat().st_size for file in store.parent.glob(f"{store.name}*")) / 1e6)
+            self.add(f"memory{name}", process.memory_info().rss / 1e6)
+            self.add(f"descriptors{name}", process.num_fds())
+            self.add(f"threads{name}", process.num_threads())
+        if store:
+            size = sum(file.stat().st_size for file in store.parent.glob(f"{store.name}*"))
+            self.add(f"store{name}", size / 1e6)
 
     def quarters(self, name: str) -> tuple[float, float]:
         """Return the medians of a figure in the first and the last quarter of its samples."""
@@ -102,9 +108,9 @@ class Samples:
         # Only a soak needs it, and it takes a second to load.
         from matplotlib.figure import Figure as Picture
 
-        picture = Picture(figsize=(10, 9), layout="constrained")
+        picture = Picture(figsize=(10, 12), layout="constrained")
         picture.suptitle(title)
-        axes: Any = picture.subplots(4, 2, sharex=True)
+        axes: Any = picture.subplots(6, 2, sharex=True)
         for figure, axis in zip(FIGURES, axes.flat, strict=True):
             times, values = zip(*self.values.get(figure.name, [(0.0, 0.0)]), strict=True)
             axis.plot([at / 60 for at in times], values, ".", markersize=2)

@@ -14,7 +14,8 @@ from lsst.dm.OCPS.testing import Script
 
 from .figures import Samples
 
-LIST = "tick"
+SIMULATED, COMMANDS = "pipetask", "tick"
+"""The job lists of the CSC and of the server."""
 AT_A_TIME = 12
 """How many jobs are under way over HTTP."""
 READERS_AT_A_TIME = 20
@@ -22,6 +23,8 @@ EVENTS = 3
 """How many events each reader waits for."""
 SAL_SHARE = 20
 """One job in so many is commanded over SAL."""
+COMMAND_SHARE = 10
+"""One job in so many is a command, on the server."""
 LIST_SHARE = 10
 """After one job in so many, a list is asked for."""
 LONGEST = 300.0
@@ -33,16 +36,16 @@ class Work:
 
     Parameters
     ----------
-    url : `str`
-        Of the HTTP face.
+    urls : `tuple` [`str`, `str`]
+        The HTTP faces of the CSC and of the server.
     script : `Script`
         Commands OCPS over SAL.
     samples : `Samples`
         Gets the answer times.
     """
 
-    def __init__(self, url: str, script: Script, samples: Samples) -> None:
-        self.url = url
+    def __init__(self, urls: tuple[str, str], script: Script, samples: Samples) -> None:
+        self.url, self.server_url = urls
         self.script = script
         self.samples = samples
         self.counts: Counter[str] = Counter()
@@ -75,14 +78,16 @@ class Work:
         for number in numbers:  # type: ignore[attr-defined]
             if time.monotonic() > self.deadline:
                 return
-            if number % SAL_SHARE:
-                await self._over_http()
-            else:
+            if number % SAL_SHARE == 0:
                 await self._over_sal()
+            elif number % COMMAND_SHARE == 1:
+                await self._command()
+            else:
+                await self._over_http()
 
     async def _over_sal(self) -> None:
         begun = time.perf_counter()
-        execution = await self.script.execute(f"job:{LIST}", timeout=LONGEST)
+        execution = await self.script.execute("true.yaml", timeout=LONGEST)
         self.samples.add("execute to job id (SAL)", (time.perf_counter() - begun) * 1000)
         result = await execution.result(LONGEST)
         self._count(result["phase"].upper(), execution.job_id)
@@ -91,16 +96,23 @@ class Work:
         self.script.results.clear()
         self.script.job_ids.clear()
 
+    async def _command(self) -> None:
+        await self._job(f"{self.server_url}/uws/{COMMANDS}", {}, "creation of a command (server)")
+        self.counts["commands"] += 1
+
     async def _over_http(self) -> None:
+        await self._job(f"{self.url}/uws/{SIMULATED}", {"pipeline": "true.yaml"}, "creation of a job")
+
+    async def _job(self, url: str, parameters: dict[str, str], figure: str) -> None:
+        """Run a job and wait for its end; the answer to its creation is a sample of ``figure``."""
         begun = time.perf_counter()
-        async with self._session.post(
-            f"{self.url}/uws/{LIST}", data={"PHASE": "RUN"}, allow_redirects=False
-        ) as answer:
+        data = {"PHASE": "RUN", **parameters}
+        async with self._session.post(url, data=data, allow_redirects=False) as answer:
             if answer.status != 303:
                 self.faults.append(f"a job was refused: {answer.status} {(await answer.text())[:200]}")
                 return
             job = answer.headers["Location"]
-        self.samples.add("creation of a job", (time.perf_counter() - begun) * 1000)
+        self.samples.add(figure, (time.perf_counter() - begun) * 1000)
         async with asyncio.timeout(LONGEST):
             phase = ""
             while phase not in ("COMPLETED", "ERROR", "ABORTED"):
@@ -113,7 +125,7 @@ class Work:
         self._count(phase, job)
         if self.counts["jobs"] % LIST_SHARE == 0:
             begun = time.perf_counter()
-            async with self._session.get(f"{self.url}/uws/{LIST}?LAST=100") as answer:
+            async with self._session.get(f"{self.url}/uws/{SIMULATED}?LAST=100") as answer:
                 await answer.read()
             self.samples.add("list of 100 jobs", (time.perf_counter() - begun) * 1000)
 

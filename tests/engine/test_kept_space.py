@@ -137,3 +137,18 @@ async def test_more_ended_jobs_than_are_kept_go_without_waiting(bench, ask, monk
         return await archived() == 225
 
     await until(all_but_five)
+
+
+async def test_no_more_records_of_archived_jobs_are_kept_than_configured(bench, ask):
+    await bench.open(keep_jobs=1, keep_records=2, max_workers=20)
+    unpublished = await ended(bench, ask, origin="sal", keep_until_published=True)
+    jobs = [await ended(bench, ask) for _ in range(6)]
+
+    async def records() -> list[str]:
+        return [job_id for job_id in [unpublished, *jobs] if await bench.manager.store.get(job_id)]
+
+    async def the_newest_and_the_one_that_is_needed() -> bool:
+        return await records() == [unpublished, *jobs[3:]]
+
+    await until(the_newest_and_the_one_that_is_needed)
+    assert with_files(bench, jobs) == jobs[5:]

@@ -15,7 +15,7 @@ async def test_a_short_soak_does_all_that_a_long_one_does(tmp_path, bus):
     # Whether the figures stay flat, a long one tells.
     assert not soak.faults
     assert soak.samples.values.keys() == {figure.name for figure in FIGURES}
-    assert "(3 over SAL)" in soak.lines[0]
+    assert "(3 over SAL, 5 commands)" in soak.lines[0]
     picture = tmp_path / "soak.svg"
     soak.samples.plot(picture, soak.lines[0])
     assert picture.read_text().count("<svg") == 1

@@ -128,7 +128,10 @@ class Archivist:
         for job_id, reason in excess.items():
             await self._archive(job_id, reason)
         await self._kept.removed(excess)
-        return bool(due)
+        old = await store.oldest_archived(limits.keep_records)
+        for job_id in old:
+            await self._ledger.remove(job_id)
+        return bool(due or old)
 
     async def _archive(self, job_id: str, reason: str) -> None:
         """Archive a job that has ended, and remove its files."""

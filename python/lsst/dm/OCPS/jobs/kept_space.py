@@ -12,7 +12,7 @@ from functools import partial
 import sqlalchemy as sa
 
 from .model import TERMINAL, ExecutionPhase, Job
-from .records import jobs, kept_files
+from .records import jobs, kept_files, needed
 from .store import JobStore
 from .times import now, to_ms
 from .workspace import Workspaces, megabytes
@@ -30,7 +30,7 @@ _MEASURABLE = sa.select(
 ).where(
     jobs.c.phase.in_(_ENDED),
     # The files of a result that has not been published yet are still needed.
-    jobs.c.published | ~sa.func.coalesce(jobs.c.document["keep_until_published"].as_boolean(), sa.false()),
+    ~needed,
 )
 
 

@@ -47,6 +47,8 @@ class Limits(BaseModel):
         The longest that may be requested instead (s).
     keep_jobs : `int`
         How many ended jobs are kept, whatever their age.
+    keep_records : `int`
+        How many records of archived jobs, whose files have been removed, are kept.
     keep_space, keep_space_per_owner : `int`
         How much (bytes) of the disk the files of ended jobs may take, all
         together and of one owner; 0 for no limit. The files of the jobs that
@@ -72,6 +74,7 @@ class Limits(BaseModel):
     retention: float = 30 * 86400.0
     max_retention: float = 365 * 86400.0
     keep_jobs: int = 100_000
+    keep_records: int = 1_000_000
     keep_space: int = 107_374_182_400
     keep_space_per_owner: int = 53_687_091_200
     abort_grace: float = 8.0

@@ -14,6 +14,7 @@ __all__ = [
     "kept_files",
     "leases",
     "metadata",
+    "needed",
     "prepare_schema",
     "state",
     "to_row",
@@ -73,6 +74,11 @@ jobs = sa.Table(
     sa.Index("jobs_by_sequence", "sequence", unique=True),
     sa.Index("jobs_by_run_id", "run_id"),
 )
+
+needed = ~jobs.c.published & sa.func.coalesce(
+    jobs.c.document["keep_until_published"].as_boolean(), sa.false()
+)
+"""Whether a record must be kept, see `Job.record_needed`."""
 
 kept_files = sa.Table(
     "kept_files",

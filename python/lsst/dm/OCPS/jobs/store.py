@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from .errors import StoreError
 from .model import LIVE, TERMINAL, ExecutionPhase, Job, from_ms, to_ms
 from .query import JobQuery, JobSummary
-from .records import from_row, jobs, kept_files, leases, prepare_schema, state, to_row
+from .records import from_row, jobs, kept_files, leases, needed, prepare_schema, state, to_row
 from .sqlite_file import SqliteFile, prepare_connection
 from .writer import GroupWriter, Operation
 
@@ -286,6 +286,12 @@ class JobStore:
         phases = [str(phase) for phase in TERMINAL - {ExecutionPhase.ARCHIVED}]
         select = sa.select(jobs).where(jobs.c.phase.in_(phases))
         return await self._select(select.order_by(jobs.c.creation_ms.desc()).offset(keep).limit(100))
+
+    async def oldest_archived(self, keep: int) -> list[str]:
+        """Return ids of archived jobs, older than the newest ``keep``, whose records are not needed."""
+        archived = sa.select(jobs.c.id).where(jobs.c.phase == str(ExecutionPhase.ARCHIVED), ~needed)
+        rows = await self.read(archived.order_by(jobs.c.creation_ms.desc()).offset(keep).limit(100))
+        return [row.id for row in rows]
 
     async def _select(self, select: sa.Select[Any]) -> list[Job]:
         async with self._reading() as connection:
