@@ -8,7 +8,7 @@ __all__ = ["JobQuery", "JobSummary"]
 import dataclasses
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -65,10 +65,12 @@ class JobQuery:
         end : `tuple` or `None`
             Creation time (ms) and id of the job after which to begin.
         """
-        phases = (
-            () if self.nothing else self.phases or (frozenset(ExecutionPhase) - {ExecutionPhase.ARCHIVED})
-        )
-        select = select.where(jobs.c.phase.in_([str(phase) for phase in phases]))
+        if self.phases or self.nothing:
+            phases = () if self.nothing else self.phases
+            select = select.where(jobs.c.phase.in_([str(phase) for phase in phases]))
+        else:
+            # Not a list of all others: the database would read them phase by phase, and sort them.
+            select = select.where(jobs.c.phase != str(ExecutionPhase.ARCHIVED))
         for name in ("definition", "owner", "origin", "published", "deleted", "run_id"):
             value = getattr(self, name)
             if value is not None:
@@ -86,8 +88,7 @@ class JobQuery:
         return select.order_by(jobs.c.creation_ms, jobs.c.id)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class JobSummary:
+class JobSummary(NamedTuple):
     """The entry of a job in a list."""
 
     id: str

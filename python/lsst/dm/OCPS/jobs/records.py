@@ -67,8 +67,9 @@ jobs = sa.Table(
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("deleted", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("document", sa.JSON, nullable=False),
-    sa.Index("jobs_by_list", "definition", "creation_ms"),
-    sa.Index("jobs_by_creation", "creation_ms"),
+    # Lists are sorted by creation time and id: with these nothing is left to be sorted.
+    sa.Index("jobs_of_definition", "definition", "creation_ms", "id"),
+    sa.Index("jobs_in_order", "creation_ms", "id"),
     sa.Index("jobs_by_phase", "phase", "creation_ms"),
     sa.Index("jobs_by_destruction", "destruction_ms"),
     sa.Index("jobs_by_sequence", "sequence", unique=True),
@@ -95,6 +96,9 @@ kept_files = sa.Table(
 _deleted_index = sa.Index(
     "jobs_deleted", jobs.c.deleted, sqlite_where=jobs.c.deleted, postgresql_where=jobs.c.deleted
 )
+
+FORMER_INDEXES = ("jobs_by_list", "jobs_by_creation")
+"""Indexes of earlier versions that others have replaced."""
 
 _COLUMNS = ("id", "definition", "owner", "run_id", "origin", "phase", "published", "sequence", "deleted")
 _IN_COLUMNS = {*_COLUMNS, "creation_time", "destruction"}
@@ -160,9 +164,12 @@ def prepare_schema(connection: sa.Connection) -> None:
         connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN deleted BOOLEAN DEFAULT FALSE NOT NULL"))
         deleted = jobs.c.document["deleted"].as_boolean()
         connection.execute(jobs.update().where(deleted).values(deleted=sa.true()))
-        for index in jobs.indexes:
-            index.create(connection, checkfirst=True)
     metadata.create_all(connection)
+    # An index changes nothing for other versions, so it needs no version of its own.
+    for index in jobs.indexes:
+        index.create(connection, checkfirst=True)
+    for name in FORMER_INDEXES:
+        connection.execute(sa.text(f"DROP INDEX IF EXISTS {name}"))
     if version != SCHEMA_VERSION or found is None:
         connection.execute(state.delete().where(state.c.name == "schema_version"))
         connection.execute(state.insert(), {"name": "schema_version", "value": str(SCHEMA_VERSION)})

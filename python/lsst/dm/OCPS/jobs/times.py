@@ -5,10 +5,12 @@ from __future__ import annotations
 
 __all__ = ["Time", "from_ms", "now", "to_ms"]
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_ms(time: datetime) -> int:
@@ -20,8 +22,8 @@ def from_ms(ms: int | datetime) -> datetime:
     """Return milliseconds since 1970 as a time, UTC."""
     if isinstance(ms, datetime):
         return ms
-    seconds, rest = divmod(ms, 1000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+    # Lists of jobs do this for each one; it is exact, and quicker than a detour by seconds.
+    return _EPOCH + timedelta(milliseconds=ms)
 
 
 Time = Annotated[datetime, BeforeValidator(from_ms), PlainSerializer(to_ms)]

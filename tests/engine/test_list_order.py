@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lists of jobs are read in the order of an index: no page of a long list has to be sorted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from lsst.dm.OCPS.jobs.query import JobQuery
+from lsst.dm.OCPS.jobs.records import FORMER_INDEXES, jobs
+from lsst.dm.OCPS.jobs.store import JobStore
+
+
+@pytest.mark.parametrize("last", [None, 10_000])
+@pytest.mark.parametrize("definition", [None, "sleep"])
+async def test_no_page_of_a_list_is_sorted(last: int | None, definition: str | None) -> None:
+    store = await JobStore.open()
+    select = JobQuery(definition=definition, last=last).apply(sa.select(jobs), (1, "a"))
+    text = str(select.compile(dialect=store._engine.dialect, compile_kwargs={"literal_binds": True}))
+    plan = " ".join(row[-1] for row in await store.read(sa.text(f"EXPLAIN QUERY PLAN {text}")))  # type: ignore[arg-type]
+    await store.close()
+    assert "jobs_of_definition" in plan if definition else "jobs_in_order" in plan
+    assert "TEMP B-TREE" not in plan
+
+
+async def test_a_store_of_an_earlier_version_gets_the_indexes(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'jobs.sqlite3'}"
+
+    async def indexes(store: JobStore) -> set[str]:
+        rows = await store.read(sa.text("SELECT name FROM sqlite_master WHERE type = 'index'"))  # type: ignore[arg-type]
+        return {row[0] for row in rows}
+
+    store = await JobStore.open(url)
+    await store.write(lambda connection: connection.execute(sa.text("DROP INDEX jobs_in_order")))
+    former = f"CREATE INDEX {FORMER_INDEXES[1]} ON jobs (creation_ms)"
+    await store.write(lambda connection: connection.execute(sa.text(former)))
+    await store.close()
+    store = await JobStore.open(url)
+    found = await indexes(store)
+    await store.close()
+    assert "jobs_in_order" in found
+    assert not found & set(FORMER_INDEXES)
