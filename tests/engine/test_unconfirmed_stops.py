@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from lsst.dm.OCPS.backends.local import backend as local_backend
 from lsst.dm.OCPS.backends.local.handle import Claim, SupervisorHandle
+from lsst.dm.OCPS.jobs import scheduler
 from lsst.dm.OCPS.jobs.model import ExecutionPhase
 
 from tests.backends.local.shell_pool import open_pool, request
@@ -31,6 +32,7 @@ def slow_launcher(folder: Path) -> Path:
 async def test_a_job_whose_stop_was_not_confirmed_is_stopped_after_a_restart(tmp_path, monkeypatch, launched):
     work, limits = tmp_path / "work", {"abort_grace": 0.2}
     launcher = slow_launcher(tmp_path)
+    monkeypatch.setattr(scheduler, "LAUNCH_WAIT", 0.1)
     monkeypatch.setattr(local_backend, "sys", types.SimpleNamespace(executable=str(launcher)))
     manager = await open_pool(work, limits)
     job = await manager.submit(request("touch ../ran; sleep infinity"))
@@ -60,3 +62,25 @@ async def test_a_job_whose_stop_was_not_confirmed_is_stopped_after_a_restart(tmp
     manager = await open_pool(work, limits)
     assert not manager.scheduler.unconfirmed
     await manager.close()
+
+
+async def test_ocps_does_not_end_before_it_has_stopped_a_job_that_is_being_launched(bench, ask):
+    manager = await bench.open(abort_grace=0.05)
+    launch, launched = asyncio.Event(), asyncio.Event()
+
+    async def submit(job):
+        launch.set()
+        await launched.wait()
+
+    bench.backend.submit = submit
+    job = await manager.submit(ask())
+    await launch.wait()
+    assert (await manager.abort(job.id)).phase == ExecutionPhase.ABORTED
+    assert not bench.backend.cancelled
+    closing = asyncio.create_task(manager.close())
+    # Let it come as far as it does without the launch.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    launched.set()
+    await closing
+    assert bench.backend.cancelled == [job.id]

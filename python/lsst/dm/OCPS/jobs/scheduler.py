@@ -30,6 +30,9 @@ Phase = ExecutionPhase
 _UNCONFIRMED = "unconfirmed_stops"
 """Under which name the store has the ids of stopped jobs of which something may still run."""
 
+LAUNCH_WAIT = 15.0
+"""How long (s) `Scheduler.close` waits for launches of jobs that are then to be stopped."""
+
 
 class Scheduler:
     """Starts queued jobs on their backends, and stops jobs on request or at their deadlines.
@@ -64,6 +67,9 @@ class Scheduler:
         """Stop all tasks and close the backends; running jobs continue."""
         for timer in self._delayed.values():
             timer.cancel()
+        if stopped := [task for task in self._tasks if task.get_name() in self.unconfirmed]:
+            # Jobs that are being launched can only be stopped afterwards.
+            await asyncio.wait(stopped, timeout=LAUNCH_WAIT)
         for lane in self.lanes.values():
             for run in lane.runs.values():
                 run.cancel_timers()
@@ -285,6 +291,7 @@ class Scheduler:
             run = lane.begin(job)
             lane.waiting -= 1
             run.starting = self.spawn(self._start(lane, job.id, run))
+            run.starting.set_name(job.id)
 
     def _waiting_job(self, job_id: str) -> Job | None:
         job = self.ledger.live.get(job_id)
