@@ -27,11 +27,14 @@ QUERIES = {"oneQuantum": "", "bias": "exposure.observation_type='bias'"}
 PRELOAD_TIMEOUT = 120.0
 
 
-def make_repo(folder: Path) -> Path:
-    """Make a DemoCam repository of the default size."""
+def make_repo(folder: Path, registry_db: str = "") -> Path:
+    """Make a DemoCam repository of the default size, with its registry on SQLite or at a URL."""
     os.environ["DEMOCAM_DIR"] = str(ROOT / "demo")
     repo = folder / "repo"
-    subprocess.run([sys.executable, "-m", "democam.make_repo", str(repo)], check=True, capture_output=True)
+    command = [sys.executable, "-m", "democam.make_repo", str(repo)]
+    if registry_db:
+        command += ["--registry-db", registry_db]
+    subprocess.run(command, check=True, capture_output=True)
     return repo
 
 

@@ -3,12 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pwd
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +14,7 @@ from lsst.dm.OCPS.jobs.model import ExecutionPhase
 
 from tests.backends.local.harness import BIAS, Pool, open_pool
 from tests.conftest import find_service
+from tests.postgresql import postgresql_server
 from tests.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
@@ -53,43 +48,8 @@ async def test_jobs_at_once_on_one_sqlite_butler(own_repo: Path, tmp_path: Path)
 @pytest.fixture
 def postgresql() -> Iterator[str]:
     """A PostgreSQL server of the test's own; the URL of an empty database."""
-    program = Path(find_service("postgres"))
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    prefix: list[str] = []
-    if os.geteuid() == 0:
-        # It refuses to run as root.
-        user = pwd.getpwnam("postgres" if _has_user("postgres") else "nobody")
-        prefix = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-        os.chown(folder, user.pw_uid, user.pw_gid)
-    data = folder / "data"
-    bin_dir = program.resolve().parent
-    log = folder / "log"
-
-    def run(name: str, *arguments: str) -> None:
-        command = [*prefix, str(bin_dir / name), *arguments]
-        subprocess.run(command, check=True, capture_output=True, cwd=folder)
-
-    run("initdb", "-D", str(data), "-A", "trust", "-U", "ocps", "--no-sync")
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
-    run("pg_ctl", "-D", str(data), "-w", "-l", str(log), "-o", options, "start")
-    try:
-        with psycopg.connect(host=str(folder), user="ocps", dbname="postgres", autocommit=True) as connection:
-            connection.execute("CREATE DATABASE butler")
-        with psycopg.connect(host=str(folder), user="ocps", dbname="butler", autocommit=True) as connection:
-            connection.execute("CREATE EXTENSION btree_gist")
-        yield f"postgresql+psycopg://ocps@/butler?host={folder}"
-    finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            run("pg_ctl", "-D", str(data), "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _has_user(name: str) -> bool:
-    try:
-        pwd.getpwnam(name)
-    except KeyError:
-        return False
-    return True
+    with postgresql_server(Path(find_service("postgres"))) as url:
+        yield url
 
 
 def connections(url: str) -> int:

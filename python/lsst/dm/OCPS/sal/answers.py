@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigValidator", "Pace", "acknowledged_work", "offline", "refusals"]
+__all__ = ["ConfigValidator", "OpenCommand", "acknowledged_work", "offline", "refusals"]
 
 import asyncio
 import contextlib
 from collections.abc import Coroutine, Iterator
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 from lsst.ts import salobj
 
@@ -43,21 +44,48 @@ class ConfigValidator:
         return dict(document or {})
 
 
-class Pace:
-    """Keeps the final acknowledgement of a command away from the one before it."""
+class OpenCommand:
+    """An asynchronous context in which a command is answered.
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    Refusals are put into words, and the final acknowledgement is kept away
+    from the one before it. Thousands of commands may be open: hence a class,
+    which takes less memory than a generator.
+
+    Parameters
+    ----------
+    others : `set` [`asyncio.Task`]
+        The tasks of all open commands; the current task is among them within.
+    """
+
+    __slots__ = ("_others", "_task", "last")
+
+    def __init__(self, others: set[asyncio.Task[Any]]) -> None:
+        self._others = others
         # salobj 6 has just sent CMD_ACK by itself; salobj 8 sends none.
-        self.last = self._loop.time() if salobj_compat.SALOBJ_MAJOR < 7 else -ACK_PAUSE
+        sent = salobj_compat.SALOBJ_MAJOR < 7
+        self.last = asyncio.get_running_loop().time() if sent else -ACK_PAUSE
 
     def acknowledged(self) -> None:
         """Count the pause from now, because an acknowledgement was sent."""
-        self.last = self._loop.time()
+        self.last = asyncio.get_running_loop().time()
 
-    async def pause(self) -> None:
-        """Wait until the final acknowledgement may be sent."""
-        await asyncio.sleep(max(0.0, self.last + ACK_PAUSE - self._loop.time()))
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._others.add(task)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await asyncio.sleep(max(0.0, self.last + ACK_PAUSE - asyncio.get_running_loop().time()))
+        finally:
+            self._others.discard(self._task)
+        if error is not None:
+            with refusals():
+                raise error
 
 
 async def acknowledged_work(command: Any, data: Any, work: Coroutine[Any, Any, T]) -> T:

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ..logs import log_to_stderr
 from ..measures import Measure
 from . import arguments
 from . import compat as salobj_compat
-from .answers import ConfigValidator, Pace, acknowledged_work, offline, refusals
+from .answers import ConfigValidator, OpenCommand, acknowledged_work, offline, refusals
 from .dry_run import dry_run_text
 from .publisher import ORIGIN, Publisher
 from .rapid_analysis import RapidAnalysis
@@ -91,7 +91,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         self._simulation_duration = simulation_duration
         self._ending = False
         self._closing = False
-        self._waiting: dict[str, tuple[Any, asyncio.Future[Job], Pace]] = {}
+        self._waiting: dict[str, tuple[Any, asyncio.Future[Job], OpenCommand]] = {}
         self._renewal: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._open_commands: set[asyncio.Task[Any]] = set()
@@ -272,12 +272,12 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
 
     async def do_execute(self, data: Any) -> Any:
         """Run a pipeline; answered when its result has gone out."""
-        async with self._answering() as paced:
+        async with OpenCommand(self._open_commands) as command:
             self.assert_enabled()
             if self._ending:
                 raise salobj.ExpectedError("OCPS is going offline and takes no more jobs")
             if wants_dry_run(data):
-                return await self._dry_run(data, paced)
+                return await self._dry_run(data, command)
             if self.rapid_analysis:
                 await self.rapid_analysis.push(data.config)
                 return None
@@ -300,27 +300,27 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                     job_id=job_id,
                 )
                 await self._acknowledge(data, job_id)
-                paced.acknowledged()
+                command.acknowledged()
                 publisher.release(job_id)
-                job = await self._await_result(data, job_id, published, paced)
+                job = await self._await_result(data, job_id, published, command)
             finally:
                 publisher.forget(job_id)
             return await self._final_ack(data, job)
 
-    async def _dry_run(self, data: Any, pace: Pace) -> Any:
+    async def _dry_run(self, data: Any, command: OpenCommand) -> Any:
         """Return the final acknowledgement of an ``execute`` that is not to run anything."""
         if self.rapid_analysis:
             raise salobj.ExpectedError("Index 101 has no jobs, so there is no dry run of one")
         with self._recording("dry run", data, pipeline=data.pipeline):
             work = self.host.manager.dry_run(execute_request(data))
             found = await acknowledged_work(self.cmd_execute, data, work)
-        pace.acknowledged()
+        command.acknowledged()
         complete = salobj.SalRetCode.CMD_COMPLETE
         return salobj_compat.make_ackcmd(self, data, complete, 0, dry_run_text(found))
 
     async def do_abort_job(self, data: Any) -> None:
         """Stop a job; answered when nothing of it runs any more."""
-        async with self._answering():
+        async with OpenCommand(self._open_commands):
             self.assert_enabled()
             job_id = data.job_id.strip()
             if not job_id or self.rapid_analysis:
@@ -349,20 +349,6 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 **entry,  # type: ignore[arg-type]
             )
 
-    @contextlib.asynccontextmanager
-    async def _answering(self) -> AsyncIterator[Pace]:
-        """Note an open command, put refusals into words, and pace its final answer."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._open_commands.add(task)
-        pace = Pace()
-        try:
-            with refusals():
-                yield pace
-        finally:
-            await pace.pause()
-            self._open_commands.discard(task)
-
     async def _acknowledge(self, data: Any, job_id: str) -> None:
         """Send CMD_INPROGRESS with what is known of the job."""
         answer: dict[str, Any] = {"job_id": job_id}
@@ -372,14 +358,16 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 answer |= {"done": progress.done, "failed": progress.failed, "total": progress.total}
         await salobj_compat.ack_in_progress(self.cmd_execute, data, ACK_TIMEOUT, json.dumps(answer))
 
-    async def _await_result(self, data: Any, job_id: str, published: asyncio.Future[Job], pace: Pace) -> Job:
+    async def _await_result(
+        self, data: Any, job_id: str, published: asyncio.Future[Job], command: OpenCommand
+    ) -> Job:
         """Wait until the result has been published; the acknowledgement is renewed meanwhile.
 
         Thousands of commands may wait here: each has no task and no timer of its own.
         """
         if self._closing:
             raise offline(job_id, simulated=bool(self.simulation_mode))
-        self._waiting[job_id] = (data, published, pace)
+        self._waiting[job_id] = (data, published, command)
         if self._renewal is None or self._renewal.done():
             self._renewal = asyncio.create_task(self._renew_acknowledgements())
         try:
@@ -392,13 +380,13 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         loop = asyncio.get_running_loop()
         while self._waiting:
             await asyncio.sleep(ACK_INTERVAL / 4)
-            for job_id, (data, published, pace) in list(self._waiting.items()):
-                if not published.done() and loop.time() - pace.last > ACK_INTERVAL * 0.7:
+            for job_id, (data, published, command) in list(self._waiting.items()):
+                if not published.done() and loop.time() - command.last > ACK_INTERVAL * 0.7:
                     try:
                         await self._acknowledge(data, job_id)
                     except Exception:
                         self.log.exception(f"Job {job_id}: its command could not be acknowledged")
-                    pace.acknowledged()
+                    command.acknowledged()
 
     async def _final_ack(self, data: Any, job: Job) -> Any:
         """Return the final acknowledgement for a job that has ended."""
