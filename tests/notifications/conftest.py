@@ -125,6 +125,9 @@ class Engine:
             }
             for name, script in (("good", "true"), ("bad", 'echo "{text}"; exit 3'))
         ]
+        retries = {"max": 2, "delay": 0, "exit_codes": [75]}
+        again = {"name": "flaky", "argv": ["sh", "-c", "exit 75"], "retries": retries}
+        entries.append({**entries[0], **again})
         (folder / "jobs.yaml").write_text(yaml.safe_dump({"definitions": entries}))
 
     def config(self, rules: list[dict[str, Any]], **more: Any) -> InstanceConfig:

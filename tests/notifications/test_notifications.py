@@ -19,6 +19,7 @@ from lsst.dm.OCPS.notifications import notifier as module
 from lsst.dm.OCPS.notifications.message import mail
 from lsst.dm.OCPS.notifications.spool import Spool
 
+from tests.http.test_operation import expressions, named
 from tests.ports import free_port
 from tests.waiting import TIMEOUT, until
 
@@ -42,6 +43,16 @@ async def test_an_end_is_told_with_a_signature_and_a_compact_document(engine, re
     # Delivered, it is not kept.
     await until(lambda: not engine.waiting())
     assert engine.measure("sent") == 1
+
+
+async def test_a_job_that_is_run_again_is_told_of_when_its_last_attempt_has_ended(engine, receiver):
+    await engine.open([{"url": receiver.url, "phases": ALL}])
+    job = await engine.run("flaky")
+    assert job.attempt == 3
+    data = (await receiver.next())["data"]
+    assert (data["jobId"], data["attempt"], data["exitCode"]) == (job.id, 3, 75)
+    await until(lambda: engine.measure("waiting") == 0)
+    assert receiver.requests == 1
 
 
 async def test_rules_select_by_phase_owner_and_definition(engine, receiver):
@@ -264,6 +275,10 @@ async def test_the_figures_are_in_metrics(engine, receiver):
         text = await answer.text()
     assert "ocps_notifications_sent_total 1.0" in text
     assert "ocps_notifications_waiting 0.0" in text
+    # Those that the alarm rules look at are among them.
+    wanted = {name for found in expressions()["rules"] for name in named(found) if "notifications" in name}
+    assert wanted
+    assert all(f"{name} 0.0" in text for name in wanted)
 
 
 # The configuration
