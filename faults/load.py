@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import random
+import secrets
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 from lsst.ts import salobj
 
-from .oracle import Oracle, Order
+from .oracle import REDIS_KEY, Oracle, Order
+from .servers import Server
 from .world import World
 
 WAYS = ("plain", "plain", "plain", "plain", "escape", "deaf", "write")
@@ -41,28 +45,33 @@ class Load:
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, http: int, sal: int) -> None:
-        """Start so many workers over HTTP and SAL."""
-        self._tasks = [asyncio.create_task(self._work(self._one_http)) for _ in range(http)]
-        self._tasks += [asyncio.create_task(self._work(self._one_sal)) for _ in range(sal)]
+        """Start so many workers over HTTP for each server, and over SAL; and one for Redis."""
+        workers: list[Callable[[], Awaitable[bool]]] = [self._one_sal] * sal
+        for server in self.world.servers:
+            workers += [functools.partial(self._one_http, server)] * http
+        if self.world.rapid:
+            workers.append(self._one_push)
+        self._tasks = [asyncio.create_task(self._work(one)) for one in workers]
 
     async def stop(self) -> None:
         """Ask for no more jobs, and wait until those that were asked for have ended."""
         self.stopping = True
         await asyncio.gather(*self._tasks)
 
-    async def _work(self, one: Any) -> None:
+    async def _work(self, one: Callable[[], Awaitable[bool]]) -> None:
         while not self.stopping:
             accepted = await one()
             await asyncio.sleep(0.05 if accepted else 0.5)
 
-    def _order(self, face: str) -> tuple[Order, str]:
+    def _order(self, face: str, server: Server) -> tuple[Order, str]:
         order = self.oracle.new(self.chance.choice(WAYS), self.chance.choice(CODES), face)
+        order.server = server.name
         return order, self.oracle.place(order, self.chance.choice((0, 0, 0.1, 0.5, 2)))
 
-    async def _one_http(self) -> bool:
-        order, place = self._order("HTTP")
+    async def _one_http(self, server: Server) -> bool:
+        order, place = self._order("HTTP", server)
         form = {"place": place, "PHASE": "RUN"}
-        url = f"{self.world.url}/uws/tick"
+        url = f"{server.url}/uws/tick"
         try:
             async with self.world.session.post(url, data=form, allow_redirects=False) as answer:
                 if answer.status != 303:
@@ -79,8 +88,8 @@ class Load:
             order.abort_asked = True
             await asyncio.sleep(self.chance.random())
             await self._post(f"{url}/{order.job_id}/phase", {"PHASE": "ABORT"})
-        await self._follow(order)
-        if self.chance.random() < 0.05:
+        job = await self._follow(order, server)
+        if job and self.chance.random() < 0.6 and await self._checked(order, job):
             order.deleted = True
             await self._post(f"{url}/{order.job_id}", {"ACTION": "DELETE"})
         return True
@@ -92,16 +101,24 @@ class Load:
         except FAILURES:
             pass
 
-    async def _follow(self, order: Order) -> None:
-        """Ask for a job's phase until it has ended."""
-        url = f"{self.world.url}/api/v1/job/{order.job_id}"
+    async def _checked(self, order: Order, job: dict[str, Any]) -> bool:
+        """Check a job that is to be deleted; return whether that was possible."""
+        try:
+            await self.oracle.check_end(order, job, self.oracle.read(order.token))
+        except FAILURES:
+            return False
+        return True
+
+    async def _follow(self, order: Order, server: Server) -> dict[str, Any] | None:
+        """Ask for a job's phase until it has ended; return its record then."""
+        url = f"{server.url}/api/v1/job/{order.job_id}"
         while True:
             await asyncio.sleep(0.3)
             try:
                 async with self.world.session.get(url) as answer:
                     if answer.status == 404:
                         self.oracle.violate(f"{order.token}: accepted as {order.job_id}, then 404")
-                        return
+                        return None
                     if answer.status != 200:
                         continue
                     job = await answer.json()
@@ -110,10 +127,10 @@ class Load:
             if job["phase"] in ENDED:
                 told = {**job, "exit_code": (job.get("jobInfo") or {}).get("exitCode")}
                 self.oracle.compare(order, told, "over HTTP")
-                return
+                return told | {"url": server.url}
 
     async def _one_sal(self) -> bool:
-        order, place = self._order("SAL")
+        order, place = self._order("SAL", self.world.main)
         try:
             execution = await self.world.script.execute(place, timeout=20)
         except (salobj.AckError, RuntimeError, TimeoutError, KeyError, ValueError):
@@ -131,4 +148,23 @@ class Load:
             if self.stopping:
                 return True
             await asyncio.sleep(0.2)
+        order.over = True
+        return True
+
+    async def _one_push(self) -> bool:
+        """Let the CSC of index 101 push something to Redis."""
+        assert self.world.rapid
+        token = secrets.token_hex(6)
+        self.oracle.pushes[token] = ""
+        command = self.world.rapid.remote.cmd_execute
+        config = json.dumps({REDIS_KEY: token})
+        try:
+            await command.set_start(pipeline="", version="", config=config, data_query="", timeout=60)
+        except salobj.AckTimeoutError:
+            return False
+        except salobj.AckError:
+            self.oracle.pushes[token] = "failed"
+            return False
+        self.oracle.pushes[token] = "done"
+        await asyncio.sleep(0.5)
         return True

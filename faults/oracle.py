@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import secrets
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from .world import World
 END_TIMEOUT = 300.0
 """How long (s) all jobs may take to end when nothing is broken any more."""
 
+REDIS_KEY = "ocps-faults"
+"""Where index 101 pushes to."""
+
 
 @dataclass
 class Order:
@@ -28,6 +32,8 @@ class Order:
     way: str
     code: int
     face: str
+    server: str = ""
+    """Name of the server that is to run it."""
     job_id: str = ""
     accepted: bool = False
     refused: str = ""
@@ -35,6 +41,8 @@ class Order:
     deleted: bool = False
     harmed: bool = False
     """Whether its process or its supervisor was killed or stopped on purpose."""
+    over: bool = False
+    """Whether it is known that it does not run any more."""
 
 
 @dataclass
@@ -59,6 +67,8 @@ class Oracle:
         self.orders: dict[str, Order] = {}
         self.seen: dict[str, dict[str, Any]] = {}
         self.told_over_sal: dict[str, str] = {}
+        self.pushes: dict[str, str] = {}
+        """What was given to Redis, and what the CSC said: ``done``, ``failed`` or nothing."""
         self.violations: list[str] = []
 
     def new(self, way: str, code: int, face: str) -> Order:
@@ -71,11 +81,11 @@ class Oracle:
         """Return the argument of a job."""
         return f"{self.world.ledger}/{order.token}-{duration:g}-{order.code}-{order.way}.yaml"
 
-    def read(self, token: str) -> Ledger:
-        """Return what a job wrote."""
+    def read(self, token: str, folder: Path | None = None) -> Ledger:
+        """Return what a job wrote; ``folder`` is where, if not in the ledger of the campaign."""
         found = Ledger()
         with contextlib.suppress(FileNotFoundError):
-            for line in (self.world.ledger / token).read_text().splitlines():
+            for line in ((folder or self.world.ledger) / token).read_text().splitlines():
                 word, _, number = line.partition(" ")
                 (found.starts if word == "start" else found.codes).append(int(number))
         return found
@@ -84,10 +94,12 @@ class Oracle:
         """Return the jobs that run, by their ledgers, with their process ids."""
         found = []
         for token, order in self.orders.items():
-            if token in self.seen or order.harmed:
+            if order.over or order.harmed or token in self.seen:
                 continue
             ledger = self.read(token)
-            if ledger.starts and not ledger.codes and Path(f"/proc/{ledger.starts[-1]}").exists():
+            if ledger.codes:
+                order.over = True
+            elif ledger.starts and Path(f"/proc/{ledger.starts[-1]}").exists():
                 found.append((order, ledger.starts[-1]))
         return found
 
@@ -121,14 +133,26 @@ class Oracle:
                     self.violate(f"{order.token}: refused ({order.refused}) and yet executed")
                 continue
             self.compare(order, job, "at the end")
-            await self._check_end(order, job, ledger)
+            await self.check_end(order, job, ledger)
+        await self._check_pushes()
+        self.violations += self.world.bystanders.harm()
         self._check_orphans()
 
     async def _all_ended(self) -> dict[str, dict[str, Any]]:
-        """Return the server's record of each job by its token."""
+        """Return the record of each job by its token, from all servers."""
+        jobs: dict[str, dict[str, Any]] = {}
+        for server in self.world.servers:
+            for token, job in (await self.ended_on(server.url)).items():
+                if token in jobs:
+                    self.violate(f"{token}: on two servers, {job['jobId']} and {jobs[token]['jobId']}")
+                jobs[token] = {**job, "url": server.url}
+        return jobs
+
+    async def ended_on(self, url: str) -> dict[str, dict[str, Any]]:
+        """Return a server's record of each job by its token, when all have ended."""
         async with asyncio.timeout(END_TIMEOUT):
             while True:
-                jobs = await self._records()
+                jobs = await self._records(url)
                 open_ = [
                     token for token, job in jobs.items() if job["phase"] in ("queued", "executing", "unknown")
                 ]
@@ -136,10 +160,8 @@ class Oracle:
                     return jobs
                 await asyncio.sleep(0.2)
 
-    async def _records(self) -> dict[str, dict[str, Any]]:
-        async with self.world.session.get(
-            f"{self.world.url}/api/v1/job", timeout=aiohttp.ClientTimeout(120)
-        ) as answer:
+    async def _records(self, url: str) -> dict[str, dict[str, Any]]:
+        async with self.world.session.get(f"{url}/api/v1/job", timeout=aiohttp.ClientTimeout(120)) as answer:
             answer.raise_for_status()
             listed = await answer.json()
         found: dict[str, dict[str, Any]] = {}
@@ -155,7 +177,43 @@ class Oracle:
                 found[token] = {**job, "exit_code": code}
         return found
 
-    async def _check_end(self, order: Order, job: dict[str, Any], ledger: Ledger) -> None:
+    async def check_image(
+        self, url: str, before: dict[str, dict[str, Any] | None], started: set[str], scratch: Path
+    ) -> None:
+        """Check a server on a copy of the work directory.
+
+        Parameters
+        ----------
+        url : `str`
+            The server.
+        before : `dict`
+            The jobs that had been accepted when the copy was taken, and what
+            was told of those that had ended.
+        started : `set` [`str`]
+            Those that had begun to run.
+        scratch : `pathlib.Path`
+            The ledger of what ran on the copy.
+        """
+        jobs = await self.ended_on(url)
+        for token, told in before.items():
+            job = jobs.get(token)
+            if job is None:
+                # It may have been deleted before the copy was taken.
+                if not self.orders[token].deleted:
+                    self.violate(f"{token}: accepted, and not in a crash image that was taken later")
+            elif told and {name: job.get(name) for name in told} != told:
+                self.violate(f"{token}: told {told}, and in a later crash image {job['phase']}")
+        for token, job in jobs.items():
+            ledger = self.read(token, scratch)
+            if len(ledger.starts) > 1 or (ledger.starts and token in started):
+                self.violate(f"{token}: executed again on a crash image")
+            if job["phase"] == "completed":
+                codes = ledger.codes or self.read(token).codes
+                answer = await self._answer({**job, "url": url})
+                if codes != [0] or answer.strip() != token:
+                    self.violate(f"{token}: COMPLETED on a crash image, codes {codes}, result {answer!r}")
+
+    async def check_end(self, order: Order, job: dict[str, Any], ledger: Ledger) -> None:
         phase, code = job["phase"], job["exit_code"]
         name = f"{order.token} ({order.way}, {order.face})"
         if phase == "completed":
@@ -183,8 +241,10 @@ class Oracle:
         found = next((result for result in job["results"] if str(result["uri"]).endswith("/answer")), None)
         if found is None:
             return "no such result"
-        url = f"{self.world.url}/api/v1/job/result/{job['jobId']}/{found['id']}"
+        url = f"{job['url']}/api/v1/job/result/{job['jobId']}/{found['id']}"
         async with self.world.session.get(url) as answer:
+            if answer.status != 404:
+                answer.raise_for_status()
             return await answer.text()
 
     async def _check_sal(self) -> None:
@@ -195,18 +255,32 @@ class Oracle:
                 await self.world.script.result(order.job_id, END_TIMEOUT)
             except TimeoutError:
                 self.violate(f"{order.token}: no job_result over SAL")
-                continue
-            texts = {
-                (each.exit_code, each.result)
-                for each in self.world.script.results
-                if each.job_id == order.job_id
-            }
-            if len(texts) > 1:
-                self.violate(f"{order.token}: {len(texts)} different results over SAL")
-            exit_code, text = next(iter(texts))
-            phase = self.told_over_sal[order.token] = json.loads(text)["phase"]
-            if (exit_code == 0) != (phase == "completed"):
-                self.violate(f"{order.token}: exit code {exit_code} over SAL, phase {phase}")
+        told: dict[str, set[tuple[int, str]]] = {}
+        for each in self.world.script.results:
+            told.setdefault(each.job_id, set()).add((each.exit_code, each.result))
+        for order in mine:
+            if order.job_id in told:
+                self._check_told(order, told[order.job_id])
+
+    def _check_told(self, order: Order, texts: set[tuple[int, str]]) -> None:
+        """What SAL says of a job is said once or identically, and agrees with itself."""
+        if len(texts) > 1:
+            self.violate(f"{order.token}: {len(texts)} different results over SAL")
+        exit_code, text = next(iter(texts))
+        phase = self.told_over_sal[order.token] = json.loads(text)["phase"]
+        if (exit_code == 0) != (phase == "completed"):
+            self.violate(f"{order.token}: exit code {exit_code} over SAL, phase {phase}")
+
+    async def _check_pushes(self) -> None:
+        """What was acknowledged is in Redis exactly once, anything else at most once."""
+        if not self.world.redis:
+            return
+        counts = Counter(await self.world.redis.values(REDIS_KEY))
+        for token in counts.keys() - self.pushes.keys():
+            self.violate(f"{token}: in Redis, and nobody asked for it")
+        for token, answer in self.pushes.items():
+            if counts[token] > 1 or (answer == "done" and not counts[token]):
+                self.violate(f"{token}: {answer or 'not answered'}, and {counts[token]} times in Redis")
 
     def _check_orphans(self) -> None:
         """Nothing that a job started runs any more."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The processes of a campaign: a server, a CSC that forwards to it through a proxy, their files."""
+"""The processes of a campaign: servers, a CSC that forwards to one through a proxy, and their files."""
 
 from __future__ import annotations
 
@@ -7,136 +7,161 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
-import struct
 import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import yaml
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
-from tests.ports import free_port
+from tests.conftest import find_program
+from tests.postgresql import Cluster
 from tests.proxy import Proxy
 
-ROOT = Path(__file__).resolve().parents[1]
-TICK = Path(__file__).with_name("tick.sh")
-START_TIMEOUT = 240.0
-"""How long (s) a process may take to answer on a busy machine."""
+from .bystanders import Bystanders
+from .servers import START_TIMEOUT, Redis, Server
 
-DISK_SIZE = 48 << 20
+TICK = Path(__file__).with_name("tick.sh")
+
+DISK_SIZE = 128 << 20
 MIN_FREE = 4 << 20
-INODES = 20_000
+INODES = 60_000
 
 
 class World:
     """Everything that a campaign runs on.
 
+    A server with its store in SQLite on a small disk; a CSC that forwards to
+    it through a proxy. Where PostgreSQL is installed, a second server with
+    its store there; where Redis is, a CSC of index 101.
+
     Parameters
     ----------
     folder : `pathlib.Path`
         For all files.
-    database : `str`
-        URL of the server's job store; empty for SQLite.
     """
 
-    def __init__(self, folder: Path, database: str = "") -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.ledger = folder / "ledger"
-        self.work = folder / "disk"
-        self.database = database
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.server: asyncio.subprocess.Process | None = None
-        self.csc: CscProcess | None = None
-        self.proxy: Proxy
-        self.script: Script
-        self.session: aiohttp.ClientSession
+        self.disk = folder / "disk"
         self.small_disk = False
         self.clock: Path | None = None
+        self.main: Server
+        self.servers: list[Server] = []
+        self.cluster: Cluster | None = None
+        self.redis: Redis | None = None
+        self.csc: CscProcess
         self.csc_harmed = False
+        self.proxy: Proxy
+        self.script: Script
+        self.rapid: Script | None = None
+        self.session: aiohttp.ClientSession
+        self.bystanders: Bystanders
         self._stack = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
         """Make the files and start everything."""
         self.ledger.mkdir(parents=True)
-        self.work.mkdir()
+        self.disk.mkdir()
         self.small_disk = os.geteuid() == 0 and mount(
-            "-t", "tmpfs", "-o", f"size={DISK_SIZE},nr_inodes={INODES}", "ocps", self.work
+            "-t", "tmpfs", "-o", f"size={DISK_SIZE},nr_inodes={INODES}", "ocps", self.disk
+        )
+        self._stack.push_async_callback(self._unmount)
+        self.bystanders = self._stack.enter_context(
+            Bystanders([self.folder / "others", self.disk / "others"])
         )
         self._build_clock()
-        self._configure()
-        await self.start_server()
-        self.proxy = await Proxy(self.url).start()
-        self._configure_csc()
-        private_bus()
         self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        await self._make_servers()
+        private_bus()
+        await asyncio.gather(self._start_servers(), self._start_rapid_analysis())
+        await self.enabled()
+
+    async def _make_servers(self) -> None:
+        """Configure the servers."""
+        self.main = Server("server", self.folder, self._instance(self.disk / "server"), self.clock)
+        self.servers.append(self.main)
+        if program := find_program("postgres"):
+            self.cluster = Cluster(program)
+            self._stack.callback(self.cluster.remove)
+            await asyncio.to_thread(self.cluster.create)
+            await asyncio.to_thread(self.cluster.create_database, "jobs")
+            instance = self._instance(self.folder / "server-2") | {"database": self.cluster.url("jobs")}
+            self.servers.append(Server("server on PostgreSQL", self.folder, instance))
+
+    async def _start_servers(self) -> None:
+        for server in self.servers:
+            self._stack.push_async_callback(server.stop)
+        await asyncio.gather(*(server.start() for server in self.servers))
+        self.proxy = await Proxy(self.main.url).start()
+        self._stack.push_async_callback(self.proxy.stop)
+        self._configure_csc()
         await self.start_csc()
+        self._stack.push_async_callback(self._stop_csc)
         self.script = await self._stack.enter_async_context(Script.connect())
-        await self.settled()
+
+    async def _start_rapid_analysis(self) -> None:
+        """Start a Redis, and the CSC that pushes to it."""
+        program = find_program("redis-server")
+        if not program:
+            return
+        self.redis = Redis(program, self.folder / "redis")
+        await self.redis.start()
+        self._stack.push_async_callback(self.redis.stop)
+        environment = {"REDIS_HOST": "127.0.0.1", "REDIS_PORT": str(self.redis.port), "REDIS_PASSWORD": ""}
+        csc = CscProcess(
+            *("101", "--state", "enabled"), environment=environment, log=self.folder / "csc-101.log"
+        )
+        await self._stack.enter_async_context(csc)
+        self.rapid = await self._stack.enter_async_context(Script.connect(index=101))
+        async with asyncio.timeout(START_TIMEOUT):
+            while self.rapid.remote.evt_summaryState.get().summaryState != salobj.State.ENABLED:
+                await asyncio.sleep(0.05)
 
     async def close(self) -> None:
         """Stop everything; jobs must have ended."""
         await self.session.close()
         await self._stack.aclose()
-        if self.csc:
-            await self.csc.stop()
-        await self.stop_server()
-        await self.proxy.stop()
-        if self.small_disk:
-            for _ in range(100):
-                if (
-                    subprocess.run(["umount", self.work], stderr=subprocess.DEVNULL, check=False).returncode
-                    == 0
-                ):
-                    break
-                await asyncio.sleep(0.1)
+
+    async def _unmount(self) -> None:
+        while (
+            self.small_disk
+            and subprocess.run(["umount", self.disk], stderr=subprocess.DEVNULL, check=False).returncode
+        ):
+            await asyncio.sleep(0.1)
 
     def _build_clock(self) -> None:
-        """Build what shifts the server's clock, where there is a compiler."""
+        """Build the library that shifts the main server's clock, where there is a compiler."""
         compiler, library = shutil.which("cc"), self.folder / "clock.so"
         source = str(Path(__file__).with_name("clock.c"))
-        if (
-            compiler
-            and not subprocess.run(
-                [compiler, "-shared", "-fPIC", "-o", library, source], check=False
-            ).returncode
-        ):
-            self.clock = self.folder / "clock-offset"
-            self.set_clock(0)
+        command = [str(compiler), "-shared", "-fPIC", "-o", str(library), source]
+        if compiler and not subprocess.run(command, check=False).returncode:
+            self.clock = library
 
-    def set_clock(self, offset: int) -> None:
-        """Shift the server's wall clock (s)."""
-        assert self.clock
-        with self.clock.open("r+b" if self.clock.exists() else "wb") as file:
-            file.write(struct.pack("q", offset))
-
-    def _configure(self) -> None:
-        token = {"name": "place", "description": "Ledger, token, duration, exit code and way of the job"}
+    def _instance(self, work_dir: Path) -> dict[str, Any]:
+        """Return the configuration of a server."""
+        words = "Ledger, token, duration, exit code and way of the job"
         definition = {
             "name": "tick",
             "kind": "command",
             "argv": ["sh", str(TICK), "{place}"],
-            "parameters": {"place": {"description": token["description"]}},
+            "parameters": {"place": {"description": words}},
             "outputs": ["answer"],
         }
         (self.folder / "tick.yaml").write_text(yaml.safe_dump({"definitions": [definition]}))
-        instance = {
+        return {
             "sal_index": 1,
             "backend": "local",
-            "work_dir": str(self.work / "server"),
+            "work_dir": str(work_dir),
             "max_workers": 6,
             "min_free_space": MIN_FREE,
             "min_free_files": 200,
             "definitions": [str(self.folder / "tick.yaml")],
             "commands": [{"command": f"sh {TICK}"}],
-            "http": {"port": self.port, "auth": {"open": True}},
-            **({"database": self.database} if self.database else {}),
         }
-        (self.folder / "server.yaml").write_text(yaml.safe_dump({"instances": [instance]}))
 
     def _configure_csc(self) -> None:
         folder = self.folder / "config"
@@ -153,73 +178,38 @@ class World:
         (folder / "campaign.yaml").write_text(yaml.safe_dump({"instances": [instance]}))
         (folder / "_labels.yaml").write_text("campaign: campaign.yaml\n")
 
-    async def start_server(self) -> None:
-        """Start the server process and wait until it answers."""
-        environment = dict(os.environ)
-        if self.clock:
-            environment |= {"LD_PRELOAD": str(self.folder / "clock.so"), "CLOCK_OFFSET": str(self.clock)}
-        with open(self.folder / "server.log", "ab") as log:
-            self.server = await asyncio.create_subprocess_exec(
-                *self.server_command(self.folder / "server.yaml"),
-                env=environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        await self.answers()
-
-    def server_command(self, config: Path) -> Sequence[str]:
-        """Return the command line of a server."""
-        return (sys.executable, "-m", "faults.server", "--config", str(config), "--loglevel", "WARNING")
-
-    async def answers(self, timeout: float = START_TIMEOUT) -> None:
-        """Wait until the server answers."""
-        async with asyncio.timeout(timeout), aiohttp.ClientSession() as session:
-            while True:
-                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                    async with session.get(
-                        f"{self.url}/uws/tick?LAST=1", timeout=aiohttp.ClientTimeout(5)
-                    ) as answer:
-                        if answer.status == 200:
-                            return
-                if self.server and self.server.returncode not in (None, -signal.SIGKILL, -signal.SIGTERM):
-                    raise RuntimeError(f"the server ended by itself with exit code {self.server.returncode}")
-                await asyncio.sleep(0.05)
-
-    async def stop_server(self, number: int = signal.SIGTERM) -> None:
-        """End the server with a signal."""
-        if self.server and self.server.returncode is None:
-            self.server.send_signal(signal.SIGCONT)
-            self.server.send_signal(number)
-            await self.server.wait()
-
     async def start_csc(self) -> None:
         """Start the CSC; it enables itself."""
-        arguments = (
-            "1",
-            "--configdir",
-            str(self.folder / "config"),
-            "--state",
-            "enabled",
-            "--settings",
-            "campaign",
-        )
-        self.csc = CscProcess(*arguments, log=self.folder / "csc.log")
+        arguments = ("1", "--configdir", str(self.folder / "config"), "--state", "enabled")
+        self.csc = CscProcess(*arguments, "--settings", "campaign", log=self.folder / "csc.log")
         await self.csc.start()
 
-    async def settled(self) -> None:
-        """Wait until the server answers and the CSC is ENABLED."""
-        await self.answers()
+    async def _stop_csc(self) -> None:
+        await self.csc.stop()
+
+    async def answer(self) -> None:
+        """Wait until all servers answer."""
+        for server in self.servers:
+            await server.answers()
+
+    async def enabled(self) -> None:
+        """Wait until the CSC is ENABLED; enable it if that was refused because its server was away."""
         event = self.script.remote.evt_summaryState
         async with asyncio.timeout(START_TIMEOUT):
-            data = await event.aget()
-            while data is None or data.summaryState != salobj.State.ENABLED:
-                data = await event.next(flush=False)
+            while True:
+                data = event.get()
+                if data is not None and data.summaryState == salobj.State.ENABLED:
+                    return
+                if self.csc.process and self.csc.process.returncode is not None:
+                    await self.start_csc()
+                try:
+                    await event.next(flush=False, timeout=10)
+                except TimeoutError:
+                    with contextlib.suppress(RuntimeError, salobj.AckError, TimeoutError):
+                        await self.script.set_state(salobj.State.ENABLED, "campaign")
 
 
 def mount(*arguments: object) -> bool:
     """Mount a file system; return whether that was possible."""
-    return (
-        subprocess.run(["mount", *map(str, arguments)], stderr=subprocess.DEVNULL, check=False).returncode
-        == 0
-    )
+    command = ["mount", *map(str, arguments)]
+    return not subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode

@@ -61,16 +61,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-def find_service(program: str) -> str:
-    """Return the path of a program of a Debian package; skip the test if it is not installed.
-
-    With REQUIRE_SERVICES=1 the test fails instead.
-    """
+def find_program(program: str) -> str | None:
+    """Return the path of a program of a Debian package, `None` if it is not installed."""
     found = shutil.which(program)
     if found is None:
         # Debian keeps PostgreSQL's programs out of the way.
         candidates = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{program}"))
         found = str(candidates[-1]) if candidates else None
+    return found
+
+
+def find_service(program: str) -> str:
+    """Return the path of a program of a Debian package; skip the test if it is not installed.
+
+    With REQUIRE_SERVICES=1 the test fails instead.
+    """
+    found = find_program(program)
     if found is None:
         missing_services.add(program)
         message = f"{program} is not installed (make services)"
