@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -46,8 +47,20 @@ class Bystanders:
     ) -> None:
         if self._process:
             # With the sleep that the shell waits for.
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Process id of their process."""
+        assert self._process
+        return self._process.pid
+
+    def wait(self) -> None:
+        """Wait until their process has ended."""
+        assert self._process
+        self._process.wait()
 
     def harm(self) -> list[str]:
         """Return what has happened to them, in words."""

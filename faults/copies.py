@@ -59,14 +59,15 @@ async def crash_image(world: World, oracle: Oracle) -> bool:
         for order in accepted
         if not order.deleted and order.face == "HTTP"
     }
-    process = world.main.process
-    assert process
-    process.send_signal(signal.SIGSTOP)
-    try:
-        started = {order.token for order in oracle.orders.values() if oracle.read(order.token).starts}
-        await _copy(world, folder)
-    finally:
-        process.send_signal(signal.SIGCONT)
+    async with world.main.busy:
+        process = world.main.process
+        assert process
+        process.send_signal(signal.SIGSTOP)
+        try:
+            started = {order.token for order in oracle.orders.values() if oracle.read(order.token).starts}
+            await _copy(world, folder)
+        finally:
+            process.send_signal(signal.SIGCONT)
     port = free_port()
     copy = await _start(world, folder, port)
     try:

@@ -61,13 +61,14 @@ class Injectors:
                 "server killed while starting": (1, self.kill_server_twice),
                 "server stopped": (2, lambda: self.stop_server(world.main)),
                 "store locked": (3, self.lock_store),
-                "store damaged (copy)": (1, lambda: copies.damaged(world, oracle, chance)),
             },
+            "copies": {},
         }
-        server = self.groups["server"]
+        server, copied = self.groups["server"], self.groups["copies"]
         if os.geteuid() == 0:
-            server["store read-only (copy)"] = (1, lambda: copies.read_only(world, oracle))
-            server["crash image"] = (1, lambda: copies.crash_image(world, oracle))
+            copied["store damaged (copy)"] = (1, lambda: copies.damaged(world, oracle, chance))
+            copied["store read-only (copy)"] = (1, lambda: copies.read_only(world, oracle))
+            copied["crash image"] = (1, lambda: copies.crash_image(world, oracle))
         if world.small_disk:
             server["disk full"] = (3, lambda: disk.fill(world.disk, chance))
             server["inodes used up"] = (1, lambda: disk.use_up_inodes(world.disk, chance))
@@ -148,26 +149,30 @@ class Injectors:
     # Servers
 
     async def kill_server(self, server: Server) -> bool:
-        await server.stop(signal.SIGKILL)
-        await self.hold(1)
-        await server.start()
+        async with server.busy:
+            await server.stop(signal.SIGKILL)
+            await self.hold(1)
+            await server.start()
         return True
 
     async def kill_server_twice(self) -> bool:
-        await self.world.main.stop(signal.SIGKILL)
-        starting = asyncio.create_task(self.world.main.start())
-        await asyncio.sleep(self.chance.uniform(0.5, 4))
-        await self.world.main.stop(signal.SIGKILL)
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
-        await self.world.main.start()
+        server = self.world.main
+        async with server.busy:
+            await server.stop(signal.SIGKILL)
+            starting = asyncio.create_task(server.start())
+            await asyncio.sleep(self.chance.uniform(0.5, 4))
+            await server.stop(signal.SIGKILL)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await server.start()
         return True
 
     async def stop_server(self, server: Server) -> bool:
-        assert server.process
-        server.process.send_signal(signal.SIGSTOP)
-        await self.hold(3)
-        server.process.send_signal(signal.SIGCONT)
+        async with server.busy:
+            assert server.process
+            server.process.send_signal(signal.SIGSTOP)
+            await self.hold(3)
+            server.process.send_signal(signal.SIGCONT)
         return True
 
     async def lock_store(self) -> bool:

@@ -14,14 +14,13 @@ from typing import Any
 import aiohttp
 from lsst.ts import salobj
 
-from .oracle import REDIS_KEY, Oracle, Order
+from .oracle import ENDED, REDIS_KEY, Oracle, Order
 from .servers import Server
 from .world import World
 
 WAYS = ("plain", "plain", "plain", "plain", "escape", "deaf", "write")
 CODES = (0, 0, 0, 0, 3, 77)
 FAILURES = (aiohttp.ClientError, TimeoutError, json.JSONDecodeError)
-ENDED = ("completed", "error", "aborted")
 
 
 class Load:
@@ -91,15 +90,17 @@ class Load:
         job = await self._follow(order, server)
         if job and self.chance.random() < 0.6 and await self._checked(order, job):
             order.deleted = True
-            await self._post(f"{url}/{order.job_id}", {"ACTION": "DELETE"})
+            status = await self._post(f"{url}/{order.job_id}", {"ACTION": "DELETE"})
+            order.gone = status in (200, 303)
         return True
 
-    async def _post(self, url: str, form: dict[str, str]) -> None:
+    async def _post(self, url: str, form: dict[str, str]) -> int:
+        """Send a form; return the status of the answer, 0 if there was none."""
         try:
-            async with self.world.session.post(url, data=form, allow_redirects=False):
-                pass
+            async with self.world.session.post(url, data=form, allow_redirects=False) as answer:
+                return answer.status
         except FAILURES:
-            pass
+            return 0
 
     async def _checked(self, order: Order, job: dict[str, Any]) -> bool:
         """Check a job that is to be deleted; return whether that was possible."""

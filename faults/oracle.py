@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import secrets
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from .world import World
 
 END_TIMEOUT = 300.0
 """How long (s) all jobs may take to end when nothing is broken any more."""
+
+ENDED = frozenset({"completed", "error", "aborted", "archived"})
 
 REDIS_KEY = "ocps-faults"
 """Where index 101 pushes to."""
@@ -39,6 +42,8 @@ class Order:
     refused: str = ""
     abort_asked: bool = False
     deleted: bool = False
+    gone: bool = False
+    """Whether its deletion was acknowledged."""
     harmed: bool = False
     """Whether its process or its supervisor was killed or stopped on purpose."""
     over: bool = False
@@ -132,7 +137,12 @@ class Oracle:
                 elif ledger.starts and not order.deleted and order.refused:
                     self.violate(f"{order.token}: refused ({order.refused}) and yet executed")
                 continue
+            if order.gone:
+                self.violate(f"{order.token}: deleted, and still there")
             self.compare(order, job, "at the end")
+            told = self.told_over_sal.get(order.token, job["phase"])
+            if told != job["phase"]:
+                self.violate(f"{order.token}: over SAL {told}, on the server {job['phase']}")
             await self.check_end(order, job, ledger)
         await self._check_pushes()
         self.violations += self.world.bystanders.harm()
@@ -149,21 +159,23 @@ class Oracle:
         return jobs
 
     async def ended_on(self, url: str) -> dict[str, dict[str, Any]]:
-        """Return a server's record of each job by its token, when all have ended."""
-        async with asyncio.timeout(END_TIMEOUT):
-            while True:
-                jobs = await self._records(url)
-                open_ = [
-                    token for token, job in jobs.items() if job["phase"] in ("queued", "executing", "unknown")
-                ]
-                if not open_:
-                    return jobs
-                await asyncio.sleep(0.2)
+        """Return a server's record of each job by its token, when all have ended or had time to end."""
+        begin = time.monotonic()
+        while True:
+            listed = await self._listed(url)
+            if all(job["phase"] in ENDED for job in listed) or time.monotonic() > begin + END_TIMEOUT:
+                return self._by_token(listed)
+            await asyncio.sleep(0.2)
 
-    async def _records(self, url: str) -> dict[str, dict[str, Any]]:
+    async def _listed(self, url: str) -> list[dict[str, Any]]:
+        """Return the records of all jobs of a server."""
         async with self.world.session.get(f"{url}/api/v1/job", timeout=aiohttp.ClientTimeout(120)) as answer:
             answer.raise_for_status()
-            listed = await answer.json()
+            listed: list[dict[str, Any]] = await answer.json()
+            return listed
+
+    def _by_token(self, listed: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Return records by the tokens in their parameters."""
         found: dict[str, dict[str, Any]] = {}
         for job in listed:
             text = json.dumps(job["parameters"])
@@ -207,6 +219,8 @@ class Oracle:
             ledger = self.read(token, scratch)
             if len(ledger.starts) > 1 or (ledger.starts and token in started):
                 self.violate(f"{token}: executed again on a crash image")
+            if job["phase"] not in ENDED:
+                self.violate(f"{token}: does not end on a crash image: {job['phase']}")
             if job["phase"] == "completed":
                 codes = ledger.codes or self.read(token).codes
                 answer = await self._answer({**job, "url": url})

@@ -46,6 +46,8 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: asyncio.subprocess.Process | None = None
+        self.busy = asyncio.Lock()
+        """Held by the one fault that stops or ends the process."""
         self.config = folder / f"{name}.yaml"
         self._clock = clock
         self._offset = folder / f"{name}-clock-offset"
