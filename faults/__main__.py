@@ -143,7 +143,7 @@ async def break_it(
     load = Load(world, oracle, random.Random(chance.random()))
     csc_before = holdings(world.csc.process)
     beating = asyncio.create_task(heartbeats(world, tally))
-    load.start(http=3, sal=2)
+    load.start(http=7, sal=4)
     end = time.monotonic() + seconds
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -110,6 +110,7 @@ class Oracle:
 
     def violate(self, words: str) -> None:
         """Note that an invariant does not hold."""
+        print(f"VIOLATION: {words}", flush=True)
         self.violations.append(words)
 
     def compare(self, order: Order, job: dict[str, Any], source: str) -> None:
