@@ -111,7 +111,7 @@ def test_a_disk_that_does_not_take_the_results_makes_the_job_fail(tmp_path, monk
     monkeypatch.setattr(os, "fdatasync", broken)
     run_supervisor(tmp_path / "work", durable=True)
     status = json.loads((tmp_path / "work/engine/abc/status.json").read_text())
-    assert status["failure"] == "its results could not be written to the disk: Input/output error"
+    assert status["failure"] == "its results could not be written to disk: Input/output error"
 
 
 @pytest.mark.parametrize("once", [False, True])

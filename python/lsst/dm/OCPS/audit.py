@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The audit log: who commanded what, and what came of it.
+"""The audit log: who commanded what, and with what outcome.
 
-``audit.jsonl`` in the work directory has one JSON object per line and per
-command or request that changes something, or would have: ``time`` (UTC),
-``origin`` (``sal`` or ``http``), ``owner``, ``address`` (of the connection, or
-the identity that a SAL command gives itself), ``action``, ``job_id`` and
-``outcome``, with what else the face knows. Values of parameters are not in it:
-the job's record has them.
+``audit.jsonl`` in the work directory has one line for each command or request
+that changes something, even if it was refused. A line is a JSON object with
+``time`` (UTC), ``origin`` (``sal`` or ``http``), ``owner``, ``address`` (of
+the connection, or the identity that a SAL command claims), ``action``,
+``job_id``, ``outcome``, and further members of the face. Values of parameters
+are in the record of the job instead.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ KEPT = 4
 """How many renamed files are kept: ``audit.jsonl.1`` is the newest."""
 
 MAX_PENDING = 10_000
-"""How many lines may wait to be written, when the disk does not answer."""
+"""How many lines may wait to be written if the disk does not answer."""
 
 MAX_REFUSED = 100
-"""How many refused requests are recorded in `REFUSED_PERIOD`; strangers must not push others' lines out."""
+"""How many refused requests are recorded in `REFUSED_PERIOD`, so that they do not fill the log."""
 
 REFUSED_PERIOD = 10.0
-"""That period (s)."""
+"""Period (s) for `MAX_REFUSED`."""
 
 MAX_VALUE = 300
 """Longest text (characters) of one value."""
 
 _LOG = logging.getLogger(__name__)
 
-# A thread of its own: a disk that hangs must hold up neither the event loop nor the engine.
+# A separate thread: a disk that hangs must delay neither the event loop nor the engine.
 _writer = ThreadPoolExecutor(1, thread_name_prefix="audit")
 
 
 class _State:
-    """What has been recorded lately in this process."""
+    """Counters of this process."""
 
     pending = 0
     left_out = 0
@@ -71,24 +71,24 @@ def record(
     refused: bool = False,
     **more: Any,
 ) -> None:
-    """Append a line; returns at once.
+    """Append a line, without waiting until it is written.
 
     Parameters
     ----------
     work_dir : `pathlib.Path`
-        The work directory; where there is none, nothing is written.
+        The work directory; if it does not exist, nothing is written.
     origin, owner, address : `str`
-        Who commanded it, and from where.
+        The face, the user, and where the command came from.
     action : `str`
-        What was commanded.
+        The command.
     job_id : `str`
-        Which job it was about; empty for none.
+        The job; empty for none.
     outcome : `str`
-        What came of it.
+        The outcome.
     refused : `bool`
-        Whether it was refused; of such lines only so many are written.
+        Whether the command was refused; see `MAX_REFUSED`.
     **more
-        What else is known, as JSON types.
+        Further members, as JSON types.
     """
     if refused and not _may_record_refusal():
         _State.left_out += 1

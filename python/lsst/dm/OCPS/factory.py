@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make an engine as a configuration describes it."""
+"""Create an engine with its backends from a configuration."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .jobs.store import JobStore
 from .jobs.workspace import Workspaces
 
 Shared = dict[type, Any]
-"""What all backends of a process share, whatever the configuration; see `BackendContext.share`."""
+"""Objects that all backends of a process share; see `BackendContext.share`."""
 
 
 def make_parts(
     config: InstanceConfig, workspaces: Workspaces, log: logging.Logger, shared: Shared | None = None
 ) -> Parts:
-    """Make what a configuration describes; nothing is started.
+    """Create the backend of a configuration, with its definitions and limits; nothing is started.
 
     Raises
     ------
@@ -62,15 +62,15 @@ async def check_config(config: InstanceConfig, log: logging.Logger, shared: Shar
     config : `InstanceConfig`
         The configuration.
     log : `logging.Logger`
-        Gets what is unusual.
+        Gets warnings.
     shared : `dict`, optional
-        What the backends of this process share: with a preloaded process
-        among it a check is quick.
+        Objects that the backends of this process share; a preloaded process
+        among them makes the check fast.
 
     Raises
     ------
     ConfigError, JobError
-        If they could not, with the reason.
+        If jobs could not run, with the reason.
     """
     await check_parts(make_parts(config, Workspaces(config.directory()), log, shared))
 
@@ -81,7 +81,7 @@ async def check_parts(parts: Parts) -> None:
     Raises
     ------
     JobError
-        If they could not, with the reason.
+        If one of them could not, with the reason.
     """
     for definition in parts.definitions.values():
         await definition.check_ready()
@@ -91,10 +91,9 @@ async def check_parts(parts: Parts) -> None:
 async def make_manager(
     config: InstanceConfig, log: logging.Logger, shared: Shared | None = None
 ) -> JobManager:
-    """Open the engine that a configuration describes.
+    """Create and open an engine for a configuration.
 
-    Jobs that were passed to the backends of former configurations are
-    continued by such backends.
+    Live jobs of former configurations continue on the backends of those.
 
     Parameters
     ----------
@@ -103,7 +102,7 @@ async def make_manager(
     log : `logging.Logger`
         Gets one line per change of phase.
     shared : `dict`, optional
-        What the backends of this process share.
+        Objects that the backends of this process share.
 
     Raises
     ------
@@ -124,9 +123,9 @@ async def make_manager(
     file = workspaces.work_dir / "jobs.sqlite3"
     url = config.database or f"sqlite+aiosqlite:///{file}"
     try:
-        # Here, so that no two threads make it at the same time.
+        # Created here, so that no two threads create it at the same time.
         JobTokens.of(workspaces.work_dir)
-        # An empty store is the beginning, unless jobs have left their files.
+        # An empty store is right at the first start, but not if there are files of jobs.
         may_be_empty = bool(config.database) or not any((workspaces.work_dir / "jobs").iterdir())
         store = await JobStore.open(url, may_be_empty=may_be_empty, log=log)
     except BaseException:
@@ -162,7 +161,7 @@ async def _use_former(manager: JobManager, key: str, log: logging.Logger, shared
 async def use_config(
     manager: JobManager, config: InstanceConfig, log: logging.Logger, shared: Shared | None = None
 ) -> None:
-    """Run new jobs with this configuration; those that are there already keep theirs.
+    """Run new jobs with this configuration; existing jobs keep theirs.
 
     Parameters
     ----------
@@ -171,9 +170,9 @@ async def use_config(
     config : `InstanceConfig`
         The configuration, which has been checked.
     log : `logging.Logger`
-        Gets what is unusual.
+        Gets warnings.
     shared : `dict`, optional
-        What the backends of this process share.
+        Objects that the backends of this process share.
     """
     parts = make_parts(config, manager.workspaces, log, shared)
     # Not what may be secret: a database's password, the URL of a webhook.
@@ -183,7 +182,7 @@ async def use_config(
 
 
 async def make_simulation(config: InstanceConfig, duration: float | None, log: logging.Logger) -> JobManager:
-    """Open an engine that simulates: no Butler, no processes, and nothing is kept.
+    """Open an engine that simulates jobs: without Butler, processes and files, in memory alone.
 
     Parameters
     ----------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One engine with its HTTP server: what the CSC and ``run_uws.py`` both stand on."""
+"""An engine with its HTTP server, as the CSC and ``run_uws.py`` both use it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Companion(Protocol):
-    """Works with an engine for as long as that is open."""
+    """An object that works with an engine as long as that is open."""
 
     async def close(self) -> None:
         """Stop; the engine is still open."""
@@ -40,12 +40,12 @@ class Host:
     Parameters
     ----------
     log : `logging.Logger`
-        Gets what happens.
+        Gets one line per change of phase, and warnings.
     accompany : `~collections.abc.Callable`, optional
-        Called with each engine once it is open; returns what is to be closed
-        before the engine is.
+        Called with each engine once it is open; returns a companion, which is
+        closed before the engine.
     measures : `~collections.abc.Callable`, optional
-        Figures of what else runs in this process, for ``/metrics``.
+        Returns further figures of this process, for ``/metrics``.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Host:
             self._open(await make_simulation(config, duration, self._log))
 
     async def configure(self, config: InstanceConfig) -> None:
-        """Use a configuration for new jobs; jobs that are there already keep theirs.
+        """Use a configuration for new jobs; existing jobs keep theirs.
 
         Parameters
         ----------
@@ -104,7 +104,7 @@ class Host:
         Raises
         ------
         JobError, ConfigError
-            If jobs could not run with it; then nothing has changed.
+            If jobs could not run with it; then nothing is changed.
         """
         await check_instance(config, self._log, self._shared)
         if self._manager and self._manager.workspaces.work_dir != config.directory():
@@ -128,18 +128,18 @@ class Host:
         Raises
         ------
         BackendError
-            If they could not, with the reason.
+            If jobs could not run, with the reason.
         """
         await self.manager.lane.backend.check()
 
     async def end_jobs(self) -> None:
-        """Accept no more requests over HTTP, and do with live jobs what ``on_exit`` says."""
+        """Stop serving HTTP, and treat live jobs as ``on_exit`` is configured."""
         await self._stop_serving()
         if self._manager and self.config:
             await end_jobs(self._manager, self.config.on_exit)
 
     async def close(self) -> None:
-        """Close the engine; jobs run on."""
+        """Close the engine; running jobs continue."""
         await self._stop_serving()
         if self._companion:
             await self._companion.close()
@@ -159,7 +159,7 @@ class Host:
             return
         await self._stop_serving()
         if config.http:
-            # A CSC without HTTP starts sooner if it does not import it.
+            # Imported here, so that a CSC without HTTP starts faster.
             from .http.server import start_server
 
             self._http = await start_server(self.manager, config.http, self._log, self._all_measures)
@@ -195,22 +195,22 @@ class Host:
 async def check_instance(config: InstanceConfig, log: logging.Logger, shared: Shared | None = None) -> None:
     """Check whether an instance could work as configured; nothing is started or opened.
 
-    The CSC does so at ``start``, ``run_uws.py`` before it serves, and
-    ``ocps check --config`` when it is told to.
+    The CSC calls this at ``start``, ``run_uws.py`` before it serves, and
+    ``ocps check --config`` through `check_file`.
 
     Parameters
     ----------
     config : `InstanceConfig`
         The configuration.
     log : `logging.Logger`
-        Gets what is unusual.
+        Gets warnings.
     shared : `dict`, optional
-        What the backends of this process share.
+        Objects that the backends of this process share.
 
     Raises
     ------
     JobError, ConfigError
-        If it could not, with the reason.
+        If it could not work, with the reason.
     """
     if config.sal_index == SalIndex.RA:
         from .sal.rapid_analysis import RapidAnalysis
@@ -233,11 +233,11 @@ async def check_instance(config: InstanceConfig, log: logging.Logger, shared: Sh
 
 
 def _unusable(directory: Path) -> str:
-    """Return why a directory can be neither used nor made; empty if it can."""
+    """Return why a directory can be neither used nor created; empty if it can."""
     for path in (directory, *directory.parents):
         if path.is_dir():
             try:
-                # What the permissions say is not all: some file systems take no files.
+                # Permissions are not enough: some file systems accept no files.
                 with tempfile.TemporaryDirectory(dir=path, prefix=".ocps-check-"):
                     return ""
             except OSError as error:
@@ -248,7 +248,7 @@ def _unusable(directory: Path) -> str:
 
 
 async def check_file(path: Path, sal_index: int) -> str:
-    """Check a configuration file; the entry point behind ``ocps check --config``.
+    """Check a configuration file, for ``ocps check --config``.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A job as a document of the Rubin JSON dialect.
+"""Jobs as documents of the Rubin JSON dialect.
 
-The result that goes out over SAL and the answers of ``/api/v1`` have the same
-members, so both are made here.
+Results that are published over SAL and answers of ``/api/v1`` have the same
+members, so both are composed here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from .jobs.dry_run import DryRun
 from .jobs.model import ExecutionPhase, Job, now
 
-# Clients of today take "unknown" for the end of a job, and know no "held".
+# Existing clients treat "unknown" as the end of a job, and do not know "held".
 _SHOWN = {
     ExecutionPhase.UNKNOWN: "executing",
     ExecutionPhase.SUSPENDED: "executing",
@@ -36,12 +36,12 @@ _PIPELINE_PARAMETERS = frozenset(
 
 
 def phase_name(phase: ExecutionPhase) -> str:
-    """Return a phase as this dialect writes it."""
+    """Return the name of a phase in this dialect."""
     return _SHOWN.get(phase, phase.lower())
 
 
 def time_text(time: datetime | None) -> str | None:
-    """Return a time as this dialect writes it, UTC."""
+    """Return a time (UTC) in the format of this dialect."""
     return None if time is None else f"{time:%Y-%m-%d %H:%M:%S}+00:00"
 
 
@@ -56,7 +56,7 @@ def parameters_document(job: Job) -> dict[str, Any]:
         "OUTPUT_GLOB": ",".join(spec.get("output_glob", ())),
         # Parameters of other kinds of jobs.
         **{name: value for name, value in given.items() if name not in _PIPELINE_PARAMETERS},
-        # What another server was sent, where the job runs on one.
+        # The variables that were sent to a UWS server, if the job runs on one.
         **spec.get("environment", {}),
     }
     return {
@@ -68,8 +68,8 @@ def parameters_document(job: Job) -> dict[str, Any]:
 def job_document(job: Job) -> dict[str, Any]:
     """Return a job with all members of the dialect.
 
-    ``executionDuration`` is the time it has run (s), as servers of this
-    dialect have it, not the limit of the same name in UWS.
+    ``executionDuration`` is the elapsed run time (s), as in other servers of
+    this dialect, not the limit of the same name in UWS.
     """
     elapsed = None
     if job.start_time:
@@ -123,12 +123,12 @@ def dry_run_document(definition: str, found: DryRun) -> dict[str, Any]:
 
 
 def http_document(job: Job) -> dict[str, Any]:
-    """Return a job as it is shown over HTTP: with what clients of ours also want to know.
+    """Return a job as it is shown over HTTP, with further members for our own clients.
 
-    That is in ``jobInfo``, where no other client looks: ``definition``,
-    ``given`` (the parameters as they were given), ``limit`` (longest run
-    time, s), ``progress``, ``results`` (name, size and type of each), and
-    ``uwsPhase`` (the phase as it is).
+    These are in ``jobInfo``, which other clients ignore: ``definition``,
+    ``given`` (the parameters of the request), ``limit`` (longest run time,
+    s), ``progress``, ``results`` (name, size and type of each), and
+    ``uwsPhase`` (the UWS name of the phase).
     """
     document = job_document(job)
     document["jobInfo"] |= {

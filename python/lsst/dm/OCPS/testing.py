@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""For integration testers: a CSC as a process of its own, and a script that talks to it.
+"""Tools for integration tests: a CSC in a separate process, and a script that commands it.
 
-The demo, the tests and the benchmarks of OCPS use it; so may anybody's.
+The demo, the tests and the benchmarks of OCPS use them; other packages may too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Self
 from lsst.ts import salobj
 
 START_TIMEOUT = 90.0
-"""How long (s) a CSC may take to come up; imports on a loaded machine take their time."""
+"""How long (s) a CSC may take to start; imports are slow on a loaded machine."""
 
 FINAL_ACKS = frozenset(salobj.SalRetCode) - {
     salobj.SalRetCode.CMD_ACK,
@@ -33,17 +33,17 @@ FINAL_ACKS = frozenset(salobj.SalRetCode) - {
 
 
 def private_bus(environ: dict[str, str] | os._Environ[str] = os.environ) -> None:
-    """Set up SAL so that nobody else on this bus is heard, be it DDS or Kafka."""
+    """Set the variables of SAL (DDS and Kafka) so that other programs on the bus are not heard."""
     name = f"ocps_{uuid.uuid4().hex[:12]}"
     environ["LSST_DDS_PARTITION_PREFIX"] = name
     environ["LSST_TOPIC_SUBNAME"] = name
     environ["LSST_SITE"] = "test"
-    # Another DDS domain too: then not even the discovery of others costs time.
+    # Also another DDS domain, so that discovery of other participants costs no time.
     environ["LSST_DDS_DOMAIN_ID"] = str(random.randint(1, 100))
 
 
 class CscProcess:
-    """``run_OCPS.py`` as a process of its own; an asynchronous context manager.
+    """``run_OCPS.py`` in a separate process; an asynchronous context manager.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class CscProcess:
     environment : `~collections.abc.Mapping` [`str`, `str`], optional
         Environment variables beyond those of this process.
     log : `pathlib.Path` or `None`
-        Where its standard output and error go; `None` for nowhere.
+        File for standard output and error; `None` to discard them.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class CscProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         assert self.process is not None
         return self.process.pid
 
     async def start(self) -> None:
-        """Start it; it may take seconds until it can be heard."""
+        """Start the process, without waiting until the CSC can be heard."""
         with open(self.log or os.devnull, "ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -96,7 +96,7 @@ class CscProcess:
             )
 
     async def stop(self, number: int = signal.SIGTERM, timeout: float = 30.0) -> int:
-        """End it with a signal and return its exit code; after ``timeout`` (s) kill it."""
+        """End the process by a signal and return its exit code; kill it after ``timeout`` (s)."""
         assert self.process is not None
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -108,12 +108,12 @@ class CscProcess:
         return await self.process.wait()
 
     async def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the process, to simulate a crash."""
         await self.stop(signal.SIGKILL)
 
 
 class Script:
-    """What an observing script does with an OCPS, with everything it hears kept.
+    """An observing script that commands an OCPS and records all events about jobs.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class Script:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(cls, index: int = 1, *, wait: bool = True) -> AsyncIterator[Self]:
-        """Make a remote, and wait (unless told not to) until the OCPS can be heard."""
+        """Create a remote, and wait until the OCPS can be heard unless ``wait`` is `False`."""
         async with salobj.Domain() as domain:
             remote = salobj.Remote(domain, "OCPS", index=index)
             await remote.start_task
@@ -147,12 +147,12 @@ class Script:
             yield script
 
     async def wait_for_csc(self) -> Any:
-        """Wait until the OCPS has said what state it is in; return that."""
+        """Wait for the summary state of the OCPS and return it."""
         data = await self.remote.evt_summaryState.aget(timeout=START_TIMEOUT)
         return salobj.State(data.summaryState)
 
     async def set_state(self, state: Any, settings: str = "") -> None:
-        """Bring the OCPS to a state, and wait until it says that it is there.
+        """Bring the OCPS to a state, and wait until it has published that state.
 
         Parameters
         ----------
@@ -174,7 +174,7 @@ class Script:
                 await asyncio.sleep(0.01)
 
     async def execute(self, pipeline: str, timeout: float = 30.0, **fields: str) -> Execution:
-        """Command a pipeline, as scripts do: without waiting for its end.
+        """Command a pipeline without waiting for its end.
 
         Parameters
         ----------
@@ -193,7 +193,7 @@ class Script:
         Raises
         ------
         lsst.ts.salobj.AckError
-            If it is refused.
+            If the command is refused.
         """
         command = self.remote.cmd_execute
         every_field = dict.fromkeys(
@@ -208,7 +208,7 @@ class Script:
         return Execution(self, json.loads(ack.result)["job_id"], acks)
 
     async def result(self, job_id: str, timeout: float = 120.0) -> Any:
-        """Return the ``job_result`` of a job, waiting for it at most ``timeout`` (s)."""
+        """Wait for the ``job_result`` of a job, at most ``timeout`` (s), and return it."""
 
         def found() -> Any:
             return next((data for data in self.results if data.job_id == job_id), None)
@@ -229,15 +229,15 @@ class Script:
 
 
 class Execution:
-    """One ``execute`` under way; its acknowledgements are read as they come.
+    """A running ``execute``, whose acknowledgements are read as they arrive.
 
     A remote of salobj 6 forgets a command at its final acknowledgement, so
-    that must not be asked for later.
+    that acknowledgement cannot be requested later.
 
     Parameters
     ----------
     script : `Script`
-        Who commanded it.
+        The script that sent the command.
     job_id : `str`
         The job's id.
     acks : `list`
@@ -260,7 +260,7 @@ class Execution:
             self.acks.append(ack)
 
     async def done(self, timeout: float = 120.0) -> Any:
-        """Wait for the final acknowledgement and return it, also if it tells of a failure."""
+        """Wait for the final acknowledgement and return it, even if the command failed."""
         await asyncio.wait_for(asyncio.shield(self._following), timeout)
         return self.acks[-1]
 

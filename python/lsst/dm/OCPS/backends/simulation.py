@@ -30,11 +30,11 @@ OUTCOMES = ("true.yaml", "false.yaml", "fault.yaml")
 """The simulated pipelines; each ends as its name says."""
 
 MAX_WORKERS = 100_000
-"""Simulated jobs cost nothing, so that all may run at once."""
+"""How many jobs run at a time: practically all, because simulated jobs cost nothing."""
 
 
 def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
-    """Make the simulation.
+    """Create the simulation.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class SimulationDefinition(JobDefinition):
     """Accepts the simulated pipelines; every other parameter is ignored."""
 
     def new_id(self, request: JobRequest) -> str:
-        # Scripts rely on the name at the beginning.
+        # Scripts rely on ids that begin with the pipeline's name.
         return f"{_pipeline(request)}-{uuid.uuid4().hex[:12]}"
 
     async def resolve(self, request: JobRequest, job_id: str) -> SimulationSpec:

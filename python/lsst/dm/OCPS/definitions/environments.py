@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Science Pipelines environments: where a job's programs and variables come from."""
+"""Science Pipelines environments, which provide the programs and variables of jobs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..config import EnvironmentConfig
 from ..jobs.errors import BackendError, RequestError
 from .redaction import SECRET_NAME
 
-# What every program may need; everything else of OCPS's own environment stays
-# with OCPS, so that no secret of it reaches a job.
+# Variables that programs may need. Jobs get no others of OCPS's own
+# environment, so that its secrets do not reach them.
 PASSED_ON = (
     "PATH",
     "HOME",
@@ -56,7 +56,7 @@ class Environment:
     threads: int
 
     def variables(self) -> dict[str, str]:
-        """Return the environment variables of a job, without its own."""
+        """Return the environment variables of all jobs in this environment."""
         chosen = {
             name: value
             for name, value in os.environ.items()
@@ -66,13 +66,13 @@ class Environment:
         chosen |= dict.fromkeys(_THREADS, str(self.threads))
         chosen |= {name: self._expand(value, chosen) for name, value in self.config.variables.items()}
         if not self.config.setup:
-            # Programs of the environment before those of the same name elsewhere.
+            # Programs of the environment take precedence.
             chosen["PATH"] = f"{self.bin_dir}{os.pathsep}{chosen.get('PATH', os.defpath)}"
         return chosen
 
     @property
     def python(self) -> str:
-        """The interpreter (not where a set-up command makes the environment)."""
+        """The Python interpreter; not valid for an environment with a set-up command."""
         return self.config.python or sys.executable
 
     @property
@@ -84,15 +84,15 @@ class Environment:
         """Return the command line that runs ``argv`` in this environment."""
         if self.config.setup:
             setup = self.config.setup.replace("{version}", self.version)
-            # The script is the site's own; what was asked for comes as "$@".
+            # The script is from the configuration; the words to run are passed as "$@".
             return ["bash", "-c", f'{setup}\nexec "$@"', "ocps", *argv]
         program = self.bin_dir / argv[0]
-        # One of the same name elsewhere would be another version.
+        # A program of the same name elsewhere would be another version.
         of_environment = bool(self.config.python) and argv[0] in _PROGRAMS
         return [str(program) if of_environment or program.exists() else argv[0], *argv[1:]]
 
     def missing(self, *programs: str) -> str:
-        """Return which program the environment lacks; empty if none is known to be missing."""
+        """Return in words which program is missing; empty if none is known to be."""
         if not self.config.setup:
             for program in (self.python, *(str(self.bin_dir / name) for name in programs)):
                 if not os.access(program, os.X_OK):
@@ -104,7 +104,7 @@ class Environment:
         return self.command(["python"]) if self.config.setup else [self.python]
 
     def expand(self, text: str) -> str:
-        """Return ``text`` with its ``$NAME`` filled in from the environment.
+        """Return ``text`` with its ``$NAME`` replaced by values of the environment.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class Environments:
         Raises
         ------
         RequestError
-            If there is none, or its interpreter is missing.
+            If no environment has this name, or its interpreter is missing.
         """
         environment = self._find(version)
         if missing := environment.missing():
@@ -169,15 +169,15 @@ class Environments:
         return self.get("")
 
     def check(self) -> None:
-        """Check that the default environment's programs are there.
+        """Check that the programs of the default environment exist.
 
-        Another one that is broken is refused when it is asked for, and keeps
-        nobody from working.
+        The others are checked when a job requests them, so that a broken one
+        affects no other jobs.
 
         Raises
         ------
         BackendError
-            If one is not.
+            If a program is missing.
         """
         if missing := self._find("").missing("pipetask"):
             raise BackendError(missing)

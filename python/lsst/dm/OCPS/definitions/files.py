@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of job definitions: what may be run is declared, not programmed."""
+"""Read job definitions from YAML files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .specs import Source
 SCHEMA = yaml.safe_load((Path(__file__).parents[1] / "schema" / "definitions.yaml").read_text())
 
 SHIPPED = Path(__file__).parents[1] / "config_package" / "definitions"
-"""Where the definitions are that can be named without a path."""
+"""Directory of the definitions that can be named without a path."""
 
 RESERVED = frozenset(
     {
@@ -35,7 +35,7 @@ RESERVED = frozenset(
         "prereq_jobs", "priority", "dryrun",
     }
 )  # fmt: skip
-"""Parameters of UWS itself and of the HTTP face, in lower case."""
+"""Names (in lower case) that UWS or the HTTP face uses, so that no parameter may have them."""
 
 
 def load_definitions(names: Iterable[str], general: PipetaskDefinition | None) -> dict[str, JobDefinition]:
@@ -44,26 +44,26 @@ def load_definitions(names: Iterable[str], general: PipetaskDefinition | None) -
     Parameters
     ----------
     names : `~collections.abc.Iterable` [`str`]
-        Files, directories of ``*.yaml`` files, or names of shipped ones.
+        Files, directories of ``*.yaml`` files, or names of shipped files.
     general : `PipetaskDefinition` or `None`
-        The general pipeline job, of which pipelines are a case; `None` where
-        no pipelines can run.
+        The general pipeline job, on which definitions of pipelines are based;
+        `None` if no pipelines can run.
 
     Returns
     -------
     definitions : `dict` [`str`, `JobDefinition`]
-        By name, ``general`` among them if there is one.
+        The definitions by name, including ``general``.
 
     Raises
     ------
     ConfigError
-        With all mistakes of a file at once.
+        If a file is missing or wrong; all mistakes of a file are listed.
     """
     found: dict[str, JobDefinition] = {general.name: general} if general else {}
     for path in _files(names):
         for definition in _load_file(path, general):
             if definition.name in found:
-                raise ConfigError(f"{path}: the job definition {definition.name} is there twice")
+                raise ConfigError(f"{path}: the job definition {definition.name} is defined twice")
             found[definition.name] = definition
     return found
 
@@ -101,7 +101,7 @@ def _load_file(path: Path, general: PipetaskDefinition | None) -> list[JobDefini
 
 
 def _mistakes(document: Any) -> list[str]:
-    """Return all that is wrong with a file, as far as the schema can tell."""
+    """Return the mistakes that the schema finds in a file."""
     kinds = {kind: {**SCHEMA, **SCHEMA["definitions"][kind]} for kind in ("pipeline", "script", "command")}
     for kind in kinds.values():
         kind.pop("oneOf", None)
@@ -113,7 +113,7 @@ def _mistakes(document: Any) -> list[str]:
         if not isinstance(entry, dict) or str(entry.get("kind")) not in kinds:
             mistakes.append(f"{place}: expected a mapping with kind {' or '.join(kinds)}")
             continue
-        # Against the schema of its own kind: an error against all three would say nothing.
+        # Checked with the schema of its own kind: an error of "oneOf" would not name the mistake.
         validator = jsonschema.Draft7Validator(kinds[str(entry["kind"])])
         for error in validator.iter_errors(entry):
             where = "/".join([place, *(str(part) for part in error.absolute_path)])
@@ -167,7 +167,7 @@ def _parameter(name: Any, entry: Mapping[str, Any]) -> Parameter:
     if not isinstance(name, str):
         raise ValueError(f"parameters/{name}: expected a text as the name; write it in quotes")
     if name.lower() in RESERVED or name in OWN_VALUES:
-        raise ValueError(f"parameters/{name}: this name has a meaning of its own")
+        raise ValueError(f"parameters/{name}: this name is reserved")
     try:
         re.compile(entry.get("pattern", ""))
     except re.error as error:
@@ -198,7 +198,7 @@ def _text(value: Any) -> str:
 
 
 def _job_types(path: Path, types: Any) -> list[JobDefinition]:
-    """Return the job types of a ``job_specs.yaml``: a script, and the variables it needs."""
+    """Return definitions for the job types of a ``job_specs.yaml``: scripts and their variables."""
     if not isinstance(types, dict):
         raise ConfigError(f"{path}: type: expected a mapping of job types")
     definitions: list[JobDefinition] = []
@@ -209,7 +209,7 @@ def _job_types(path: Path, types: Any) -> list[JobDefinition]:
         if not isinstance(variables, list | tuple) or not all(isinstance(each, str) for each in variables):
             raise ConfigError(f"{path}: type/{name}/env: expected a list of names of variables")
         script = Path(entry["script"])
-        # Paths in it are relative to the directory that holds the directory of the file.
+        # Paths are relative to the parent of the file's directory, or to that directory.
         candidates = (path.parent / script, path.parent.parent / script)
         found = next((file for file in candidates if file.is_file()), None)
         if found is None:

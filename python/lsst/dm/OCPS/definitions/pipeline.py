@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Jobs that are one certain pipeline, with parameters of their own."""
+"""Job definitions for one particular pipeline with its own parameters."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from .templates import check_words, fill, names
 
 
 class PipelineDefinition(JobDefinition):
-    """A pipeline of which only some things can be chosen.
+    """A definition of jobs that run a fixed pipeline with some parameters.
 
     Parameters
     ----------
     name : `str`
         Name of the job list.
     general : `PipetaskDefinition`
-        The general pipeline job that it is a case of.
+        The general pipeline job on which it is based.
     pipeline : `str`
         The pipeline.
     parameters : `~collections.abc.Sequence` [`Parameter`]
-        What may be given.
+        The parameters of a request.
     options : `~collections.abc.Sequence` [`str`]
-        Words for the command line of pipetask, with places.
+        Words for the command line of pipetask, with places ``{name}``.
     data_query : `str`
-        Butler expression, with places; a text is put in as a quoted literal.
+        Butler expression, with places; a text is inserted as a quoted literal.
     outputs : `~collections.abc.Sequence` [`str`]
-        Globs of the dataset types that are captured; none for the
+        Globs of the dataset types that are captured; empty for the
         configured ones.
     version : `str`
-        The Science Pipelines environment it runs in.
+        The Science Pipelines environment.
     **common
         As for `JobDefinition`.
     """
@@ -93,7 +93,7 @@ class PipelineDefinition(JobDefinition):
                 continue
             value = values[parameter.name]
             if parameter.type == "string":
-                # The expression language has no way to write these within a literal.
+                # The expression language cannot express these in a literal.
                 if any(character in value for character in "'\\\n"):
                     raise RequestError(f"{parameter.name}: quotes, backslashes and newlines cannot be used")
                 value = f"'{value}'"

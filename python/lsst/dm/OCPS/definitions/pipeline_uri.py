@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Checking the addresses of pipelines and configuration files before a job is accepted.
+"""Checks of the addresses of pipelines and configuration files before a job is accepted.
 
-An address is first brought into one form: variables filled in, ``file://``
-removed, ``//`` and ``/./`` collapsed. Only that form is compared with globs
-and directories, which are brought into the same form. What could be read in
-two ways (``..``, percent-encoded dots and slashes, a slash after ``#``) is
-refused wherever something is compared.
+An address is first converted to a canonical form: variables replaced,
+``file://`` removed, ``//`` and ``/./`` collapsed. Only that form is compared
+with globs and directories, which are converted in the same way. Ambiguous
+addresses (with ``..``, percent-encoded dots and slashes, or a slash after
+``#``) are refused wherever something is compared.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ def check_allowed(pipeline: str, allowed: Sequence[str], variables: Mapping[str,
     Parameters
     ----------
     pipeline : `str`
-        As asked for.
+        The pipeline in the request.
     allowed : `~collections.abc.Sequence` [`str`]
-        Globs; with none, every pipeline is allowed.
+        Globs; if empty, every pipeline is allowed.
     variables : `~collections.abc.Mapping` [`str`, `str`] or `None`
-        Environment variables of the job; `None` where they are not known
-        here, so that ``$X_DIR`` stands for itself.
+        Environment variables of the job; `None` if they are not known here,
+        so that ``$X_DIR`` is compared as it is written.
 
     Raises
     ------
     RequestError
-        If it is empty, cannot be compared with certainty, or matches no glob.
+        If it is empty, ambiguous, or matches no glob.
     """
     if not pipeline:
         raise RequestError("pipeline is empty; it must name a pipeline YAML file, for example $X_DIR/a.yaml")
@@ -70,12 +70,12 @@ def _canonical_globs(allowed: Sequence[str], variables: Mapping[str, str] | None
 
 
 def canonical(name: str, address: str, variables: Mapping[str, str] | None) -> str:
-    """Return the one form of an address that can be compared.
+    """Return the canonical form of an address.
 
     Parameters
     ----------
     name : `str`
-        What it is the address of, for the error.
+        Name of the field, for the error.
     address : `str`
         A path or URI, without ``#subset``.
     variables : `~collections.abc.Mapping` [`str`, `str`] or `None`
@@ -84,7 +84,7 @@ def canonical(name: str, address: str, variables: Mapping[str, str] | None) -> s
     Raises
     ------
     RequestError
-        If it could be read in two ways.
+        If it is ambiguous.
     """
     found = _filled(address, variables)
     if ".." in re.split(r"[/\\]", found):
@@ -94,14 +94,14 @@ def canonical(name: str, address: str, variables: Mapping[str, str] | None) -> s
     scheme = found.partition("://")[0] if "://" in found else ""
     if scheme and any(character in found for character in "?;"):
         raise RequestError(f"{name} {address!r}: ? and ; cannot be used in a URI")
-    # What is not known here stays as it is, at the beginning only: in the middle it could be anything.
+    # An unknown variable may be at the beginning only: its value could contain "..".
     if "$" in found[1:]:
-        raise RequestError(f"{name} {address!r}: a variable that is not known here can only be its beginning")
+        raise RequestError(f"{name} {address!r}: a variable that is not known here must be at the beginning")
     return _normal(found)
 
 
 def _filled(text: str, variables: Mapping[str, str] | None, *, escape: bool = False) -> str:
-    """Return a text with its variables filled in, and ``${X}`` as ``$X`` where X is not known."""
+    """Return a text with known variables replaced by their values, and unknown ones written as ``$X``."""
 
     def fill(match: re.Match[str]) -> str:
         name = match[1] or match[2]
@@ -125,17 +125,17 @@ def _normal(address: str) -> str:
 
 
 def check_outside(name: str, address: str, directory: Path, variables: Mapping[str, str]) -> None:
-    """Check that a file is not below a directory, also after links are followed.
+    """Check that a file is not below a directory, even through links.
 
     Raises
     ------
     RequestError
-        If it is: what jobs write there must not become code of other jobs.
+        If it is: files that jobs write must not become code of other jobs.
     """
     text = os.path.expanduser(_filled(address, variables))
     path = unquote(urlsplit(text).path) if text.lower().startswith("file:") else text
     if "\0" in path or Path(path).resolve().is_relative_to(directory.resolve()):
-        raise RequestError(f"{name} {address!r} is in work_dir, where jobs write; give a file elsewhere")
+        raise RequestError(f"{name} {address!r} is in work_dir, where jobs write; name a file elsewhere")
 
 
 def check_config_file(value: str, directories: Sequence[str], variables: Mapping[str, str] | None) -> None:
@@ -144,8 +144,8 @@ def check_config_file(value: str, directories: Sequence[str], variables: Mapping
     Parameters
     ----------
     value : `str`
-        ``label:file``. pipetask splits it at commas and takes the last colon
-        for the end of the label, so that there can be one of each only.
+        ``label:file``. It may have only one colon and no comma, because
+        pipetask splits it at these.
     directories : `~collections.abc.Sequence` [`str`]
         The directories.
     variables : `~collections.abc.Mapping` [`str`, `str`] or `None`
@@ -154,7 +154,7 @@ def check_config_file(value: str, directories: Sequence[str], variables: Mapping
     Raises
     ------
     RequestError
-        If it is elsewhere.
+        If it is in none of them.
     """
     match = _CONFIG_FILE.fullmatch(value)
     if match is None:
@@ -176,23 +176,23 @@ def check_config_file(value: str, directories: Sequence[str], variables: Mapping
 
 
 def check_exists(pipeline: str, environment: Environment) -> None:
-    """Check that a pipeline is there, as far as this process can see.
+    """Check that the file of a pipeline exists, as far as this process can see.
 
     Parameters
     ----------
     pipeline : `str`
-        As pipetask takes it: a path, with ``$NAME`` of the environment,
-        ``file://`` or ``resource://``, perhaps with ``#subset``.
+        The pipeline, as for pipetask: a path, perhaps with ``$NAME`` of the
+        environment, ``file://`` or ``resource://``, perhaps with ``#subset``.
     environment : `Environment`
-        Where it would run.
+        The environment in which it would run.
 
     Raises
     ------
     RequestError
-        If it is not, or its address is of another kind.
+        If the file does not exist, or the address is of another kind.
     """
     if environment.config.setup:
-        # Its variables are made by commands that have not run.
+        # Its variables are not known before its set-up commands have run.
         return
     address = os.path.expanduser(environment.expand(pipeline.partition("#")[0]))
     try:
@@ -203,7 +203,7 @@ def check_exists(pipeline: str, environment: Environment) -> None:
         # Only the environment's own interpreter knows its packages.
         return
     if scheme not in ("", "file"):
-        raise RequestError(f"pipeline {pipeline!r}: {scheme}:// is not supported; give a path or file://")
+        raise RequestError(f"pipeline {pipeline!r}: {scheme}:// is not supported; use a path or file://")
     path = Path(unquote(urlsplit(address).path) if scheme else address)
     where = "" if str(path) == pipeline else f" (that is {path})"
     if not os.path.isfile(path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The general pipeline job: everything that ``execute`` can say."""
+"""The general pipeline job, which can run any allowed pipeline."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import InstanceConfig
 from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError
 from ..jobs.file_access import look_at_files
@@ -22,12 +23,12 @@ from .pipetask_options import PipetaskOptions, parse_options, split_list
 from .specs import PipetaskSpec
 
 PIPETASK = "pipetask"
-"""Name of the general pipeline job, which ``execute`` requests."""
+"""Name of the general pipeline job."""
 
 
 @dataclass(frozen=True)
 class ButlerConfig:
-    """Where a pipeline's data are.
+    """The Butler repository and collections of pipelines.
 
     Parameters
     ----------
@@ -46,33 +47,38 @@ class ButlerConfig:
     output_glob: str = "*"
     metrics_glob: str = "*Metrics"
 
+    @classmethod
+    def of(cls, config: InstanceConfig) -> ButlerConfig:
+        """Return the part of a configuration that is about data."""
+        return cls(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
+
 
 class PipetaskDefinition(JobDefinition):
-    """The general pipeline job: everything that ``execute`` can say.
+    """The general pipeline job, which can run any allowed pipeline.
 
     Parameters
     ----------
     name : `str`
         Name of the job list.
     data : `ButlerConfig`
-        Where the data are.
+        The Butler repository and collections.
     environments : `Environments`
-        What ``version`` may name.
+        The environments that ``version`` may name.
     allowed_pipelines : `~collections.abc.Sequence` [`str`]
-        Globs of the pipelines that may run; none means all.
+        Globs of the pipelines that may run; empty for all.
     local : `bool`
         Whether pipelines are files that this process can see.
     config_directories : `~collections.abc.Sequence` [`str`]
-        Directories from which configuration files (``-C``) are taken, unless
-        the request came over SAL.
+        Directories from which configuration files (``-C``) are allowed in
+        requests without `JobRequest.trusted`.
     work_dir : `pathlib.Path` or `None`
-        Where jobs write: neither pipelines nor configuration files are taken
-        from there.
+        Directory in which jobs write: neither pipelines nor configuration
+        files may be in it.
     users, retries
         As for `JobDefinition`.
     """
 
-    # A pipeline names the classes that are run, and a configuration file is a program.
+    # A pipeline names classes to run, and a configuration file is a Python program.
     runs_any_code = True
 
     PARAMETERS = (
@@ -80,8 +86,8 @@ class PipetaskDefinition(JobDefinition):
         Parameter("version", default="", description="Science Pipelines environment; empty for the default"),
         Parameter("config", default="", description="further words of the command line of pipetask"),
         Parameter("data_query", default="", description="Butler expression"),
-        Parameter("output_dataset_types", default="", description="globs of what is captured"),
-        Parameter("butler", default="", description="the Butler, if given: the configured one"),
+        Parameter("output_dataset_types", default="", description="globs of the dataset types to capture"),
+        Parameter("butler", default="", description="Butler repository; only the configured one is allowed"),
     )
 
     def __init__(
@@ -108,7 +114,7 @@ class PipetaskDefinition(JobDefinition):
     async def resolve(self, request: JobRequest, job_id: str) -> Spec:
         values = check_parameters(self.PARAMETERS, request.parameters)
         if values["butler"] not in ("", self.data.butler):
-            raise RequestError(f"butler: {values['butler']!r} is not the one that is configured here")
+            raise RequestError(f"butler: {values['butler']!r} is not the configured repository")
         pipeline, version = values["pipeline"].strip(), values["version"].strip()
         options = parse_options(values["config"])
         if "\0" in values["data_query"]:
@@ -130,7 +136,7 @@ class PipetaskDefinition(JobDefinition):
         )
 
     async def check_pipeline(self, pipeline: str, version: str) -> None:
-        """Check that a pipeline may run, and that its file exists as far as this process can see it.
+        """Check that a pipeline may run, and that its file exists as far as this process can see.
 
         Parameters
         ----------
@@ -142,7 +148,7 @@ class PipetaskDefinition(JobDefinition):
         Raises
         ------
         RequestError
-            If it may not, does not exist, or there is no such environment.
+            If it may not run, does not exist, or there is no such environment.
         """
         await look_at_files(self._check_files, version, pipeline, parse_options(""), True)
 

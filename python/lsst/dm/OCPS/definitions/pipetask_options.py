@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which options of ``pipetask run`` an ``execute`` may give.
+"""The options of ``pipetask run`` that are allowed in the parameter ``config``.
 
-What a script writes in ``config`` is split as a shell splits words, and is
-never seen by a shell. Options pass through an allow-list: what is not listed
-is refused, and what OCPS sets itself is refused with that reason.
+``config`` is split into words by the rules of a shell, but no shell is run.
+Options that are not in the allow-list are refused; for those that OCPS sets
+itself, the error says so.
 """
 
 from __future__ import annotations
@@ -80,14 +80,14 @@ _KEY_VALUE = re.compile(r"[A-Za-z_][\w:.\[\]'\"]*=.*", re.DOTALL)
 
 @dataclass(frozen=True)
 class PipetaskOptions:
-    """Options that are allowed.
+    """Options that have been checked.
 
     Parameters
     ----------
     arguments : `tuple` [`str`, ...]
-        For the command line of ``pipetask run``; one word each.
+        Words for the command line of ``pipetask run``.
     inputs : `tuple` [`str`, ...]
-        Input collections beyond the configured one.
+        Input collections in addition to the configured ones.
     config_files : `tuple` [`str`, ...]
         Values of ``--config-file`` among the arguments, with their labels.
     """
@@ -108,24 +108,24 @@ def graph_options(arguments: Iterable[str]) -> list[str]:
 
 
 def split_list(text: str) -> tuple[str, ...]:
-    """Return the items of a comma-separated list; spaces around them do not count."""
+    """Return the items of a comma-separated list, without spaces around them."""
     return tuple(item for item in (part.strip() for part in text.split(",")) if item)
 
 
 def parse_options(config: str) -> PipetaskOptions:
-    """Check what an ``execute`` gives as ``config``.
+    """Parse and check the parameter ``config``.
 
     Parameters
     ----------
     config : `str`
-        What follows on the command line: options, ``label:field=value``
+        Further words of the command line: options, ``label:field=value``
         (which stands for ``-c label:field=value``) and ``label:file`` (for
         ``-C label:file``).
 
     Returns
     -------
     options : `PipetaskOptions`
-        What to pass on.
+        The options to pass on.
 
     Raises
     ------
@@ -176,9 +176,7 @@ def _value(name: str, value: str | None, words: Iterator[str]) -> str:
         value = next(words, None)
     if not value:
         raise RequestError(f"config: option {name} needs a value")
-    if name in ("-j", "--processes", "-n", "--cores-per-quantum", "--timeout") and not (
-        value.isascii() and value.isdigit()
-    ):
+    if name in _WHOLE_NUMBERS and not re.fullmatch("[0-9]{1,9}", value):
         raise RequestError(f"config: option {name} needs a whole number, not {value!r}")
     if name in ("-c", "--config") and not _KEY_VALUE.fullmatch(value):
         raise RequestError(f"config: option {name} needs label:field=value, not {value!r}")

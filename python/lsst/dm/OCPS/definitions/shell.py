@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Command lines that clients of the JSON dialect send, where the configuration allows them.
+"""Command lines from clients of the JSON dialect, as far as the configuration allows them.
 
-A configured command without ``*``, ``?`` or ``[`` is allowed letter by
-letter; it is the site's own text and is run by bash. One with globs allows
-words: what a client sends is split as a shell splits words, each word is
-compared with the glob in its place, and the words are run without a shell.
+A configured command without ``*``, ``?`` or ``[`` allows exactly this text,
+which is run by bash. A configured command with globs allows single words: the
+client's command line is split by the rules of a shell, each word is compared
+with the glob in its place, and the words are run without a shell.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .command import CommandDefinition
 from .specs import CommandSpec, Source
 
 COMMAND = "command"
-"""Name of the job that is a command line, where the configuration allows any."""
+"""Name of the job definition for such command lines."""
 
 PIPETASK_VARIABLES = frozenset(
     {
@@ -40,14 +40,14 @@ PIPETASK_VARIABLES = frozenset(
         "UWS_JOB_IMAGE_TAG",
     }
 )
-"""Variables that every command may be given: those of the script that runs pipetask."""
+"""Environment variables that clients may set for every command: those of the script that runs pipetask."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHELL = re.compile(r"[;&|<>`$()\n]")
 _GLOB = re.compile(r"[*?\[]")
 _COMMIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+-]{0,255}")
 
-# They change which programs run, whatever the command line says: no glob of names means them.
+# These variables can change which programs run, so a glob of names never includes them.
 _NEVER_BY_GLOB = re.compile(
     r"LD_.*|DYLD_.*|(.*_)?PATH|ENV|BASH.*|SHELL.*|IFS|PS\d|PROMPT_COMMAND|HOME|XDG_.*|TMPDIR|EDITOR|VISUAL|PAGER|"
     r"PYTHON.*|PERL.*|RUBY.*|NODE.*|JAVA.*|GIT_.*|SSH_.*|JOB_.*|SRC_GIT_URL|.*_proxy|GCONV_PATH|NLSPATH|"
@@ -62,7 +62,7 @@ class ShellDefinition(CommandDefinition):
     Parameters
     ----------
     allowed : `~collections.abc.Sequence` [`CommandConfig`]
-        What may be run.
+        The configured commands.
     users : `~collections.abc.Sequence` [`str`]
         As for `JobDefinition`.
     """
@@ -102,12 +102,12 @@ class ShellDefinition(CommandDefinition):
         )
 
     def _find(self, values: Mapping[str, str]) -> tuple[CommandConfig, list[str]]:
-        """Return what allows a command, and the words to run.
+        """Return the configured command that allows a command, and the words to run.
 
         Raises
         ------
         NotAllowedError
-            If nothing does.
+            If no configured command allows it.
         """
         for allowed in self.allowed:
             argv = _words(values["command"], allowed.command)
@@ -120,12 +120,12 @@ class ShellDefinition(CommandDefinition):
 
 
 def _check_config(config: CommandConfig) -> None:
-    """Refuse a configured command that could allow what it does not say.
+    """Refuse a configured command that has globs and needs a shell.
 
     Raises
     ------
     ConfigError
-        If it has globs and needs a shell.
+        If it does.
     """
     if not _GLOB.search(config.command):
         return
@@ -152,7 +152,7 @@ def _words(command: str, allowed: str) -> list[str] | None:
         return None
     if not all(_is_word_allowed(word, glob) for word, glob in zip(words, globs, strict=True)):
         return None
-    # The program is in one folder: a glob in its name is not for other folders.
+    # A glob in the program's name must not match programs in other directories.
     if words[0].count("/") != globs[0].count("/"):
         return None
     return [word.replace("{", "{{").replace("}", "}}") for word in words]
@@ -186,12 +186,12 @@ def _is_source_allowed(url: str, commit: str, allowed: CommandConfig) -> bool:
 
 
 def _parse_environment(text: str, allowed: Sequence[str]) -> dict[str, str]:
-    """Return the variables that a client gives.
+    """Return the environment variables that a client has set.
 
     Raises
     ------
     RequestError
-        With all mistakes at once.
+        If one is wrong or not allowed; all mistakes are listed.
     """
     try:
         environment = json.loads(text)

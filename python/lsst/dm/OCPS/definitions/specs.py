@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The kinds of jobs that OCPS itself knows: one frozen model each."""
+"""Specs of OCPS's own kinds of jobs: one frozen model each."""
 
 from __future__ import annotations
 
@@ -38,9 +38,10 @@ class FileValue(_Part):
     Parameters
     ----------
     value : `str`
-        URL of the file, or that it came with the request.
+        URL of the file, or a text with the prefix ``param:`` if the file was
+        sent with the request.
     references : `tuple` [`str`, ...]
-        Globs of the URLs from which it may be fetched.
+        Globs of the URLs from which the file may be fetched.
     """
 
     value: str
@@ -59,9 +60,9 @@ class _PipetaskFields(Spec):
     data_query : `str`
         Butler expression.
     run_options : `str`
-        Further words of the command line, as they were given.
+        Further words of the command line, as in the request.
     options : `tuple` [`str`, ...]
-        The same as parsed, without input collections.
+        The same words after parsing, without input collections.
     inputs : `tuple` [`str`, ...]
         Input collections.
     output_glob, metrics_glob : `tuple` [`str`, ...]
@@ -95,7 +96,7 @@ class PipetaskSpec(_PipetaskFields):
     def read(cls, document: Mapping[str, Any]) -> Spec:
         """Return the spec that was stored as ``document``."""
         if "command" in document:
-            # Stored when forwarded pipelines were not yet a kind of their own.
+            # Stored by a version in which forwarded pipelines were of this kind.
             return ForwardedSpec.read({**document, "kind": "forwarded"})
         return super().read(document)
 
@@ -106,9 +107,9 @@ class ForwardedSpec(_PipetaskFields):
     Parameters
     ----------
     command : `str`
-        What the server runs.
+        The command line that the server runs.
     url, commit_ref : `str`
-        The git repository that it checks out for that, and the commit.
+        The git repository that the server checks out for it, and the commit.
     environment : `~collections.abc.Mapping` [`str`, `str`]
         Environment variables of the command.
     """
@@ -136,7 +137,7 @@ class CommandSpec(Spec):
     files : `~collections.abc.Mapping` [`str`, `FileValue`]
         Files by parameter.
     source : `Source` or `None`
-        What is checked out for it.
+        The git repository that is checked out for it.
     outputs : `tuple` [`str`, ...]
         Globs of the files in the output directory that are results.
     version : `str`
@@ -163,7 +164,7 @@ class SimulationSpec(Spec):
     Parameters
     ----------
     pipeline : `str`
-        Its name, which tells how it ends.
+        Its name, which determines how it ends.
     """
 
     kind: Literal["simulation"] = "simulation"

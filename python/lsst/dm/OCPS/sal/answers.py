@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How commands are answered: in time, in words, and not too quickly."""
+"""Acknowledgement of commands: in time, with a reason if refused, and paced for salobj 6."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ ACK_PAUSE = 0.25
 """Least time (s) between a final acknowledgement and the one before it.
 
 A remote of salobj 6 forgets a command at its final acknowledgement; a script
-that asks for the next one a moment later would get an error.
+that requests the next one a moment later would get an error.
 """
 
 START_PATIENCE = 0.5
 """How long (s) ``start`` and ``enable`` may take before they are acknowledged as in progress."""
 
 START_ACK_TIMEOUT = 60.0
-"""For how long (s) such an acknowledgement holds; it is renewed before."""
+"""Timeout (s) in such an acknowledgement; it is repeated before that."""
 
 
 class ConfigValidator:
-    """Validates a configuration in place of salobj, whose messages run over many lines."""
+    """Validates a configuration in place of salobj, whose messages have many lines."""
 
     def validate(self, document: Any) -> dict[str, Any]:
-        """Return the document; raise `ConfigError` if it is wrong."""
+        """Return the document; raise `ConfigError` if it is not valid."""
         if document:
             validate(document)
         return dict(document or {})
@@ -66,7 +66,7 @@ class OpenCommand:
         self.last = asyncio.get_running_loop().time() if sent else -ACK_PAUSE
 
     def acknowledged(self) -> None:
-        """Count the pause from now, because an acknowledgement was sent."""
+        """Start the pause now, because an acknowledgement was sent."""
         self.last = asyncio.get_running_loop().time()
 
     async def __aenter__(self) -> Self:
@@ -96,8 +96,8 @@ async def acknowledged_work(command: Any, data: Any, work: Coroutine[Any, Any, T
     command : ``lsst.ts.salobj.topics.ControllerCommand``
         The command.
     data : ``command.DataType``
-        What was sent; without a number if nobody sent it, as at the start of
-        the program.
+        The sample; its number is 0 if nobody sent it, as at the start of the
+        program.
     work : `~collections.abc.Coroutine`
         The work; cancelled with the command.
     """
@@ -114,7 +114,7 @@ async def acknowledged_work(command: Any, data: Any, work: Coroutine[Any, Any, T
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Turn what the engine and the configuration refuse into a refused command."""
+    """Turn errors of the engine and of the configuration into a refused command."""
     try:
         yield
     except RequestError as error:
@@ -124,7 +124,7 @@ def refusals() -> Iterator[None]:
 
 
 def offline(job_id: str, *, simulated: bool) -> Exception:
-    """Return the answer to a command whose job has not ended when OCPS does."""
+    """Return the answer to a command whose job has not ended when OCPS ends."""
     ending = "is not simulated any further" if simulated else "continues"
     error: Exception = salobj.ExpectedError(f"OCPS going offline; job {job_id} {ending}")
     return error

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line of the CSC, beyond what salobj has."""
+"""The command line of the CSC, in addition to salobj's arguments."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def completed(arguments: list[str]) -> list[str]:
-    """Return a command line as salobj's parser takes it.
-
-    That insists on an index, and on a number for the log level.
+    """Return a command line for salobj's parser, which requires an index and a numeric log level.
 
     Parameters
     ----------

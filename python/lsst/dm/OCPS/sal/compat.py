@@ -45,7 +45,7 @@ CLOSE_TIMEOUT = 30.0
 
 
 def make_acks_atomic(csc: Any) -> None:
-    """Let no acknowledgement of a CSC change while another is being written.
+    """Write the acknowledgements of a CSC one at a time.
 
     salobj 6 sends CMD_ACK from its reading thread and all others from the
     event loop, through one writer with one message in it: an acknowledgement
@@ -74,13 +74,14 @@ _write_locks: weakref.WeakKeyDictionary[Any, asyncio.Lock] = weakref.WeakKeyDict
 
 
 async def put(event: Any, **fields: Any) -> None:
-    """Write an event, also if nothing in it has changed.
+    """Write an event, even if it has not changed.
 
     Notes
     -----
-    salobj 8 stamps an event when it is asked to write it, and then writes it in
-    one of many threads. Of two writes of one event the later one could go out
-    first, and remotes ignore the other as too old: so there is one at a time.
+    salobj 8 stamps an event at the call and then writes it in one of many
+    threads. Of two writes of the same event the later one could be sent
+    first, and remotes would ignore the other as too old. So each event is
+    written once at a time.
     """
     if hasattr(event, "set_write"):
         async with _write_locks.setdefault(event, asyncio.Lock()):
@@ -90,7 +91,7 @@ async def put(event: Any, **fields: Any) -> None:
 
 
 async def ack_in_progress(command: Any, data: Any, timeout: float, result: str) -> None:
-    """Acknowledge a command as in progress; ``timeout`` (s) until the next acknowledgement."""
+    """Acknowledge a command as in progress; the next acknowledgement follows within ``timeout`` (s)."""
     answer = command.ack_in_progress(data=data, timeout=timeout, result=result)
     if inspect.isawaitable(answer):
         await answer
@@ -132,12 +133,12 @@ def field(data: Any, name: str) -> str:
 
 
 def check_environment() -> None:
-    """Check the variables without which salobj 6 does not find its bus.
+    """Check the environment variable that salobj 6 needs.
 
     Raises
     ------
     ConfigError
-        If one is not set, or is empty.
+        If it is not set, or is empty.
     """
     name = "LSST_DDS_PARTITION_PREFIX"
     if SALOBJ_MAJOR < 7 and not os.environ.get(name, "").strip():
@@ -157,8 +158,8 @@ def make_csc(csc_class: Any, index: Any) -> Any:
 async def run_csc(csc: Any) -> None:
     """Wait until a CSC has ended, by command or by SIGTERM or SIGINT, and close it.
 
-    salobj 6 does not handle these signals. salobj 8 answers them by calling the
-    CSC done; its tasks are ended and its open commands answered only when it is
+    salobj 6 does not handle these signals. salobj 8 sets ``done_task`` on
+    them; its tasks end and its open commands are answered only when it is
     closed.
     """
     if SALOBJ_MAJOR < 7:
@@ -174,10 +175,10 @@ async def run_csc(csc: Any) -> None:
 
 
 def leave_process(code: int) -> None:
-    """End this process without waiting for threads, where salobj may leave some.
+    """End this process without waiting for threads of salobj 8.
 
-    Threads of salobj 8 wait for a broker that does not answer as long as they
-    like, and Python would wait for them.
+    These can wait without bound for a broker that does not answer, and Python
+    would wait for them.
     """
     if SALOBJ_MAJOR >= 7:
         logging.shutdown()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The CSC: answers SAL commands from the engine, and publishes what becomes of jobs."""
+"""The CSC: passes SAL commands to the engine, and publishes the results of jobs."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from .request import execute_request, wants_dry_run
 from .result import exit_code
 
 ACK_TIMEOUT = 600.0
-"""For how long (s) an acknowledgement in progress holds."""
+"""Timeout (s) in an acknowledgement in progress: how long the remote waits for the next one."""
 
 ACK_INTERVAL = 240.0
-"""How often (s) it is renewed; a remote's queue holds four only."""
+"""How often (s) to repeat it; a remote's queue holds only four acknowledgements."""
 
 WATCH_INTERVAL = 10.0
-"""How often (s), at least, to ask a backend whether it is there, if that matters."""
+"""How often (s), at least, to check whether the backend can be reached, if ``fault_after`` is set."""
 
 CLOSE_TIMEOUT = 3.0
 """How long (s) open commands may take to be answered when OCPS ends."""
@@ -113,7 +113,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
 
     @property
     def publisher(self) -> Publisher:
-        """Publishes the results of the engine that is open."""
+        """The publisher of the present engine's results."""
         assert self._publisher is not None
         return self._publisher
 
@@ -123,7 +123,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         return self._publisher
 
     def _measure(self) -> Iterator[Measure]:
-        """Return figures of SAL for those who watch over HTTP."""
+        """Return figures of SAL for ``/metrics``."""
         sent = self.evt_heartbeat.data.private_sndStamp if self.evt_heartbeat.has_data else 0.0
         age = max(0.0, utils.current_tai() - sent) if sent else 0.0
         yield Measure("ocps_sal_heartbeat_age_seconds", "How long ago the last heartbeat was sent.", age)
@@ -140,11 +140,11 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         return "dm_config_ocps"
 
     def _get_default_config_dir(self, name: str) -> Path:
-        """Return where configuration files are; our own folder where none is set."""
+        """Return the directory of configuration files; the package's own if none is set."""
         package = os.environ.get("DM_CONFIG_OCPS_DIR")
         if not package:
             return Path(__file__).resolve().parents[1] / "config_package" / name / str(self.schema_version)
-        # Files of the former version load, and mean what they meant.
+        # Files of the former schema version are still valid.
         former = Path(package) / name / "v3"
         if former.is_dir() and not former.with_name(str(self.schema_version)).is_dir():
             return former
@@ -158,9 +158,9 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         return self._git_version(super()._get_configs_version)
 
     def _git_version(self, ask: Callable[[], Any]) -> str:
-        """Return the version of the directory of configurations; empty where git does not keep it."""
+        """Return the version of the configuration directory; empty if it is not in a git repository."""
         if not any((folder / ".git").exists() for folder in (self.config_dir, *self.config_dir.parents)):
-            # salobj would warn, though nothing is wrong.
+            # salobj would log a warning.
             return ""
         try:
             return str(ask())
@@ -170,7 +170,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
 
     @property
     def config(self) -> InstanceConfig | None:
-        """Configuration in use; `None` without one, in simulation and at index 101."""
+        """Configuration in use; `None` before ``start``, in simulation and at index 101."""
         config: InstanceConfig | None = self.host.config
         return config
 
@@ -186,19 +186,19 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             words = f"not YAML: {' '.join(str(error).split())}"
             raise salobj.ExpectedError(f"{salobj_compat.settings_of(data)}: {words}") from None
         except (AttributeError, TypeError):
-            # salobj takes for granted that the file holds a mapping.
+            # salobj assumes that the file contains a mapping.
             words = "at top level: expected a mapping with the key instances"
             raise salobj.ExpectedError(f"{salobj_compat.settings_of(data)}: {words}") from None
         except OSError as error:
             raise salobj.ExpectedError(f"The configuration cannot be read: {error}") from None
 
     async def configure(self, config: Any) -> None:
-        """Take a configuration; jobs that run keep theirs.
+        """Use a configuration for new jobs; running jobs keep theirs.
 
         Raises
         ------
         lsst.ts.salobj.ExpectedError
-            If it is wrong, or if jobs could not run with it.
+            If the configuration is wrong, or if jobs could not run with it.
         """
         document = vars(config)
         with refusals():
@@ -211,14 +211,14 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 await self.host.configure(load_instance(document, self.salinfo.index))
 
     async def begin_enable(self, data: Any) -> None:
-        """Check that jobs could run before the state changes."""
+        """Check that jobs could run, before the state changes."""
         await super().begin_enable(data)
         if self.host.is_open:
             with refusals():
                 await acknowledged_work(self.cmd_enable, data, self.host.check())
 
     async def handle_summary_state(self) -> None:
-        """Publish what has ended meanwhile, once ENABLED."""
+        """When ENABLED, publish results, including those of jobs that ended before."""
         await super().handle_summary_state()
         if self._watch:
             self._watch.cancel()
@@ -232,19 +232,19 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         backend = self.host.manager.lane.backend
         while True:
             await asyncio.sleep(min(WATCH_INTERVAL, fault_after / 4))
-            # Without jobs nobody else asks whether it is there.
+            # Without jobs, nothing else checks whether the backend can be reached.
             with contextlib.suppress(JobError):
                 await backend.check()
             since = backend.unreachable_since
             if since and (now() - since).total_seconds() > fault_after:
                 words = f"the backend has been unreachable for longer than {fault_after:g} s"
-                # Not from within this task, which a change of state ends.
+                # The change of state cancels self._watch, which must not be this task.
                 self._watch = None
                 await salobj_compat.enter_fault(self, 1, words)
                 return
 
     async def close_tasks(self) -> None:
-        """Answer open commands, then let go of the engine."""
+        """Answer open commands, then close the engine."""
         self._ending = True
         await self.host.end_jobs()
         self._closing = True
@@ -259,11 +259,11 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
         await self.host.close()
         self.reading.close()
-        await self._say_offline()
+        await self._publish_offline()
         await super().close_tasks()
 
-    async def _say_offline(self) -> None:
-        """Publish that this component is gone, unless ``exitControl`` has done so."""
+    async def _publish_offline(self) -> None:
+        """Publish the state OFFLINE, unless ``exitControl`` has done so."""
         if self.summary_state != salobj.State.OFFLINE:
             self._summary_state = salobj.State.OFFLINE
             await salobj_compat.put(self.evt_summaryState, summaryState=salobj.State.OFFLINE)
@@ -271,8 +271,13 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
     # Commands
 
     async def do_execute(self, data: Any) -> Any:
+<<<<<<< HEAD
         """Run a pipeline; answered when its result has gone out."""
         async with OpenCommand(self._open_commands) as command:
+=======
+        """Run a pipeline; the command is completed when its result has been published."""
+        async with self._answering() as paced:
+>>>>>>> 74c6495 (Definitions, the CSC, the local pool and the tools for tests in plain English; one place makes a ButlerConfig)
             self.assert_enabled()
             if self._ending:
                 raise salobj.ExpectedError("OCPS is going offline and takes no more jobs")
@@ -290,7 +295,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 try:
                     await manager.submit(dataclasses.replace(request, job_id=job_id, run_id=job_id))
                 except BaseException:
-                    publisher.forget(job_id)
+                    publisher.discard(job_id)
                     raise
             try:
                 await salobj_compat.put(
@@ -304,7 +309,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 publisher.release(job_id)
                 job = await self._await_result(data, job_id, published, command)
             finally:
-                publisher.forget(job_id)
+                publisher.discard(job_id)
             return await self._final_ack(data, job)
 
     async def _dry_run(self, data: Any, command: OpenCommand) -> Any:
@@ -319,8 +324,13 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         return salobj_compat.make_ackcmd(self, data, complete, 0, dry_run_text(found))
 
     async def do_abort_job(self, data: Any) -> None:
+<<<<<<< HEAD
         """Stop a job; answered when nothing of it runs any more."""
         async with OpenCommand(self._open_commands):
+=======
+        """Abort a job; the command is completed when none of its processes runs any more."""
+        async with self._answering():
+>>>>>>> 74c6495 (Definitions, the CSC, the local pool and the tools for tests in plain English; one place makes a ButlerConfig)
             self.assert_enabled()
             job_id = data.job_id.strip()
             if not job_id or self.rapid_analysis:
@@ -331,7 +341,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def _recording(self, action: str, data: Any, **more: str) -> Iterator[dict[str, str]]:
-        """Write a command into the audit log, with what is put into the dictionary, and with its outcome."""
+        """Write a command into the audit log, with its outcome and the entries of the dictionary."""
         entry = {"action": action, "outcome": "ok", **more}
         try:
             yield entry
@@ -343,14 +353,31 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 self.host.manager.workspaces.work_dir,
                 origin=ORIGIN,
                 owner=ORIGIN,
-                # What the sender says of itself; nothing in SAL proves it.
+                # The sender's own claim, which SAL does not verify.
                 address=str(getattr(data, "private_identity", "")),
                 refused=entry["outcome"] != "ok",
                 **entry,  # type: ignore[arg-type]
             )
 
+<<<<<<< HEAD
+=======
+    @contextlib.asynccontextmanager
+    async def _answering(self) -> AsyncIterator[Pace]:
+        """Keep a command among the open ones, word its refusal, and pace its final acknowledgement."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._open_commands.add(task)
+        pace = Pace()
+        try:
+            with refusals():
+                yield pace
+        finally:
+            await pace.pause()
+            self._open_commands.discard(task)
+
+>>>>>>> 74c6495 (Definitions, the CSC, the local pool and the tools for tests in plain English; one place makes a ButlerConfig)
     async def _acknowledge(self, data: Any, job_id: str) -> None:
-        """Send CMD_INPROGRESS with what is known of the job."""
+        """Send CMD_INPROGRESS with the job's id and progress."""
         answer: dict[str, Any] = {"job_id": job_id}
         with contextlib.suppress(UnknownJobError):
             progress = (await self.host.manager.get(job_id)).progress
@@ -358,12 +385,18 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 answer |= {"done": progress.done, "failed": progress.failed, "total": progress.total}
         await salobj_compat.ack_in_progress(self.cmd_execute, data, ACK_TIMEOUT, json.dumps(answer))
 
+<<<<<<< HEAD
     async def _await_result(
         self, data: Any, job_id: str, published: asyncio.Future[Job], command: OpenCommand
     ) -> Job:
         """Wait until the result has been published; the acknowledgement is renewed meanwhile.
+=======
+    async def _await_result(self, data: Any, job_id: str, published: asyncio.Future[Job], pace: Pace) -> Job:
+        """Wait until the result has been published; the acknowledgement is repeated meanwhile.
+>>>>>>> 74c6495 (Definitions, the CSC, the local pool and the tools for tests in plain English; one place makes a ButlerConfig)
 
-        Thousands of commands may wait here: each has no task and no timer of its own.
+        One task repeats the acknowledgements of all commands, because there
+        may be thousands.
         """
         if self._closing:
             raise offline(job_id, simulated=bool(self.simulation_mode))
@@ -376,7 +409,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             del self._waiting[job_id]
 
     async def _renew_acknowledgements(self) -> None:
-        """Acknowledge each waiting command again, about every `ACK_INTERVAL`."""
+        """Repeat the acknowledgement of each waiting command about every `ACK_INTERVAL`."""
         loop = asyncio.get_running_loop()
         while self._waiting:
             await asyncio.sleep(ACK_INTERVAL / 4)
@@ -389,7 +422,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                     command.acknowledged()
 
     async def _final_ack(self, data: Any, job: Job) -> Any:
-        """Return the final acknowledgement for a job that has ended."""
+        """Return the final acknowledgement for a job that has ended; `None` for CMD_COMPLETE."""
         if fault := job.info.get("fault"):
             await salobj_compat.enter_fault(self, 2, str(fault))
             raise salobj.ExpectedError(f"Job {job.id}: {fault}")
@@ -411,7 +444,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
 
     @classmethod
     def add_kwargs_from_args(cls, args: argparse.Namespace, kwargs: dict[str, Any]) -> None:
-        """Pass our own argument on to the constructor, and log to standard error."""
+        """Pass our own argument to the constructor, and log to standard error."""
         super().add_kwargs_from_args(args, kwargs)
         kwargs["simulation_duration"] = args.simulation_duration
         log_to_stderr(as_json=args.log_json, expected=(salobj.ExpectedError,))

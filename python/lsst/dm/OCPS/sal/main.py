@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The program ``run_OCPS.py``: run the CSC as its command line says."""
+"""The program ``run_OCPS.py``: runs the CSC described by the command line."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def main() -> None:
         salobj_compat.check_environment()
         asyncio.run(run())
     except (ValueError, RuntimeError, OSError, ConfigError) as error:
-        # What salobj says of its environment, its directories and its files.
+        # Among them are salobj's errors about its environment, directories and files.
         sys.exit(f"{name}: {' '.join(str(error).split())}")
     salobj_compat.leave_process(0)
 
 
 async def run() -> None:
-    """Make the CSC and wait for its end."""
+    """Create the CSC and wait for its end."""
     await salobj_compat.run_csc(salobj_compat.make_csc(OcpsCsc, SalIndex))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Publish each result over SAL, once."""
+"""Publish the result of each job over SAL, once."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ RETRY = 2.0
 """How long (s) to wait after a failure before trying again."""
 
 CLOSE_TIMEOUT = 5.0
-"""How long (s) the results being published may take when OCPS ends."""
+"""How long (s) to wait at the end of OCPS for results that are being published."""
 
 REMEMBERED = 10_000
-"""How many published ids to remember, against late changes of their jobs."""
+"""How many ids of published jobs to remember, so that a late change publishes nothing again."""
 
 T = TypeVar("T")
 
 Write = Callable[[Job, str], Awaitable[None]]
-"""Writes the event of one job, with its JSON."""
+"""Writes the event ``job_result`` of a job, with its JSON."""
 
 
 class Publisher:
@@ -68,7 +68,7 @@ class Publisher:
         for task in self._following:
             task.cancel()
         if self._publishing:
-            # Between the event and its mark a result would go out again.
+            # If cancelled between the event and `mark_published`, the result would be published again.
             await asyncio.wait(self._publishing, timeout=CLOSE_TIMEOUT)
         left = self._following | self._publishing
         for task in left:
@@ -80,7 +80,7 @@ class Publisher:
                 waiter.set_exception(JobError(f"{words}; it is published after the next start"))
 
     def activate(self) -> None:
-        """Publish all results from now on, those of jobs that ended before included."""
+        """Publish all results from now on, including those of jobs that ended before."""
         self._active = True
         self._spawn(self._catch_up(), self._following)
 
@@ -89,7 +89,7 @@ class Publisher:
             self._take(job)
 
     def hold(self, job_id: str) -> asyncio.Future[Job]:
-        """Do not publish a job's result before `release`: its id must be published first.
+        """Hold back a job's result until `release`, because its id must be published first.
 
         Returns
         -------
@@ -107,8 +107,8 @@ class Publisher:
         if event:
             event.set()
 
-    def forget(self, job_id: str) -> None:
-        """Forget who waits for a job's result, and allow it to be published."""
+    def discard(self, job_id: str) -> None:
+        """Discard the future that `hold` returned, and allow the result to be published."""
         self.release(job_id)
         self._waiters.pop(job_id, None)
 
@@ -140,7 +140,7 @@ class Publisher:
         await self._retrying(lambda: self.manager.mark_published(job.id))
 
     async def _retrying(self, act: Callable[[], Awaitable[T]]) -> T:
-        """Try again until it succeeds: a full disk must not lose a result."""
+        """Retry until it succeeds, so that a full disk loses no result."""
         while True:
             try:
                 return await act()
@@ -149,7 +149,7 @@ class Publisher:
                 await asyncio.sleep(RETRY)
 
     async def _text(self, job: Job) -> str:
-        """Return the JSON of a result; if it had to be cut, write the whole document to a file first."""
+        """Return the JSON of a result; if it is truncated, write the whole document to a file first."""
         workspace = self.manager.workspaces.of(job.id)
         path = workspace.engine / "result.json"
         document = result_document(job)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Index 101: pass on what ``execute`` says to Rapid Analysis through Redis.
+"""Index 101: pass the ``config`` of ``execute`` to Rapid Analysis through Redis.
 
 There is no job and no event; the reader pops from the left of each list.
 """
@@ -27,7 +27,7 @@ TIMEOUT = 4.0
 
 
 class RapidAnalysis:
-    """Pushes to the Redis that REDIS_HOST, REDIS_PORT and REDIS_PASSWORD name."""
+    """Pushes values to the Redis server of REDIS_HOST, REDIS_PORT and REDIS_PASSWORD."""
 
     @staticmethod
     def address() -> tuple[str, int]:
@@ -85,7 +85,7 @@ class RapidAnalysis:
 
     @contextlib.asynccontextmanager
     async def _connected(self, doubt: str = "") -> AsyncIterator[redis.asyncio.Redis]:
-        """Provide a connection for at most `TIMEOUT`; ``doubt`` is added where the time runs out."""
+        """Provide a connection for at most `TIMEOUT`; ``doubt`` is added to the error of a time-out."""
         host, port = self.address()
         client = redis.asyncio.Redis(
             host=host,
@@ -93,7 +93,7 @@ class RapidAnalysis:
             password=os.environ.get("REDIS_PASSWORD") or None,
             socket_timeout=TIMEOUT,
             socket_connect_timeout=TIMEOUT,
-            # A push that was sent again after a doubtful answer would be there twice.
+            # No retry: a push whose answer was lost would be repeated.
             retry=Retry(NoBackoff(), 0),
         )
         try:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep salobj 6 reading, whatever samples arrive.
+"""Protect the reading thread of salobj 6 from samples that it cannot use.
 
-salobj 6 reads all topics of a component in one thread. An exception there ends
-the thread, and with it the component's hearing: its heartbeat goes on, but no
-command is obeyed any more. The DDS layer drops samples that cannot be decoded;
-here are those that salobj itself fails on, such as a command without a number.
+salobj 6 reads all topics of a component in one thread. An exception there
+ends the thread: the heartbeat continues, but the component receives no more
+commands. The DDS layer drops samples that cannot be decoded; this module
+drops those on which salobj itself fails, such as a command without a number.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any
 from .compat import SALOBJ_MAJOR
 
 LOG_INTERVAL = 60.0
-"""Shortest time (s) between two log messages about what goes wrong in reading."""
+"""Shortest time (s) between two log messages about errors in reading."""
 
 RETRY = 0.1
-"""Pause (s) before reading again after it failed as a whole."""
+"""Pause (s) before reading is started again after an error outside a sample."""
 
 
 class ReadingGuard:
@@ -52,7 +52,7 @@ class ReadingGuard:
         for reader in self._readers:
             reader._queue_one_item = self._guard_item(reader._queue_one_item, reader.sal_name)
         csc.salinfo._read_loop_thread = self._guard_loop(csc.salinfo)
-        # What the DDS layer reports belongs among the CSC's own messages.
+        # Publish the log messages of the DDS layer as the CSC's own.
         self._forwarder = _Forwarder(csc._sal_log_handler, self._loop)
         logging.getLogger("dds").addHandler(self._forwarder)
 
@@ -63,7 +63,7 @@ class ReadingGuard:
 
     @property
     def dropped(self) -> int:
-        """Number of samples dropped so far, those that could not be decoded included."""
+        """Number of samples dropped so far, including those that could not be decoded."""
         # OpenSplice's readers do not count.
         counters = (getattr(reader._reader, "dropped", None) for reader in self._readers)
         undecodable: int = sum(counter.count for counter in counters if counter)
@@ -76,7 +76,7 @@ class ReadingGuard:
                 queue(data)
             except Exception as error:
                 self._dropped += 1
-                # A representation has no control characters, whatever was in the sample.
+                # repr escapes control characters of the sample.
                 words = f"{topic}: dropped a sample that cannot be used: {error!r:.200}"
                 self._warn(f"{words} ({self._dropped} so far)")
 
@@ -97,7 +97,7 @@ class ReadingGuard:
         return guarded
 
     def _warn(self, words: str) -> None:
-        """Log a warning unless there was one a moment ago."""
+        """Log a warning, at most once in `LOG_INTERVAL`."""
         now = time.monotonic()
         if now - self._logged < LOG_INTERVAL:
             return
@@ -107,12 +107,12 @@ class ReadingGuard:
 
 
 class _Forwarder(logging.Handler):
-    """Hands log records of any thread to another handler, in the event loop.
+    """Passes log records of any thread to another handler, in the event loop.
 
     Parameters
     ----------
     handler : `logging.Handler`
-        Gets the records. Publishing them is not safe in any other thread.
+        Gets the records; it may be called only in the event loop.
     loop : `asyncio.AbstractEventLoop`
         The event loop.
     """
@@ -123,6 +123,6 @@ class _Forwarder(logging.Handler):
         self._loop = loop
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hand a record on, unless the event loop has ended."""
+        """Pass a record on, unless the event loop has ended."""
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._handler.handle, record)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an ``execute`` asks the engine for."""
+"""Conversion of the command ``execute`` into a request to the engine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DRY_RUN_PREFIX = "dry-run:"
 """What ``pipeline`` begins with where the job is not to be run: before a pipeline or a job definition."""
 
 DEFINITION_PREFIX = "job:"
-"""What ``pipeline`` begins with where it names a job definition."""
+"""Prefix of ``pipeline`` if it names a job definition."""
 
 
 def wants_dry_run(data: Any) -> bool:
@@ -30,7 +30,7 @@ def wants_dry_run(data: Any) -> bool:
 
 
 def execute_request(data: Any) -> JobRequest:
-    """Return the request that the fields of an ``execute`` make.
+    """Return the request for an ``execute``.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def execute_request(data: Any) -> JobRequest:
     Raises
     ------
     RequestError
-        If fields are given that do not go together.
+        If fields are set that cannot be combined.
     """
     parameters = {
         "pipeline": field(data, "pipeline").removeprefix(DRY_RUN_PREFIX).strip(),

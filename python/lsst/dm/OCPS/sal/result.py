@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The JSON of ``job_result``, the event that tells how a job ended."""
+"""The JSON of the event ``job_result``."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..jobs.model import ExecutionPhase, Job
 from ..rubin_json import job_document, phase_name
 
 MAX_RESULT_SIZE = 65_536
-"""Most bytes that ``job_result.result`` may have."""
+"""Largest size (bytes) of ``job_result.result``."""
 
 EXIT_CODES = {ExecutionPhase.COMPLETED: 0, ExecutionPhase.ERROR: 1, ExecutionPhase.ABORTED: 255}
-"""``job_result.exit_code`` of each end."""
+"""``job_result.exit_code`` for each final phase."""
 
 
 def exit_code(job: Job) -> int:
@@ -27,7 +27,7 @@ def exit_code(job: Job) -> int:
 def result_document(job: Job) -> dict[str, Any]:
     """Return the document to publish for a job that has ended.
 
-    The same record always gives the same document.
+    The same record always results in the same document.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def result_document(job: Job) -> dict[str, Any]:
         The job.
     """
     document = {"job_id": job.id, **job_document(job)}
-    # An archived job ended in another phase before.
+    # An archived job is shown in the phase in which it ended.
     document["phase"] = phase_name(job.final_phase or job.phase)
     info = document["jobInfo"]
     progress = {"done": job.progress.done, "failed": job.progress.failed, "total": job.progress.total}
@@ -46,21 +46,21 @@ def result_document(job: Job) -> dict[str, Any]:
 
 
 def result_text(document: dict[str, Any], whole_uri: str = "") -> tuple[str, bool]:
-    """Return a document as JSON, with its longest parts cut if it is too long.
+    """Return a document as JSON, with its longest parts truncated if it is too long.
 
     Parameters
     ----------
     document : `dict`
         The document; it is not changed.
     whole_uri : `str`
-        Where the whole document can be found, if this one has to be cut.
+        URI of the whole document, for readers of a truncated one.
 
     Returns
     -------
     text : `str`
         The JSON, at most `MAX_RESULT_SIZE` bytes.
     cut : `bool`
-        Whether something was cut.
+        Whether it was truncated.
     """
     text = json.dumps(document, allow_nan=False)
     if len(text) <= MAX_RESULT_SIZE:
@@ -87,7 +87,7 @@ def _cut_results(document: dict[str, Any]) -> None:
 
 
 def _fit(holder: dict[str, Any], name: str) -> None:
-    """Cut a list so that it takes at most a third of the largest text."""
+    """Truncate a list so that it takes at most a third of `MAX_RESULT_SIZE`."""
     room, kept = MAX_RESULT_SIZE // 3, []
     for item in holder.get(name, []):
         room -= len(json.dumps(item)) + 2
@@ -111,7 +111,7 @@ def _cut_texts(document: dict[str, Any]) -> None:
 
 
 def _cut_rest(document: dict[str, Any]) -> None:
-    """Keep what every reader relies on, and nothing else."""
+    """Keep only the members on which all readers rely."""
     info = document["jobInfo"]
     document["jobInfo"] = {
         name: info[name] for name in ("attempt", "exitCode", "progress", "truncated") if name in info

@@ -32,31 +32,30 @@ LAUNCH_TIMEOUT = 60.0
 """How long (s) a supervisor may take to claim its job."""
 
 PROGRESS_INTERVAL = 0.5
-"""How often (s) the logs of running jobs are looked at."""
+"""How often (s) the logs of running jobs are read."""
 
 RETRY_INTERVAL = 1.0
-"""How long (s) to wait before something is tried again that failed for want of resources."""
+"""How long (s) to wait before retrying an operation that failed for lack of resources."""
 
 SUPERVISOR_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
-"""What a supervisor gets of OCPS's environment; the rest may be secret."""
+"""Environment variables of OCPS that a supervisor gets; others may be secret."""
 
 T = TypeVar("T")
 
 
 class LocalBackend(Backend):
-    """Runs each job under a supervisor process of its own.
+    """Runs each job under its own supervisor process.
 
     Parameters
     ----------
     workspaces : `~lsst.dm.OCPS.jobs.workspace.Workspaces`
-        Where jobs' files are.
+        The directories of jobs.
     planners : `~collections.abc.Mapping` [`str`, `Planner`]
-        By kind of job: what turns it into commands, and their ending into
-        words.
+        The planners by kind of job.
     log : `logging.Logger`, optional
-        Gets what is unusual.
+        Gets warnings.
     zygotes : `ZygotePool` or `None`
-        Preloaded processes, from which jobs start quicker; closed by `close`.
+        Preloaded processes, from which jobs start faster; closed by `close`.
     """
 
     runs_again = True
@@ -121,8 +120,8 @@ class LocalBackend(Backend):
             if Claim.parse(job.handle):
                 await self._attach(job, workspace)
             elif await _retry(workspace.read_json, "supervisor.json") is None:
-                # Whether its supervisor was started is not known. Should
-                # there be two, the second finds the job claimed.
+                # Its supervisor may have been started all the same. If so,
+                # the second one finds the job claimed, and ends.
                 if job.stopping:
                     await self._prevent(job)
                 else:
@@ -137,7 +136,7 @@ class LocalBackend(Backend):
             self.report(job.id, BackendUpdate(phase=ExecutionPhase.ERROR, error=ErrorSummary(str(error))))
 
     async def _prevent(self, job: Job) -> None:
-        """Keep a job from being started; if it has been, stop it."""
+        """Prevent a job from being started; if it has been started, stop it."""
         workspace = self.workspaces.of(job.id, job.attempt)
 
         def claim() -> None:
@@ -165,7 +164,7 @@ class LocalBackend(Backend):
         Raises
         ------
         BackendError
-            If it cannot be started.
+            If the job cannot be started.
         """
         workspace = self.workspaces.of(job.id, job.attempt)
         if reason := await look_at_files(self.workspaces.obstacle):
@@ -181,7 +180,7 @@ class LocalBackend(Backend):
         return ""
 
     async def _start_later(self, job: Job, reason: str) -> None:
-        """Try to start a job until that succeeds or fails for good."""
+        """Retry to start a job until that succeeds or fails permanently."""
         self.log.warning(f"Job {job.id} waits: {reason}")
         try:
             while reason:
@@ -201,7 +200,7 @@ class LocalBackend(Backend):
         await self._launch(job, workspace)
 
     async def _launch(self, job: Job, workspace: Workspace) -> None:
-        """Start a job's supervisor: from a preloaded process, or as a new one."""
+        """Start a job's supervisor: from a preloaded process, or as a new process."""
         preload = await look_at_files(self._planner(job).preload, job) if self.zygotes else None
         if self.zygotes and preload and await self.zygotes.launch(preload, workspace.engine):
             return
@@ -229,14 +228,14 @@ class LocalBackend(Backend):
 
     async def _attach(self, job: Job, workspace: Workspace) -> None:
         """Follow a job whose supervisor has claimed it."""
-        # What was stored counts more than the file, which the job might have changed.
+        # The stored claim takes precedence over the file, which the job might have changed.
         claim = Claim.parse(job.handle) or await _retry(Claim.read, workspace, "supervisor.json")
         handle = await _retry(SupervisorHandle.find, claim)
         self._sources[job.id] = self._planner(job).progress_source(workspace)
         if handle:
             self._running[job.id] = handle
         if claim:
-            # Also for one that has ended already: it did run.
+            # Also if the job has ended already: it did run.
             seen = BackendUpdate(
                 phase=ExecutionPhase.EXECUTING,
                 message="",
@@ -259,7 +258,7 @@ class LocalBackend(Backend):
         try:
             ending = await _retry(self._ending, job, workspace, claim, source)
         except Exception as error:
-            # Whatever it is, the job must not stay open for ever.
+            # After any error the job must end.
             ending = self._unreadable(job, error)
         self.report(job.id, ending)
 
@@ -271,7 +270,7 @@ class LocalBackend(Backend):
         Raises
         ------
         OSError
-            If resources are missing; it is tried again then.
+            If resources are missing; the caller retries.
         """
         gone = True
         status = Status.read(workspace, "status.json")
@@ -279,8 +278,9 @@ class LocalBackend(Backend):
             self.log.warning(f"Job {job.id}: its status was not written by its supervisor, and is ignored")
             status = None
         if status is None:
-            # A supervisor writes before it ends; so it was killed. Its child
-            # dies with it, but not what that child may have started.
+            # A supervisor that ends by itself writes its status, so this one
+            # was killed. Its child is killed with it, but not the processes
+            # that the child has started.
             group, mark = _traces(workspace)
             known = claim.model_dump() if claim else None
             gone = processes.kill_job(known, group, mark)
@@ -333,9 +333,9 @@ class LocalBackend(Backend):
 
 
 async def _retry(act: Callable[..., T], *arguments: Any) -> T:
-    """Return what ``act`` returns in a thread; while resources are missing, try again.
+    """Call ``act`` in a thread and return its result; retry while resources are missing.
 
-    What cannot be read for want of a descriptor has not gone.
+    A file that cannot be opened because no descriptor is free is not missing.
     """
     while True:
         try:
@@ -347,10 +347,10 @@ async def _retry(act: Callable[..., T], *arguments: Any) -> T:
 
 
 def _prepare(workspace: Workspace, plan: dict[str, Any]) -> None:
-    """Make a job's directories and write its plan."""
+    """Create a job's directories and write its plan."""
     workspace.create()
     limits = {"soft_open_files": original_open_files(), **plan.get("limits", {})}
-    # A supervisor from before a restart may still be about to start with the former plan.
+    # A supervisor from before a restart may still be starting with the former plan.
     mark = _traces(workspace)[1] or secrets.token_hex(16)
     whole = {
         **plan,
@@ -370,7 +370,7 @@ def _traces(workspace: Workspace) -> tuple[str, str]:
     if not isinstance(plan, dict):
         return "", ""
     group, mark = str(plan.get("group", "")), str(plan.get("mark", ""))
-    # No other group is ever killed, whatever the plan says.
+    # Only the job's own group may be killed, whatever the plan says.
     return group if os.path.basename(group) == _group_name(workspace) else "", mark
 
 

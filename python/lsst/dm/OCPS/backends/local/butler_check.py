@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a Butler and its input collections can be used.
+"""Check whether a Butler and its input collections can be used.
 
     python -P butler_check.py REPO COLLECTION ...
 
 Runs in the Science Pipelines environment, so that OCPS itself never loads
-the Butler. Its last line is JSON: the problem in words, or ``""``.
+the Butler. The last line of its output is JSON: the problem, or ``""``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 
 
 def problem(repo: str, collections: list[str]) -> str:
-    """Return what is wrong with the repository or a collection; empty if nothing is."""
+    """Return why the repository or a collection cannot be used; empty if they can."""
     try:
         from lsst.daf.butler import Butler
     except ImportError as error:

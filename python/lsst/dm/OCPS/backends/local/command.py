@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How commands and scripts are run, and what their ending means."""
+"""The planner of commands and scripts."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ from .pipetask_outcome import killed, signal_reason
 from .planner import job_variables
 
 MAX_FETCH = 10 * 2**30
-"""Longest file (bytes) that is fetched for a parameter given by reference."""
+"""Longest file (bytes) that is fetched for a file parameter."""
 
 
 class NoProgress:
-    """A command says nothing of how far it is, unless by a job event."""
+    """The progress source of commands, which report progress only over HTTP."""
 
     def read(self) -> Progress | None:
-        """Return nothing new."""
+        """Return `None`: no progress is known."""
         return None
 
 
 class CommandPlanner:
-    """Turns command jobs into what their supervisor runs, and back.
+    """Makes the plan of a command job, and interprets how the job ended; see `Planner`.
 
     Parameters
     ----------
     environments : `Environments`
-        Where programs and variables come from.
+        The environments, which provide programs and variables.
     limits : `~collections.abc.Mapping`
         Limits of each process, see `supervisor.set_limits`.
     variables_of : `~collections.abc.Callable`
         Returns the environment variables with which a job, by its id, can
         report its progress.
     kill_grace : `float`
-        How long (s) a job may take to end when it is told to.
+        How long (s) a job may take to end before it is killed.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class CommandPlanner:
         self.kill_grace = kill_grace
 
     async def check(self) -> None:
-        """There is nothing that all commands need."""
+        """Do nothing: no program is needed by all commands."""
 
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return the plan (see `supervisor`) of a job."""
@@ -92,7 +92,7 @@ class CommandPlanner:
                 "GIT_COMMIT_REF": spec.source.commit,
                 "GIT_TERMINAL_PROMPT": "0",
                 "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
-                # No program that somebody's or the system's configuration names is run.
+                # Configuration files of the user or the system could make git run programs.
                 "GIT_CONFIG_NOSYSTEM": "1",
                 "GIT_CONFIG_GLOBAL": "/dev/null",
             }
@@ -121,14 +121,14 @@ class CommandPlanner:
         return DryRun("the request", argv=hide_in_argv(fill(word, values) for word in spec.argv))
 
     def preload(self, job: Job | None) -> None:
-        """No command has anything loaded for it."""
+        """Return `None`: commands are not preloaded."""
 
     def progress_source(self, workspace: Workspace) -> NoProgress:
-        """Return what tells how far a job is."""
+        """Return the source of a job's progress."""
         return NoProgress()
 
     def ending(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> BackendUpdate:
-        """Say how a job ended; see `Planner`."""
+        """Return the final update of a job; see `Planner`."""
         spec = CommandSpec.of(job.spec)
         code = status["exit_code"] if status else None
         info: dict[str, Any] = {"exitCode": code, "logTail": workspace.tail()}
@@ -153,7 +153,7 @@ class CommandPlanner:
 
 
 def _preparation(spec: CommandSpec, inputs: Path, source: Path) -> list[dict[str, Any]]:
-    """Return the steps that fetch what a job needs."""
+    """Return the steps that fetch a job's source and files."""
     steps = []
     if spec.source:
         url, commit = spec.source.url, spec.source.commit

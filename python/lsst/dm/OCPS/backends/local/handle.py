@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Supervisors that are not children of this process: their claims, their ends."""
+"""Supervisors, which are not children of this process: their files, and handles to watch and stop them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _EngineFile(BaseModel):
 
     @classmethod
     def read(cls, workspace: Workspace, name: str) -> Self | None:
-        """Return what a file says; `None` if there is none, or it is not what the engine wrote."""
+        """Return the content of a file; `None` if it is missing or not valid."""
         document = workspace.read_json(name)
         try:
             return None if document is None else cls.model_validate(document)
@@ -38,7 +38,7 @@ class _EngineFile(BaseModel):
 
 
 class Claim(_EngineFile):
-    """Which supervisor runs a job; see ``supervisor.json`` in `supervisor`."""
+    """Identity of the supervisor that runs a job; see ``supervisor.json`` in `supervisor`."""
 
     pid: ProcessId
     session: ProcessId
@@ -67,15 +67,15 @@ class Status(_EngineFile):
     cpu: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
     def is_by(self, claim: Claim | None) -> bool:
-        """Return whether the supervisor of this claim wrote it."""
+        """Return whether the supervisor of this claim wrote the status."""
         return claim is not None and seal(self.token) == claim.seal
 
 
 class SupervisorHandle:
     """A running supervisor.
 
-    Holds a descriptor of the process, so that a later process of the same
-    id can never be taken for it.
+    It holds a descriptor of the process, so that a later process with the
+    same id cannot be mistaken for it.
 
     Parameters
     ----------
@@ -99,17 +99,18 @@ class SupervisorHandle:
         Parameters
         ----------
         claim : `Claim` or `None`
-            Which supervisor.
+            The claim.
 
         Returns
         -------
         handle : `SupervisorHandle` or `None`
-            `None` if it does not run any more.
+            The handle; `None` if the supervisor has ended.
 
         Raises
         ------
         OSError
-            If it cannot be found out, such as without a free descriptor.
+            If that cannot be determined, for example because no descriptor is
+            free.
         """
         if claim is None:
             return None
@@ -128,11 +129,11 @@ class SupervisorHandle:
         return cls(fd, claim.pid, claim.start)
 
     def elapsed(self) -> float:
-        """Return for how long it has run (s), by a clock that does not jump."""
+        """Return for how long the supervisor has run (s), by a monotonic clock."""
         return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - self._start / os.sysconf("SC_CLK_TCK"))
 
     async def ended(self) -> None:
-        """Wait for its end."""
+        """Wait until the supervisor has ended."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
         loop.add_reader(self._fd, done.set)
@@ -141,12 +142,12 @@ class SupervisorHandle:
         finally:
             loop.remove_reader(self._fd)
         if os.getpid() == 1:
-            # In a container without an init of its own, orphans become our children.
+            # In a container without an init process, orphans become children of this process.
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self.pid, os.WNOHANG)  # noqa: ASYNC222 (it does not wait)
 
     def terminate(self) -> None:
-        """Tell it to stop its job."""
+        """Tell the supervisor to stop its job."""
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(self._fd, signal.SIGTERM)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The local pool as the configuration describes it."""
+"""The factory of the local pool."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .planner import Planner
 from .zygote.pool import ZygotePool
 
 MAX_WORKERS = 2
-"""Jobs that run at a time where the configuration does not say."""
+"""How many jobs run at a time if the configuration does not say."""
 
 
 def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
-    """Make the backend that runs jobs as processes on this machine.
+    """Create the backend that runs jobs as processes on this machine.
 
-    Without a Butler it runs commands and scripts, and no pipelines.
+    Without a Butler it runs commands and scripts, but no pipelines.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
     Raises
     ------
     ConfigError
-        If a job definition cannot be used, or there is none.
+        If a job definition cannot be used, or no job could run.
     """
     environments = Environments(config.environments, config.limits.threads)
     limits = config.limits.of_process()
@@ -44,7 +44,7 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
     planners: dict[str, Planner] = {"command": CommandPlanner(environments, limits, context.job_variables)}
     general = None
     if config.butler:
-        data = ButlerConfig(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
+        data = ButlerConfig.of(config)
         general = PipetaskDefinition(
             PIPETASK,
             data,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How pipeline jobs are run: the commands, and what their ending means."""
+"""The planner of pipeline jobs."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ from .planner import job_variables
 from .zygote.pool import Preload, ZygotePool
 
 SUMMARY_NAME = "summary.json"
-"""Where in the workspace pipetask writes its summary."""
+"""Name of the summary that pipetask writes into the workspace."""
 
 CHECK_TIMEOUT = 300.0
-"""How long (s) the Butler may take to answer at ``start`` and ``enable``, set-up commands included."""
+"""How long (s) the check of the Butler may take, including set-up commands."""
 
 
 class PipetaskPlanner:
-    """Turns a pipeline job into commands, and what they left into words.
+    """Makes the plan of a pipeline job, and interprets how the job ended; see `Planner`.
 
     Parameters
     ----------
     data : `ButlerConfig`
-        Where the data are.
+        The Butler repository and collections.
     environments : `Environments`
-        Where the programs are.
+        The environments, which provide programs and variables.
     limits : `~collections.abc.Mapping`
         Limits of each process, see `supervisor.set_limits`.
     kill_grace : `float`
-        How long (s) a job may take to end when it is told to.
+        How long (s) a job may take to end before it is killed.
     zygotes : `ZygotePool` or `None`
         Preloaded processes, which can also check the Butler.
     checks : `ButlerChecks` or `None`
-        Checks of Butlers that have passed.
+        Results of former checks of Butlers.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class PipetaskPlanner:
         Raises
         ------
         BackendError
-            If they could not, with the reason.
+            If pipelines could not run, with the reason.
         """
         await look_at_files(self.environments.check)
         if not self.data.butler:
@@ -108,7 +108,7 @@ class PipetaskPlanner:
         await look_at_files(self.checks.passed, key, self.data.butler)
 
     async def _check_preloaded(self) -> str | None:
-        """Return what is wrong with the Butler; `None` if no preloaded process can tell."""
+        """Return why the Butler cannot be used (empty if it can); `None` if no preloaded process is ready."""
         preload = self.preload(None)
         if self.zygotes is None or preload is None:
             return None
@@ -134,7 +134,7 @@ class PipetaskPlanner:
                 f"butler {self.data.butler} did not answer within {CHECK_TIMEOUT:g} s"
             ) from None
         finally:
-            # Also when OCPS ends meanwhile. A set-up command may have started other processes.
+            # Also if this task is cancelled. A set-up command may have started other processes.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
@@ -149,7 +149,7 @@ class PipetaskPlanner:
         environment = self.environments.get(spec.version if spec else "")
         if not environment.config.preload:
             return None
-        # For a pattern, such as w_*, there is no version yet.
+        # A pattern, such as w_*, has no version before a job requests one.
         if job is None and environment.config.setup and "*" in environment.version:
             return None
         butler = spec.butler if spec else self.data.butler
@@ -164,7 +164,7 @@ class PipetaskPlanner:
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
         """Return the plan (see `supervisor`) of a job."""
         spec = PipetaskSpec.of(job.spec)
-        # A job that was killed a moment ago may have left it so.
+        # A killed job may have left an unfinished transaction.
         roll_back(spec.butler)
         environment = self.environments.get(spec.version)
         options = list(spec.options)
@@ -224,20 +224,21 @@ class PipetaskPlanner:
         }
 
     def progress_source(self, workspace: Workspace) -> ProgressReader:
-        """Return what tells how far a job is."""
+        """Return the source of a job's progress."""
         return ProgressReader(workspace.log)
 
     def ending(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> BackendUpdate:
-        """Say how a job ended; may take a while, so not for the event loop.
+        """Return the final update of a job; reads files, so not for the event loop.
 
         Parameters
         ----------
         job : `Job`
-            Which one.
+            The job.
         workspace : `Workspace`
-            Its files.
+            The job's directories.
         status : `~collections.abc.Mapping` or `None`
-            What the supervisor wrote, `None` if it was killed before.
+            The supervisor's ``status.json``; `None` if it was killed before
+            it wrote that.
         """
         if status and job.attempt > 1:
             # The first step of a further attempt prepares it.
@@ -287,9 +288,9 @@ def _pipetask(command: str, spec: PipetaskSpec, summary: str, options: Sequence[
 
 
 def as_pattern(glob: str) -> str:
-    """Return a glob that the Butler takes for a pattern, also if it is a plain name.
+    """Return a glob that the Butler treats as a pattern, even for a plain name.
 
-    A plain name that does not exist makes ``butler retrieve-artifacts`` find
-    nothing at all, for the other names too.
+    If a plain name does not exist, ``butler retrieve-artifacts`` finds
+    nothing at all, not even datasets of other names.
     """
     return glob if re.search(r"[*?\[]", glob) else f"[{glob[0]}]{glob[1:]}"

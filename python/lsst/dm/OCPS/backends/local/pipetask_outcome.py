@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a pipetask job ended, in words an observer understands.
+"""The outcome of a pipetask job, in words for observers.
 
-Read from its exit code, the summary that ``pipetask run --summary`` writes,
-and the last lines of its log.
+It is read from the exit code, the summary that ``pipetask run --summary``
+writes, and the last lines of the log.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from ...jobs.model import ErrorSummary
 from ...jobs.workspace import Workspace
 
 INDEX_NAME = "_butler_zip_index.json"
-"""What ``butler retrieve-artifacts`` writes beside what it retrieves."""
+"""File that ``butler retrieve-artifacts`` writes beside the artifacts."""
 
 MAX_METRIC_SIZE = 65_536
-"""Metrics are small: a larger file (bytes) is a result like any other."""
+"""Largest file (bytes) that is read as a metric; a larger one is only a result."""
 
 OUT_OF_MEMORY = "out of memory"
 
@@ -41,7 +41,7 @@ KILLING = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHU
 # The last line of a traceback: the class, with its module, and the text.
 _ERROR_LINE = re.compile(r"^(?:[\w.]+\.)?(\w*(?:Error|Exception|Found|Interrupt))(?:: (.*))?$")
 
-# In the order of how much they say; the first that the log's end has counts.
+# Causes in order of how specific they are; the first that matches the end of the log is used.
 _CAUSES = (
     (r"QuantumGraph was empty|QuantumGraph contains no quanta", "no data matched: {query}"),
     (r"MissingCollectionError: (.*)", "a collection is missing: {0}"),
@@ -86,14 +86,14 @@ class GraphSummary(BaseModel):
 
 
 class Summary(BaseModel):
-    """What OCPS reads of the summary that pipetask wrote."""
+    """The members of pipetask's summary that OCPS reads."""
 
     quantaReports: list[QuantumReport] | None = None
     qgraphSummary: GraphSummary | None = None
 
     @classmethod
     def read(cls, workspace: Workspace, name: str) -> Summary:
-        """Return the summary of a job; an empty one if there is none that can be used."""
+        """Return the summary of a job; an empty one if it is missing or not valid."""
         try:
             return cls.model_validate(workspace.read_job_json(name) or {})
         except ValidationError:
@@ -108,21 +108,22 @@ def count_quanta(workspace: Workspace, name: str) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class PipetaskOutcome:
-    """What is known of a job that has ended.
+    """The outcome of a job.
 
     Parameters
     ----------
     exit_code : `int` or `None`
-        Of the last step; negative for a signal; `None` if nobody knows.
+        Exit code of the last step; negative for a signal; `None` if it is
+        not known.
     step : `int`
-        Which step that was: 0 is pipetask, 1 the retrieval of its outputs, -1
-        what prepares a further attempt.
+        Index of that step: 0 is pipetask, 1 the retrieval of its outputs, -1
+        the preparation of a further attempt.
     cancelled : `bool`
-        Whether it was stopped before it was done.
+        Whether the job was stopped.
     tasks : `dict`
-        Quanta of each task by how they ended: ``{task: {status: count}}``.
+        Number of quanta of each task by status: ``{task: {status: count}}``.
     failures : `tuple`
-        Of each quantum that failed: task, data id, class and text of the
+        For each failed quantum: task, data id, class and text of the
         exception.
     """
 
@@ -136,7 +137,7 @@ class PipetaskOutcome:
     def read(
         cls, workspace: Workspace, status: Mapping[str, Any] | None, summary_name: str
     ) -> PipetaskOutcome:
-        """Read what a job left in its workspace."""
+        """Read the outcome of a job from its workspace."""
         if status is None:
             return cls(exit_code=None)
         tasks: dict[str, Counter[str]] = {}
@@ -156,7 +157,7 @@ class PipetaskOutcome:
 
     @property
     def succeeded(self) -> bool:
-        """Whether all steps were carried out."""
+        """Whether all steps succeeded."""
         return self.exit_code == 0 and self.step >= 0 and not self.cancelled
 
     def take_index(self, workspace: Workspace, globs: Collection[str]) -> list[dict[str, Any]]:
@@ -165,7 +166,7 @@ class PipetaskOutcome:
         Parameters
         ----------
         workspace : `Workspace`
-            The job's files.
+            The job's directories.
         globs : `~collections.abc.Collection` [`str`]
             Globs of the dataset types that hold metrics.
 
@@ -200,7 +201,7 @@ class PipetaskOutcome:
 
 
 def _small_dict(folder: Path, name: str) -> Any:
-    """Return what a small file below a directory holds, as JSON types; `None` if it is no such file."""
+    """Return the content of a small YAML or JSON file, as JSON types; `None` for any other file."""
     if Path(name).suffix not in (".yaml", ".json"):
         return None
     try:
@@ -209,27 +210,27 @@ def _small_dict(folder: Path, name: str) -> Any:
         if len(content) > MAX_METRIC_SIZE:
             return None
         values = yaml.safe_load(content.decode())
-        # Through JSON, which is how it goes out: no dates, no tuples as keys,
-        # and null for what JSON has no number for.
+        # Converted to JSON types, in which it is published: no dates, no
+        # tuples as keys, and null for infinite numbers and NaN.
         return json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         return None
 
 
 def explain(outcome: PipetaskOutcome, workspace: Workspace) -> ErrorSummary:
-    """Say why a job failed.
+    """Return why a job failed.
 
     Parameters
     ----------
     outcome : `PipetaskOutcome`
-        How it ended.
+        The outcome.
     workspace : `Workspace`
-        Its files.
+        The job's directories.
 
     Returns
     -------
     error : `ErrorSummary`
-        The reason in one or a few lines; the log's end as detail.
+        The reason in one or a few lines, with the end of the log as detail.
     """
     tail = workspace.tail(lines=60, size=65_536)
     message = _reason(outcome, workspace, tail)
@@ -280,7 +281,7 @@ def _reason(outcome: PipetaskOutcome, workspace: Workspace, tail: list[str]) -> 
 
 
 def signal_reason(number: int) -> str:
-    """Say what it means that a process was ended by a signal."""
+    """Return in words why a process was probably ended by a signal."""
     try:
         name = signal.Signals(number).name
     except ValueError:
@@ -293,7 +294,7 @@ def signal_reason(number: int) -> str:
 
 
 def _quantum_reason(outcome: PipetaskOutcome) -> str:
-    """Say which tasks failed on which data, the first of each kind in full."""
+    """Return which tasks failed on which data, with details of the first failure of each kind."""
     kinds: dict[tuple[str, str], list[tuple[Mapping[str, Any], str]]] = {}
     for label, data_id, name, message in outcome.failures:
         kinds.setdefault((label, name.rpartition(".")[2]), []).append((data_id, message))

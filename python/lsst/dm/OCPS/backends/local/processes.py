@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Identify, find and kill the processes of a job.
 
-Needs the standard library alone: `supervisor` loads it by path. Only a
-process that does not exist counts as absent. Whatever else keeps a process
-from being looked at, such as having no free descriptor, is raised.
+Uses only the standard library, because `supervisor` loads it by path. A
+process counts as absent only if it does not exist. Any other error in
+examining it, such as no free descriptor, is raised.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MARK = "JOB_MARK"
 """Environment variable by which a job's processes are found; its value is random."""
 
 KILL_TIMEOUT = 10.0
-"""How long (s) to go on killing; a process that waits for a dead disk cannot be killed."""
+"""How long (s) to retry killing; a process that waits for a dead disk cannot be killed."""
 
 _ABSENT = (FileNotFoundError, ProcessLookupError)
 
 
 def identity(pid: int) -> dict[str, Any] | None:
-    """Return what distinguishes a process from a later one with the same id.
+    """Return data that distinguish a process from a later one with the same id.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def identity(pid: int) -> dict[str, Any] | None:
     Raises
     ------
     OSError
-        If it cannot be found out.
+        If the process cannot be examined.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
@@ -68,8 +68,8 @@ def children(parent: int) -> list[int]:
 def in_session(claim: Mapping[str, Any]) -> list[int]:
     """Return the processes in the session of a supervisor.
 
-    The process that opened the session ended at once; so if there is one of
-    that id, it is another session.
+    The process that created the session ended immediately, so if a process
+    with its id exists, the session is another one.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def marked(mark: str) -> list[int]:
 
 
 def kill_job(claim: Mapping[str, Any] | None, group: str, mark: str) -> bool:
-    """Kill what a supervisor left when it was killed itself.
+    """Kill the processes of a job whose supervisor was killed.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def kill_job(claim: Mapping[str, Any] | None, group: str, mark: str) -> bool:
     Returns
     -------
     ended : `bool`
-        Whether nothing of it runs any more.
+        Whether none of its processes runs any more.
     """
     deadline = time.monotonic() + KILL_TIMEOUT
     while True:
@@ -134,22 +134,23 @@ def _all() -> Iterator[int]:
 
 
 def make_group(name: str, processes: int = 0) -> str:
-    """Make a control group for a job below the one that this process is in.
+    """Create a control group for a job below that of this process.
 
-    A process cannot leave it by giving itself a session or a parent of its own.
+    Unlike a session, a process cannot leave it by becoming a daemon.
 
     Parameters
     ----------
     name : `str`
-        Its name.
+        Name of the group.
     processes : `int`
-        How many processes and threads it may have; 0 for no limit. Where the
-        kernel's controller is not available, only the supervisor enforces it.
+        How many processes and threads the group may have; 0 for no limit. If
+        the kernel's controller is not available, only the supervisor enforces
+        this.
 
     Returns
     -------
     group : `str`
-        Its path; empty where none can be made.
+        Path of the group; empty if none can be created.
     """
     for top in _own_groups():
         path = os.path.join(top, name)
@@ -158,7 +159,7 @@ def make_group(name: str, processes: int = 0) -> str:
         except OSError:
             continue
         if processes:
-            # Without the controller there is no such file.
+            # The file exists only with the controller.
             with contextlib.suppress(OSError):
                 _write(os.path.join(path, "pids.max"), str(processes))
         return path
@@ -188,14 +189,14 @@ def kill_group(group: str) -> None:
     try:
         _write(os.path.join(group, "cgroup.kill"), "1")
     except OSError:
-        # Version 1, or a kernel before 5.14.
+        # Control groups of version 1, or a kernel before 5.14.
         for pid in members(group):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
 
 
 def remove_group(group: str) -> None:
-    """Remove a control group in which nothing runs."""
+    """Remove a control group without processes."""
     for folder in reversed(_groups(group)):
         with contextlib.suppress(OSError):
             os.rmdir(folder)
@@ -207,7 +208,7 @@ def _groups(group: str) -> list[str]:
 
 
 def _own_groups() -> list[str]:
-    """Return the directories of this process's control groups that can serve, the best first."""
+    """Return the directories of this process's control groups that can be used, the best first."""
     own = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -219,7 +220,7 @@ def _own_groups() -> list[str]:
             left, _, right = line.partition(" - ")
             root, place = left.split()[3:5]
             kind, _, options = right.split()[:3]
-            # Version 1: a hierarchy that limits the number of processes is as good as any.
+            # In version 1, use the hierarchy that limits the number of processes.
             controllers = "" if kind == "cgroup2" else "pids"
             wanted = kind == "cgroup2" or (kind == "cgroup" and "pids" in options.split(","))
             path = own.get(controllers, "..")

@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Supervise one local job: the small process between OCPS and the job.
 
-It runs the job's steps one after the other, each in a process group of its
-own, waits for them, and writes how they ended into the engine's directory of
-the job. It is nobody's child and has a session of its own, so it outlives
-OCPS.
+It runs the job's steps one after the other, each in its own process group,
+waits for them, and writes how they ended into the engine's directory of the
+job. It is detached from OCPS and has its own session, so it outlives OCPS.
 
     python -I -S supervisor.py DIRECTORY
 
-This file needs the standard library alone: it also runs, loaded by path,
-inside the interpreter of a Science Pipelines environment.
+This file uses only the standard library, because it also runs, loaded by
+path, in the interpreter of a Science Pipelines environment.
 
 Files in the directory:
 
 ``plan.json``
-    What to run: ``steps`` (each with ``argv``, and with ``tool`` if that
-    wraps a program of the environment: the program's own command line),
+    What to run: ``steps`` (each with ``argv``; if that wraps a program of the
+    environment, the program's own command line is in ``tool``),
     ``environment``, ``cwd``, ``log``, ``output`` (directory), ``limits``,
-    ``kill_grace`` (s), ``durable`` (whether results are brought to the disk
+    ``kill_grace`` (s), ``durable`` (whether results are written to disk
     before the job ends), ``group`` (path of a control group, may be empty).
 ``supervisor.json``
     Written once, by the supervisor that runs the job: ``pid``, ``session``,
@@ -26,11 +25,11 @@ Files in the directory:
 ``group.json``
     Identity of the leader of the running step's process group.
 ``status.json``
-    Written at the end: ``token``, which only the supervisor knew until now
-    and which shows that it wrote this file; ``exit_code`` (negative for a
-    signal, null if no step ran) and ``step``, the index of the last one;
-    ``cancelled``, whether it was stopped before all was done; ``failure``,
-    why the job failed whatever its exit code (empty if it did not);
+    Written at the end: ``token``, until then known to the supervisor alone,
+    which proves that it wrote this file; ``exit_code`` (negative for a
+    signal, null if no step ran) and ``step``, the index of the last step;
+    ``cancelled``, whether the job was stopped; ``failure``, why the job
+    failed independently of its exit code (empty if it did not);
     ``max_rss`` (bytes); ``cpu`` (s).
 """
 
@@ -56,8 +55,8 @@ if TYPE_CHECKING or __package__:
     from ...jobs import durable
     from . import processes
 else:
-    # Loaded by path: without its package, and without leaving a module of a
-    # common name among those that a pipeline reports.
+    # Loaded by path, without its package. The modules get names that
+    # pipelines do not list among the packages that they used.
     def _load(path: Path) -> ModuleType:
         module = ModuleType(f"_ocps_{path.stem}")
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
@@ -71,22 +70,22 @@ PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 
 WATCH_INTERVAL = 0.5
-"""How often (s) to look whether a job keeps its limits of output and processes."""
+"""How often (s) to check a job's limits of output and processes."""
 
 TRY_AGAIN = 75
-"""Exit code where a supervisor could not be started for want of resources, as in sysexits.h."""
+"""Exit code if the supervisor could not be started for lack of resources (EX_TEMPFAIL of sysexits.h)."""
 
 SHORTAGES = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
 )
-"""Errors (errno) that pass: what met them is tried again."""
+"""Temporary errors (errno), after which an operation is retried."""
 
 Run = Callable[[dict[str, Any]], NoReturn]
-"""Becomes the step, in the forked child; never returns."""
+"""Runs a step in the forked child; never returns."""
 
 
 def execute(step: dict[str, Any]) -> NoReturn:
-    """Become the program of a step."""
+    """Replace this process by the program of a step."""
     argv = step["argv"]
     try:
         os.execvpe(argv[0], argv, os.environ)
@@ -98,22 +97,22 @@ def execute(step: dict[str, Any]) -> NoReturn:
 def detach(directory: Path, run: Run = execute) -> None:
     """Start the supervisor of a job and return when it has claimed the job.
 
-    Forks twice, so that the supervisor is nobody's child and has a session
-    of its own. Returns in the calling process only.
+    Forks twice, so that the supervisor is detached from this process and has
+    its own session. Returns in the calling process only.
 
     Parameters
     ----------
     directory : `pathlib.Path`
         The engine's directory of the job.
     run : `~collections.abc.Callable`
-        Becomes a step in the forked child.
+        Runs a step in the forked child.
 
     Raises
     ------
     OSError
-        If resources are missing; it may be tried again.
+        If resources are missing; the caller may retry.
     RuntimeError
-        If it could not be started; the text is the reason.
+        If the supervisor could not be started; the text is the reason.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -139,11 +138,11 @@ def _supervisor_process(directory: Path, run: Run, writer: int) -> NoReturn:
         if os.fork():
             os._exit(0)
         _leave_descriptors(writer)
-        # Others of this account may not read its memory, which has the token.
+        # Other processes of this account must not read the token in its memory.
         _prctl(PR_SET_DUMPABLE, 0)
         plan = json.loads((directory / "plan.json").read_bytes())
         supervisor = Supervisor(directory, plan, run)
-        # Claimed already: the job is being run, which is all the caller wants to know.
+        # If the job is claimed already, it is running, so that is a success too.
         with contextlib.suppress(durable.AlreadyClaimedError):
             supervisor.claim()
             os.write(writer, b"ok")
@@ -160,7 +159,7 @@ def _supervisor_process(directory: Path, run: Run, writer: int) -> NoReturn:
 
 
 def _leave_descriptors(keep: int) -> None:
-    """Keep nothing open of the process this was forked from."""
+    """Close all descriptors of the parent process but ``keep``."""
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
@@ -181,7 +180,7 @@ class Supervisor:
     plan : `dict`
         What to run.
     run : `~collections.abc.Callable`
-        Becomes a step in the forked child.
+        Runs a step in the forked child.
     """
 
     def __init__(self, directory: Path, plan: dict[str, Any], run: Run) -> None:
@@ -203,17 +202,17 @@ class Supervisor:
         signal.signal(signal.SIGALRM, self._on_alarm)
         for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
             signal.signal(ignored, signal.SIG_IGN)
-        # Taken by sigtimedwait, not by a handler.
+        # Received by sigtimedwait, not by a handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        # Grandchildren whose parent ends become children of this process, so
-        # that none can stay behind.
+        # Orphaned grandchildren become children of this process, so that none
+        # is left behind.
         _prctl(PR_SET_CHILD_SUBREAPER, 1)
         claim = {**(processes.identity(os.getpid()) or {}), "seal": seal(self.token)}
-        # On the disk before anything runs: after a power cut the job must not run again.
+        # On disk before anything runs: after a power cut the job must not run again.
         durable.write_json(self.directory / "supervisor.json", claim, once=True, durable=self.durable)
 
     def supervise(self) -> None:
-        """Run the steps to their end and write how they ended."""
+        """Run the steps and write how they ended."""
         last, status, left_out = 0, None, False
         for number, step in enumerate(self.plan["steps"]):
             ended = self._run_step(step)
@@ -229,7 +228,7 @@ class Supervisor:
             "token": self.token,
             "exit_code": None if status is None else os.waitstatus_to_exitcode(status),
             "step": last,
-            # Told to stop when it had ended by itself, well or not, it has not been stopped.
+            # A job that had ended before it was told to stop was not cancelled.
             "cancelled": self.interrupted or left_out,
             "failure": self.failure,
             "max_rss": usage.ru_maxrss * 1024,
@@ -243,12 +242,12 @@ class Supervisor:
                 if not self.directory.exists():
                     # The job has been deleted.
                     break
-                # A full disk: the end of the job must not get lost with it.
+                # Retry, because a full disk must not lose the end of the job.
                 time.sleep(1)
         processes.remove_group(self.group)
 
     def _sync_output(self) -> None:
-        """Bring the results to the disk before they are announced."""
+        """Write the results to disk before the job ends."""
         if not self.durable:
             return
         try:
@@ -258,11 +257,11 @@ class Supervisor:
             # The job has been deleted, or has removed its own directory.
             return
         except OSError as error:
-            self.failure = self.failure or f"its results could not be written to the disk: {error.strerror}"
+            self.failure = self.failure or f"its results could not be written to disk: {error.strerror}"
 
     def _run_step(self, step: dict[str, Any]) -> int | None:
-        """Run one step; return its wait status, `None` if it is not to run any more."""
-        # No signal may come between the fork and the assignment of the child's id.
+        """Run one step; return its wait status, `None` if the job was cancelled before."""
+        # No signal may arrive between the fork and the assignment of the child's id.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         if self.cancelled:
             return None
@@ -311,7 +310,7 @@ class Supervisor:
             _kill_group(self.child, signal.SIGKILL)
 
     def _become(self, step: dict[str, Any]) -> NoReturn:
-        """Turn this forked child into the step."""
+        """Run the step in this forked child."""
         try:
             _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             os.setpgid(0, 0)
@@ -344,7 +343,7 @@ class Supervisor:
             _kill_group(self.child, signal.SIGKILL)
 
     def _sweep(self) -> None:
-        """Kill whatever the step left running."""
+        """Kill all processes that the step has left."""
         _kill_group(self.child, signal.SIGKILL)
         processes.kill_group(self.group)
         while True:
@@ -358,15 +357,12 @@ class Supervisor:
 
 
 def remove_caches(pid: int, environment: dict[str, str]) -> None:
-    """Remove the directory for cached files that a Butler has made for a process.
-
-    The process removes it itself at its end, unless it is killed.
-    """
+    """Remove the cache directory of a process's Butler, which a killed process leaves behind."""
     folder = environment.get("TMPDIR") or "/tmp"
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if name.startswith(f"butler-cache-dir-{pid}-"):
-                # Rarely needed, and it takes time to import.
+                # Imported here because it is rarely needed and slow to import.
                 import shutil
 
                 shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
@@ -400,13 +396,13 @@ def set_limits(limits: dict[str, Any]) -> None:
 
 
 def seal(token: str) -> str:
-    """Return what shows, without giving it away, that somebody knows a token."""
+    """Return the hash of a token, by which the token can be verified later."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def _open_log(path: str) -> None:
-    """Let standard output and error of this process go to a log."""
-    # A former step may have put something else there, which must not be waited for.
+    """Redirect standard output and error of this process to a log."""
+    # O_NONBLOCK, because a former step may have replaced the log by a pipe.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
     log = os.open(path, flags, 0o600)
     os.set_blocking(log, True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The forwarding backend as the configuration describes it."""
+"""The factory of the forwarding backend."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .command import ForwardedCommandDefinition
 from .definition import UwsDefinition
 
 MAX_WORKERS = 1000
-"""Jobs that the server has at a time where the configuration does not say; it has a queue of its own."""
+"""How many jobs the server has at a time if the configuration does not say; it has its own queue."""
 
 
 def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
-    """Make the backend that forwards jobs to a UWS server.
+    """Create the backend that forwards jobs to a UWS server.
 
     Parameters
     ----------
@@ -32,10 +32,9 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
     ConfigError
         If a job definition cannot be used.
     """
-    data = ButlerConfig(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
     general = UwsDefinition(
         PIPETASK,
-        data,
+        ButlerConfig.of(config),
         config.allowed_pipelines,
         config.uws,
         config_directories=config.config_directories,
