@@ -174,7 +174,7 @@ def test_a_file_that_is_broken_is_refused_at_start_and_logged_later(tmp_path, ca
     for _ in range(3):
         assert secrets.owner_of_token("bobs") == "bob"
     assert len(caplog.records) == 1
-    assert "the users read before stay" in caplog.text
+    assert "the former users remain valid" in caplog.text
     assert "bobs" not in caplog.text
     with pytest.raises(ConfigError):
         SecretsFile(str(path), LOG)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The web application: routes, the caller of each request, errors in words."""
+"""The web application: routes, authentication of requests, and error answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _OPEN = frozenset(
         vosi.get_availability,
         vosi.get_capabilities,
         openapi.get_document,
-        # A job that reports has a token of its own, which is checked there.
+        # Jobs authenticate with their own tokens, which the handler checks.
         rubin.post_event,
     }
 )
@@ -65,9 +65,9 @@ def make_app(service: Service, measures: Measures | None = None) -> web.Applicat
     Parameters
     ----------
     service : `Service`
-        Its parts.
+        The server's parts.
     measures : `~collections.abc.Callable`, optional
-        Figures of what else runs in this process, for ``/metrics``.
+        Returns further figures of this process, for ``/metrics``.
     """
     config = service.config
     app = web.Application(middlewares=[_guard], client_max_size=config.max_body)
@@ -86,12 +86,12 @@ def make_app(service: Service, measures: Measures | None = None) -> web.Applicat
 
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Find out who is asking, and answer errors in words."""
+    """Answer a request; write it into the audit log if it may change something."""
     connection = request.protocol
     if not isinstance(connection, Connection):
         return await _answer(request, handler)
     with connection.serving():
-        # What jobs report of themselves is no command.
+        # Progress that a job reports of itself is not a command.
         if request.method in SAFE_METHODS or request.match_info.handler is rubin.post_event:
             return await _answer(request, handler)
         return await _answer_and_record(request, handler)
@@ -140,7 +140,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = {"Retry-After": "10"} if status == 503 else {}
         if isinstance(error, RequestError):
             error = error.renamed(_FIELD_NAMES)
-        # What a client sent may be repeated in the words, and need not be Unicode.
+        # The message may repeat text of the client that is not valid Unicode.
         words = f"{error}\n".encode(errors="backslashreplace")
         return web.Response(
             body=words, status=status, headers=headers, content_type="text/plain", charset="utf-8"
@@ -150,17 +150,17 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException:
         raise
     except ConnectionError:
-        # There is nobody to answer any more.
+        # The client has disconnected.
         if request.transport:
             request.transport.abort()
         return web.Response(status=499)
     except Exception:
-        # Details go to the log only: they may hold what the caller must not see.
+        # Details go to the log only: they may contain data that the caller must not see.
         service.log.exception(f"{request.method} {request.path} failed")
-        return web.Response(text="OCPS failed at this request; its log says why\n", status=500)
+        return web.Response(text="An error in OCPS; its log has the details\n", status=500)
 
 
 async def _name_server(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = f"OCPS/{__version__}"
-    # Proxies put their own name into the other one.
+    # Proxies replace Server by their own name.
     response.headers["X-OCPS"] = __version__

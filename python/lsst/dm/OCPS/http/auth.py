@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who sent a request, and what they may do."""
+"""Authentication: who sent a request, and which jobs they may see and change."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ _MIN_SECRET = 16
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody who sends requests.
+    """The sender of a request.
 
     Parameters
     ----------
     name : `str`
-        The owner of the jobs they make; empty for anonymous.
+        Owner of the jobs that the sender creates; empty for anonymous.
     operator : `bool`
-        Whether they may see and touch all jobs.
+        Whether the sender may see and change all jobs.
     """
 
     name: str
     operator: bool = False
 
     def check_may_touch(self, job: Job) -> None:
-        """Raise `NotAllowedError` if a job belongs to somebody else and this is no operator."""
+        """Raise `NotAllowedError` if a job belongs to another owner and this is not an operator."""
         if not self.operator and job.owner != self.name:
             raise NotAllowedError(f"Job {job.id} belongs to somebody else")
 
@@ -60,14 +60,14 @@ _EVERYBODY = Caller("", operator=True)
 
 
 class Authenticator:
-    """Finds out who sent a request.
+    """Identifies the senders of requests.
 
     Parameters
     ----------
     config : `AuthConfig`
-        How callers show who they are.
+        How callers are authenticated.
     log : `logging.Logger`
-        Gets what is wrong with the secrets while the server runs.
+        Gets errors in the file of secrets while the server runs.
 
     Raises
     ------
@@ -108,7 +108,7 @@ class Authenticator:
             )
 
     def is_proxy(self, peer: str) -> bool:
-        """Return whether the peer of a connection is a proxy, behind which there are many clients."""
+        """Return whether the peer of a connection is a proxy, which many clients share."""
         try:
             address = ipaddress.ip_address(peer)
         except ValueError:
@@ -117,16 +117,16 @@ class Authenticator:
         return self.config.method == "proxy" and any(address in network for network in self._proxies)
 
     async def caller(self, request: web.Request) -> Caller:
-        """Return who sent a request.
+        """Return the sender of a request.
 
         Raises
         ------
         aiohttp.web.HTTPUnauthorized
-            If that is not known, and anonymous requests are not served.
+            If the sender is not known, and anonymous requests are not served.
         aiohttp.web.HTTPTooManyRequests
             If a password is not checked because too many were wrong.
         NotAllowedError
-            If a proxy names somebody who cannot be a user.
+            If a proxy sends a name that cannot be a user's.
         """
         connection = request.protocol
         credentials = connection.credentials if isinstance(connection, Connection) else None
@@ -145,9 +145,9 @@ class Authenticator:
         return Caller(name, operator=name in self.config.operators)
 
     async def _by_account(self, request: web.Request, credentials: Credentials) -> str:
-        """Return the local account at the Unix socket, or the user whom a proxy there names."""
+        """Return the local account at the Unix socket, or the user named by a proxy there."""
         if (account := self._accounts.get(credentials.uid)) is None:
-            # The accounts may be in a directory on the network.
+            # In a thread, because the accounts may be in a directory service on the network.
             account = await asyncio.to_thread(_account_name, credentials.uid)
             self._accounts[credentials.uid] = account
         if account in self.config.proxy_accounts:
@@ -170,7 +170,7 @@ class Authenticator:
 
     def _from_proxy(self, request: web.Request) -> bool:
         try:
-            # The address of the connection: what headers say of it anybody can write.
+            # The address of the connection, because headers about it can be forged.
             address = ipaddress.ip_address((request.remote or "").partition("%")[0])
         except ValueError:
             return False
@@ -190,7 +190,7 @@ class Authenticator:
         elif scheme.lower() == "basic":
             user, password = _decode_basic(rest.strip())
             if not user and not password:
-                # What uws-client sends when it was given neither.
+                # uws-client sends this if it has neither name nor password.
                 return None
             name = user if await self._has_password(request, user, password) else None
         else:

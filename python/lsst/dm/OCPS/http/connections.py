@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Connections of the HTTP server: how many there may be, and for how long they may be silent.
+"""Connections of the HTTP server, with limits of their number and of silence.
 
-Every connection takes a descriptor, and the engine needs descriptors to run
-jobs. So connections are limited over all and per peer, below what the
-process may open. At the limit a connection that is idle is closed for the
-new one; where none is idle the new one is refused with 503.
+Every connection needs a descriptor, and the engine needs descriptors to run
+jobs. So connections are limited in total and per peer, below the limit of the
+process. At the limit an idle connection is closed for a new one; if none is
+idle, the new one is refused with 503.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ KEEPALIVE_TIMEOUT = 60.0
 """How long (s) a connection is kept open between requests."""
 
 WRITE_TIMEOUT = 60.0
-"""How long (s) a client may accept none of what is sent to it."""
+"""Disconnect a client that accepts no data for this long (s)."""
 
 LINGERING_TIME = 1.0
-"""How long (s) the rest of a request is read that was refused before its end."""
+"""How long (s) to read the rest of a request that was refused before its end."""
 
 JUST_SERVED = 1.0
-"""How long (s) after an answer a connection does not count as idle: the answer may be on its way."""
+"""How long (s) after an answer a connection does not count as idle, because it may still be sent."""
 
 BACKLOG = 1024
 """How many connections may wait in the kernel to be accepted."""
@@ -53,12 +53,12 @@ class ConnectionLimits:
     Parameters
     ----------
     total : `int`
-        Over all.
+        In total.
     per_peer : `int`
         From one address, or from one local account at a Unix socket.
     unlimited : `~collections.abc.Callable`
-        Tells whether a peer is a proxy that many clients share, to which
-        ``per_peer`` does not apply.
+        Returns whether ``per_peer`` does not apply to a peer, because it is a
+        proxy that many clients share.
     """
 
     total: int
@@ -69,9 +69,10 @@ class ConnectionLimits:
     def of(
         cls, total: int, per_peer: int, open_files: int, unlimited: Callable[[str], bool]
     ) -> ConnectionLimits:
-        """Return the limits for a process that may open so many files; 0 for the default of a limit.
+        """Return the limits for a process that may open ``open_files`` files.
 
-        A quarter of the descriptors, at least 128, is left to the engine.
+        A quarter of the descriptors, at least 128, is reserved for the
+        engine. A limit of 0 means its default.
         """
         available = max(16, open_files - max(128, open_files // 4))
         total = min(total or 4096, available)
@@ -80,12 +81,12 @@ class ConnectionLimits:
 
 @dataclass(frozen=True)
 class Credentials:
-    """The process at the other end of a Unix socket, as the kernel tells.
+    """The process at the other end of a Unix socket, as identified by the kernel.
 
     Parameters
     ----------
     pid, uid, gid : `int`
-        Its process, account and group, when it connected.
+        Ids of its process, account and group when it connected.
     """
 
     pid: int
@@ -94,20 +95,20 @@ class Credentials:
 
     @classmethod
     def of(cls, sock: socket.socket) -> Credentials:
-        """Return who connected to a Unix socket."""
+        """Return the credentials of the process that connected to a Unix socket."""
         data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         return cls(*struct.unpack("3i", data))
 
 
 class Connection(web.RequestHandler):
-    """One connection, as aiohttp serves it.
+    """One connection, served by aiohttp.
 
     Parameters
     ----------
     listener : `Listener`
-        Where it was accepted.
+        The listener that accepted it.
     peer : `str`
-        Who is at its other end: an address, or ``uid:`` and a local account.
+        The peer: an address, or ``uid:`` and the id of a local account.
     credentials : `Credentials` or `None`
         The process at the other end of a Unix socket.
     server : `aiohttp.web.Server`
@@ -136,7 +137,7 @@ class Connection(web.RequestHandler):
         self._timer = loop.call_later(HEADER_TIMEOUT, self.abort)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Note the end of the connection; called by the event loop."""
+        """Clean up at the end of the connection; called by the event loop."""
         self._timer.cancel()
         self._listener.discard(self)
         for call in list(self.on_lost):
@@ -150,7 +151,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is not HTTP in one line, without repeating it in the answer or the log."""
+        """Answer a request that is not HTTP in one line, without repeating its text."""
         if status >= 500:
             return super().handle_error(request, status, exc, message)
         self.logger.info(f"Request from {self.peer} cannot be read: {type(exc).__name__}")
@@ -171,23 +172,23 @@ class Connection(web.RequestHandler):
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is lost by closing it."""
+        """Whether it can be closed without losing a request or an answer."""
         if self._busy:
             return False
         now = asyncio.get_running_loop().time()
         return self._served_at is None or now - self._served_at > JUST_SERVED
 
     def abort(self) -> None:
-        """Close the connection at once."""
+        """Close the connection immediately."""
         if self.transport is not None:
             self.transport.abort()
 
 
 class Listener:
-    """Accepts connections at sockets, which it shares out among peers.
+    """Accepts connections at sockets, within limits.
 
-    Not left to the event loop: that one, out of descriptors, logs a
-    traceback for each place in the backlog and asks again for all of them.
+    This does not use ``loop.create_server``, which logs a traceback for every
+    place in the backlog when no descriptors are free.
 
     Parameters
     ----------
@@ -198,7 +199,7 @@ class Listener:
     limits : `ConnectionLimits`
         How many connections there may be.
     log : `logging.Logger`
-        Gets what is unusual; should be limited in its rate.
+        Gets warnings; should be limited in its rate.
     """
 
     def __init__(
@@ -223,11 +224,11 @@ class Listener:
         return self._count
 
     def start(self) -> None:
-        """Begin to accept connections."""
+        """Start accepting connections."""
         self._tasks = [asyncio.create_task(self._accept_all(sock)) for sock in self.sockets]
 
     async def close(self) -> None:
-        """Accept no more; connections stay."""
+        """Stop accepting connections; existing ones stay open."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -235,7 +236,7 @@ class Listener:
             sock.close()
 
     def discard(self, connection: Connection) -> None:
-        """Count a connection no more."""
+        """Remove a connection that has ended."""
         mine = self._peers.get(connection.peer, {})
         if connection in mine:
             del mine[connection]
@@ -249,7 +250,7 @@ class Listener:
             try:
                 accepted, address = await loop.sock_accept(sock)
             except OSError as error:
-                # Out of descriptors, most likely; they come back when connections end.
+                # Most likely no descriptor is free; some will be when connections end.
                 self._log.warning(f"No connection can be accepted: {error.strerror}")
                 await asyncio.sleep(0.5)
                 continue
@@ -258,7 +259,7 @@ class Listener:
             except (OSError, ValueError) as error:
                 accepted.close()
                 self._log.warning(f"A connection could not be accepted: {error}")
-            # With many of them waiting, sock_accept never lets others run.
+            # While connections wait, sock_accept returns without letting other tasks run.
             await asyncio.sleep(0)
 
     async def _accept(self, accepted: socket.socket, address: Any) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The service object that all routes share: engine, configuration, callers, URLs of jobs."""
+"""The service object that all routes share: engine, configuration, authentication, URLs of jobs."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class Service:
     config : `HttpConfig`
         The configuration of this face.
     authenticator : `Authenticator`
-        Tells who is asking.
+        Identifies callers.
     tokens : `JobTokens`
         Checks the tokens of jobs that report their progress.
     log : `logging.Logger`
-        Gets what is unusual.
+        Gets warnings.
     """
 
     manager: JobManager
@@ -69,7 +69,7 @@ class Service:
         return self.config.authenticated or self.config.auth.open
 
     def list_url(self, request: web.Request, name: str) -> str:
-        """Return the address of a job list."""
+        """Return the URL of a job list."""
         return f"{self.base_url(request)}{self.config.uws_root}/{name}"
 
     def definition(self, name: str, owner: str) -> JobDefinition:
@@ -80,12 +80,12 @@ class Service:
         name : `str`
             Name of the list.
         owner : `str`
-            Who asks; the error names the lists that they may use.
+            The caller; the error names the lists that they may use.
 
         Raises
         ------
         aiohttp.web.HTTPNotFound
-            If there is none.
+            If there is no such list.
         """
         definitions = self.manager.lane.definitions
         if name not in definitions:
@@ -94,7 +94,7 @@ class Service:
         return definitions[name]
 
     def offered(self, owner: str) -> list[JobDefinition]:
-        """Return the definitions that somebody may use, by name; ``owner`` is empty for a stranger."""
+        """Return the definitions that an owner may use, sorted by name; ``owner`` is empty for anonymous."""
         found = (
             definition
             for definition in self.manager.lane.definitions.values()
@@ -108,9 +108,9 @@ class Service:
         Raises
         ------
         UnknownJobError
-            If there is none, or it is of another list.
+            If there is no such job, or it is in another list.
         NotAllowedError
-            If it is none of the caller's.
+            If it belongs to another owner.
         """
         job_id = request.match_info["job_id"]
         try:
@@ -140,7 +140,7 @@ class Service:
         return await self.manager.dry_run(replace(request, exempt=caller.operator))
 
     def _check_offered(self, request: JobRequest) -> None:
-        # Also where the configuration has changed since the server was started.
+        # Checked here too, because definitions may have changed since the server was started.
         definition = self.manager.lane.definitions.get(request.definition)
         if definition and definition.runs_any_code and not self._may_run_any_code():
             raise NotAllowedError(
@@ -149,19 +149,19 @@ class Service:
 
 
 SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
-# aiohttp has typed keys since 3.14, and then wants them.
+# aiohttp has typed keys since version 3.14, and warns about others.
 CALLER: Any = web.RequestKey("caller", Caller) if hasattr(web, "RequestKey") else "caller"
 """Key of the `Caller` in a request."""
 DONE: Any = web.RequestKey("done", dict) if hasattr(web, "RequestKey") else "done"
-"""Key of what a request is to change, for the audit log."""
+"""Key of the description of a request for the audit log."""
 
 
 def for_audit(request: web.Request, action: str, job_id: str = "", **more: Any) -> None:
-    """Say what a request is to change; the audit log then has it, whatever comes of the request."""
+    """Describe a request for the audit log, which records it whatever its outcome."""
     request[DONE] = {"action": action, "job_id": job_id, **more}
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Return who sent a request."""
+    """Return the caller of a request."""
     caller: Caller = request[CALLER]
     return caller

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Forms that UWS clients send, with or without files."""
+"""Forms of UWS clients, with or without files."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONTROLS = frozenset(
         "DRYRUN",
     }
 )
-"""Parameters that are UWS's own, and three of ours; case does not count, as everywhere in the VO."""
+"""Control parameters of UWS, and three of OCPS; their case is ignored, as UWS requires."""
 
 MAX_FIELDS = 1000
 MAX_NAME = 200
@@ -49,16 +49,16 @@ CHUNK = 1 << 18
 
 @dataclass
 class Form:
-    """A form that a client sent.
+    """A form from a client.
 
     Parameters
     ----------
     controls : `dict` [`str`, `str`]
-        UWS's own parameters, by name in upper case.
+        Control parameters, by name in upper case.
     fields : `list`
-        Name and value of the others.
+        Names and values of the other fields.
     files : `dict` [`str`, `pathlib.Path`]
-        Files that came along, by the name of their part.
+        Files in the form, by the name of their part.
     """
 
     controls: dict[str, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Form:
         Raises
         ------
         RequestError
-            If one of UWS's own is given twice with two values.
+            If a control parameter has two different values.
         """
         for name, value in fields:
             if (control := name.upper()) in CONTROLS:
@@ -86,14 +86,15 @@ class Form:
         Parameters
         ----------
         definition : `JobDefinition`
-            What may be given.
+            The definition of the job.
         known_files : `~collections.abc.Iterable` [`str`]
             File parameters that the job has a file for already.
 
         Raises
         ------
         RequestError
-            If one is given twice, or a file that is meant is not there.
+            If a parameter is given twice, or refers to a file that is not in
+            the form.
         """
         names = {parameter.name.lower(): parameter.name for parameter in definition.parameters}
         files = {parameter.name for parameter in definition.parameters if parameter.type == "file"}
@@ -120,13 +121,13 @@ class Form:
                 self.files[name] = self.files[part]
                 values[name] = UPLOAD_PREFIX + name
             elif name not in files and part not in used:
-                mistakes.append(f"{part[:80]}: a file came for it, but it is no file parameter")
+                mistakes.append(f"{part[:80]}: a file was sent, but this is not a file parameter")
         if mistakes:
             raise RequestError("; ".join(mistakes))
         return values
 
     async def keep_files(self, workspace: Workspace, values: dict[str, str]) -> None:
-        """Put the files that belong to parameters into a job's directory."""
+        """Link the files of parameters into a job's directory."""
         wanted = {name for name, value in values.items() if value == UPLOAD_PREFIX + name}
         inputs = workspace.root / INPUTS
         for name in wanted & self.files.keys():
@@ -137,23 +138,23 @@ class Form:
 
 @contextlib.asynccontextmanager
 async def read_form(request: web.Request, service: Service, owner: str) -> AsyncIterator[Form]:
-    """Read a form; files are removed at the end unless they were kept.
+    """Read a form; its files are removed at the end of the context unless `Form.keep_files` linked them.
 
     Parameters
     ----------
     request : `aiohttp.web.Request`
         The request.
     service : `Service`
-        Has the limits, and the place where files are put for the time being.
+        Has the limits, and the work directory for temporary files.
     owner : `str`
-        Who sent the request.
+        Owner of the job.
 
     Raises
     ------
     RequestError
-        If it cannot be read.
+        If the form cannot be read.
     aiohttp.web.HTTPException
-        If it is too long, too slow, or of another kind.
+        If it is too long, too slow, or of another media type.
     """
     form = Form()
     form.add(request.query.items())
@@ -207,7 +208,7 @@ async def _read_multipart(
             if isinstance(part, MultipartReader) or not part.name:
                 raise RequestError("The form cannot be read: a part has no name")
             if not part.name.isprintable() or len(part.name) > MAX_NAME:
-                raise RequestError(f"The form cannot be read: {part.name[:80]!a} is no name of a part")
+                raise RequestError(f"The form cannot be read: {part.name[:80]!a} is not the name of a part")
             if part.filename is not None:
                 path = folder / str(len(form.files))
                 await _save(part, path, clock, upload, max_upload)
@@ -244,4 +245,4 @@ async def _save(part: BodyPartReader, path: Path, clock: Clock, upload: Upload, 
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise web.HTTPInsufficientStorage(text="The disk is full; no files are taken now\n") from None
+        raise web.HTTPInsufficientStorage(text="The disk is full; no files are accepted now\n") from None

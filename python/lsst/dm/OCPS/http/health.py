@@ -17,10 +17,10 @@ CHECK_TIMEOUT = 5.0
 """How long (s) the store or a backend may take to answer a check."""
 
 CHECK_INTERVAL = 10.0
-"""How long (s) the answer of a backend counts: health checks come often and need no credentials."""
+"""How long (s) the result of a backend's check is reused, because health checks are frequent."""
 
 PARTS = ("engine", "store", "backend")
-"""Parts that are checked apart."""
+"""Parts that are checked separately."""
 
 
 class Readiness:
@@ -59,14 +59,14 @@ class Readiness:
         return ""
 
     async def _backend(self) -> str:
-        """Return whether the system behind the backend answers, as far as that needs no work of it."""
+        """Return why the backend's system does not answer; empty if it does, or is not remote."""
         try:
             lane = self._manager.lane
         except BackendError as error:
             return str(error)
         if not lane.backend.may_be_away:
             return ""
-        # One check at a time, whoever asks and how often.
+        # One check at a time, for all requests together.
         async with self._lock:
             last = self._checked
             if last is None or last[0] != lane.key or time.monotonic() - last[1] > CHECK_INTERVAL:
@@ -91,12 +91,12 @@ def routes(prefix: str) -> list[web.RouteDef]:
 
 
 async def get_health(request: web.Request) -> web.Response:
-    """Send that the event loop answers; who gets no answer in time should restart OCPS."""
+    """Answer that the event loop works; without an answer in time, OCPS should be restarted."""
     return web.Response(text="ok\n", headers={"Cache-Control": "no-store"})
 
 
 async def get_ready(request: web.Request) -> web.Response:
-    """Send whether each part works: 200, or 503 if one does not."""
+    """Answer whether each part works, with status 200, or 503 if one does not."""
     reasons = await request.app[READINESS].reasons()
     ready = not any(reasons.values())
     document = {"ready": ready} | {

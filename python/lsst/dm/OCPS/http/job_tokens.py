@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tokens with which jobs report their own progress over HTTP.
 
-A job that runs where OCPS sees neither its files nor its process gets the URL
-of its events, and a token that is valid for this job alone.
+Each job gets the URL for its events, and a token that is valid for this job
+only.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ KEY_SIZE = 32
 
 @dataclass(frozen=True)
 class JobTokens:
-    """Makes and checks the tokens of jobs.
+    """Creates and checks the tokens of jobs.
 
     Parameters
     ----------
     key : `bytes`
-        The secret from which they are made.
+        The secret from which tokens are derived.
     """
 
     key: bytes
 
     @classmethod
     def of(cls, work_dir: Path) -> JobTokens:
-        """Return the tokens of a work directory; make their secret where there is none.
+        """Return the tokens of a work directory; create the secret if it does not exist.
 
         Raises
         ------
         StoreError
-            If it can be neither read nor written.
+            If the secret can be neither read nor written.
         """
         try:
-            return cls._read_or_make(work_dir)
+            return cls._read_or_create(work_dir)
         except OSError as error:
             raise StoreError(f"{work_dir / KEY_NAME}: {error.strerror}") from None
 
     @classmethod
-    def _read_or_make(cls, work_dir: Path) -> JobTokens:
+    def _read_or_create(cls, work_dir: Path) -> JobTokens:
         path = work_dir / KEY_NAME
         try:
             key = path.read_bytes()
         except FileNotFoundError:
             key = b""
-        # One that a crash cut short could be guessed.
+        # A secret that a crash has truncated could be guessed.
         if len(key) < KEY_SIZE:
             key = secrets.token_bytes(KEY_SIZE)
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -78,12 +78,12 @@ class JobTokens:
 
 
 def job_variables(config: HttpConfig | None, work_dir: Path, job_id: str) -> dict[str, str]:
-    """Return the environment variables that let a job report its progress.
+    """Return the environment variables with which a job can report its progress.
 
     Parameters
     ----------
     config : `HttpConfig` or `None`
-        How OCPS serves jobs over HTTP, if it does.
+        The configuration of the HTTP face, if there is one.
     work_dir : `pathlib.Path`
         The work directory.
     job_id : `str`
@@ -92,8 +92,8 @@ def job_variables(config: HttpConfig | None, work_dir: Path, job_id: str) -> dic
     Returns
     -------
     variables : `dict` [`str`, `str`]
-        JOB_EVENT_URL and JOB_EVENT_TOKEN; none where OCPS does not know its
-        own URL.
+        JOB_EVENT_URL and JOB_EVENT_TOKEN; empty if OCPS does not know its own
+        URL.
     """
     http = config.overridden() if config else None
     if http is None or not http.public_url():

@@ -127,7 +127,7 @@ class Metrics:
             self._lag.observe(max(0.0, loop.time() - due))
 
     def _count(self, old: Job | None, job: Job) -> None:
-        """Count what has become of a job."""
+        """Update the counters after a change of a job."""
         if old and job.start_time and not old.start_time:
             self._waiting.labels(job.definition).observe(_seconds(old.phase_time, job.start_time))
         if job.terminal and not (old and old.terminal):
@@ -136,7 +136,7 @@ class Metrics:
                 self._running.labels(job.definition).observe(_seconds(job.start_time, job.end_time))
 
     def collect(self) -> Iterator[Metric]:
-        """Return what is read from memory; called by the registry."""
+        """Return the figures that are read from memory; called by the registry."""
         yield InfoMetricFamily("ocps", "The program.", value={"version": __version__})
         yield from self._collect_jobs()
         yield from self._collect_lanes()
@@ -155,7 +155,7 @@ class Metrics:
         live = GaugeMetricFamily(
             "ocps_jobs", "Jobs that have not ended, by phase.", labels=["definition", "phase"]
         )
-        # Where there are none, 0: a series that comes and goes cannot be drawn.
+        # Without jobs the value is 0, so that the series is continuous.
         names = {name for lane in self._manager.lanes.values() for name in lane.definitions}
         counts = Count({(name, phase): 0 for name in names for phase in ("QUEUED", "EXECUTING")})
         counts.update((job.definition, str(job.phase)) for job in self._manager.live())
@@ -179,7 +179,7 @@ class Metrics:
         for name in sorted({lane.kind for lane in lanes}):
             mine = [lane for lane in lanes if lane.kind == name]
             since = [lane.backend.unreachable_since for lane in mine]
-            # The limits that count for new jobs: the lane in use is the last one.
+            # The last lane is the present one, whose limits apply to new jobs.
             limits = mine[-1].limits
             queue.add_metric([name], sum(lane.waiting for lane in mine))
             places.add_metric([name], limits.max_queued)
@@ -206,14 +206,14 @@ def add_metrics(app: web.Application, manager: JobManager, measures: Measures | 
 
 
 async def get_metrics(request: web.Request) -> web.Response:
-    """Send all figures to a caller who is known: they tell what others run."""
+    """Send all figures, to identified callers only, because they reveal jobs of others."""
     caller = caller_of(request)
     if not caller.name and not caller.operator:
-        raise web.HTTPUnauthorized(text="Figures are for callers who say who they are\n")
+        raise web.HTTPUnauthorized(text="Figures are for authenticated callers only\n")
     text = await request.app[METRICS].text()
     return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
 def _seconds(start: datetime, end: datetime) -> float:
-    # Clocks may have been set back between the two.
+    # The clock may have been set back between the two times.
     return max(0.0, (end - start).total_seconds())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A bound on how often passwords may be tried: each try costs a core for 50 ms."""
+"""Limits on how often passwords are checked, because each check takes 50 ms of CPU time."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ PARALLEL = 2
 """How many passwords are checked at a time; each check takes 16 MB."""
 
 MAX_WAITING = 32
-"""How many checks may wait, over all."""
+"""How many checks may wait in total."""
 
 MAX_WAITING_OF_PEER = 8
-"""How many of them may come from one peer."""
+"""How many checks of one peer may wait."""
 
 FREE_TRIES = 4
 """How many wrong passwords for one name a peer may send without delay."""
 
 FIRST_DELAY = 0.5
-"""How long (s) it must wait after the next one; doubles with each."""
+"""Delay (s) after the next wrong password; it doubles with each further one."""
 
 LONGEST_DELAY = 60.0
 """The longest such delay (s)."""
 
 PEER_TRIES = 20
-"""How many wrong passwords, whatever the names, a peer has free."""
+"""How many wrong passwords a peer may send without delay, for all names together."""
 
 PEER_RATE = 0.5
-"""How many of them (per s) it gets back."""
+"""How fast (per s) these `PEER_TRIES` are restored."""
 
 REMEMBERED = 10_000
 """How many peers, and names of peers, are remembered."""
@@ -49,7 +49,7 @@ class TooManyTriesError(Exception):
     Parameters
     ----------
     delay : `float`
-        After what time (s) to try again.
+        Time (s) after which to try again.
     """
 
     def __init__(self, delay: float) -> None:
@@ -67,7 +67,7 @@ class _Failures:
 
 @dataclass
 class _Tries:
-    """What a peer has left of `PEER_TRIES`."""
+    """How many of `PEER_TRIES` a peer has left."""
 
     left: float
     at: float
@@ -76,8 +76,8 @@ class _Tries:
 class PasswordGate:
     """Decides which passwords are checked now.
 
-    Whoever has shown the right password for a name from the same peer
-    before does not suffer from what others try from there.
+    A user who has sent the right password from a peer before is not delayed
+    by wrong passwords of others from the same peer.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Translate requests of the JSON dialect into `JobRequest`."""
+"""Conversion of requests of the JSON dialect into `JobRequest`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..jobs.errors import NotAllowedError, RequestError
 from ..jobs.model import JobRequest
 from .context import ORIGIN
 
-# What Kubernetes takes for a label, which is where servers of today keep it.
+# The form of a Kubernetes label, in which existing servers store the run id.
 _RUN_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 _PIPETASK_SCRIPT = "bin/pipetask.sh"
-"""How a command ends that stands for a pipeline; the engine runs pipetask itself instead of that script."""
+"""End of a command line that means a pipeline; OCPS runs pipetask itself instead of that script."""
 
-# Environment variables of that script, with the parameter that each one is.
+# Environment variables of that script, with the corresponding parameters.
 _PARAMETERS = {
     "PIPELINE_URL": "pipeline",
     "RUN_OPTIONS": "config",
@@ -37,7 +37,7 @@ _PARAMETERS = {
 
 
 def from_put(body: Mapping[str, Any], owner: str, definitions: Mapping[str, JobDefinition]) -> JobRequest:
-    """Return what ``PUT /job`` asks for.
+    """Return the request of a ``PUT /job``.
 
     Parameters
     ----------
@@ -45,16 +45,16 @@ def from_put(body: Mapping[str, Any], owner: str, definitions: Mapping[str, JobD
         ``command``, and perhaps ``run_id``, ``url``, ``commit_ref``,
         ``environment`` (list of ``name`` and ``value``), ``replicas``.
     owner : `str`
-        Who asks.
+        The caller.
     definitions : `~collections.abc.Mapping` [`str`, `JobDefinition`]
-        What there is.
+        The job definitions.
 
     Raises
     ------
     RequestError
-        With all mistakes at once.
+        If the body is not valid; all mistakes are listed.
     NotAllowedError
-        If no command may be run here.
+        If the configuration allows no commands.
     """
     mistakes = _check_types(body, {"command": str, "run_id": str, "url": str, "commit_ref": str})
     if not body.get("command"):
@@ -69,7 +69,7 @@ def from_put(body: Mapping[str, Any], owner: str, definitions: Mapping[str, JobD
     if body["command"].rstrip().endswith(_PIPETASK_SCRIPT) and "PIPELINE_URL" in environment:
         return JobRequest(PIPETASK, _pipeline(environment), **common)
     if COMMAND not in definitions:
-        raise NotAllowedError("command: this server runs no command lines but pipelines (commands is empty)")
+        raise NotAllowedError("command: this server runs pipelines only (commands is not configured)")
     parameters = {name: body.get(name) or "" for name in ("command", "url", "commit_ref")}
     return JobRequest(COMMAND, parameters | {"environment": json.dumps(environment)}, **common)
 
@@ -80,12 +80,12 @@ def _pipeline(environment: Mapping[str, str]) -> dict[str, str]:
     for variable, name in _PARAMETERS.items():
         value = environment.get(variable)
         if value and parameters.setdefault(name, value) != value:
-            raise RequestError(f"environment: {variable} is {value!r}, another says {parameters[name]!r}")
+            raise RequestError(f"environment: {variable} is {value!r}, but another has {parameters[name]!r}")
     return parameters
 
 
 def from_post(body: Mapping[str, Any], owner: str) -> JobRequest:
-    """Return what ``POST /job`` asks for.
+    """Return the request of a ``POST /job``.
 
     Parameters
     ----------
@@ -93,12 +93,12 @@ def from_post(body: Mapping[str, Any], owner: str) -> JobRequest:
         ``type``, the job definition; ``env``, its parameters; perhaps
         ``log_dir``, which is ignored: logs are with the results.
     owner : `str`
-        Who asks.
+        The caller.
 
     Raises
     ------
     RequestError
-        With all mistakes at once.
+        If the body is not valid; all mistakes are listed.
     """
     mistakes = _check_types(body, {"type": str, "run_id": str, "log_dir": str, "env": dict})
     if not body.get("type"):

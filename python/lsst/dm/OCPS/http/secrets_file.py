@@ -57,7 +57,7 @@ def hash_token(token: str) -> str:
 
 
 def _bytes(text: str) -> bytes:
-    # What a client sent that is not UTF-8 comes here as surrogates.
+    # Bytes of a client that are not UTF-8 arrive here as surrogates.
     return text.encode(errors="surrogateescape")
 
 
@@ -68,18 +68,19 @@ def _matches(password: str, hashed: str) -> bool:
     return hmac.compare_digest(found.hex(), digest)
 
 
+
 class SecretsFile:
     """Users with their hashed secrets; read again when the file has changed.
 
-    A file that is broken, or that others may read, is logged, and the users
-    read before stay; a file that was deleted leaves no user.
+    If the file becomes invalid or readable by others, that is logged and the
+    former users remain valid. If it is deleted, there are no users.
 
     Parameters
     ----------
     path : `str`
         The file.
     log : `logging.Logger`
-        Gets what is wrong with the file while the server runs.
+        Gets errors in the file while the server runs.
 
     Raises
     ------
@@ -104,7 +105,7 @@ class SecretsFile:
             raise ConfigError(f"http/auth/file {self.path}: {_reason(error)}") from None
 
     def owner_of_token(self, token: str) -> str | None:
-        """Return whose token this is, `None` if nobody's."""
+        """Return the owner of a token; `None` if it is not valid."""
         self._refresh()
         return self._tokens.get(hash_token(token))
 
@@ -114,14 +115,14 @@ class SecretsFile:
         Parameters
         ----------
         peer : `str`
-            Who tries.
+            The peer that sent the password.
         user, password : `str`
-            What is tried.
+            The name and the password.
 
         Raises
         ------
         TooManyTriesError
-            If the peer has tried too often.
+            If the peer has sent too many wrong passwords.
         """
         self._refresh()
         hashed = self._passwords.get(user)
@@ -130,7 +131,7 @@ class SecretsFile:
             return True
 
         async def right() -> bool:
-            # A name that is not there takes as long as one that is.
+            # The check takes as long for unknown names, so that it does not reveal which exist.
             return await asyncio.to_thread(_matches, password, hashed or self._dummy) and hashed is not None
 
         if not await self._gate.check(peer, user, right):
@@ -149,21 +150,21 @@ class SecretsFile:
             self._read()
         except FileNotFoundError:
             self._stamp, self._passwords, self._tokens = None, {}, {}
-            complaint = "it was deleted, and nobody is let in any more"
+            complaint = "it was deleted, so there are no users any more"
         except (OSError, ValueError) as error:
-            complaint = f"{_reason(error)}; the users read before stay"
+            complaint = f"{_reason(error)}; the former users remain valid"
         if complaint and complaint != self._complaint:
             self._log.error(f"http/auth/file {self.path}: {complaint}")
         self._complaint = complaint
 
     def _read(self) -> None:
         text, stamp = read_private_file(self.path)
-        # Also if it is broken: once is enough to say so.
+        # Set even if the file is invalid, so that this is logged once.
         self._stamp = stamp
         try:
             users = parse_yaml(text)
         except ConfigError as error:
-            # Without the part that quotes the file.
+            # Leave out the part of the message that quotes the file.
             reason = str(error).partition(' in "<unicode string>"')[0]
             raise ValueError(f"it is {reason[:200]}") from None
         self._passwords, self._tokens = _parse(users)
@@ -181,7 +182,7 @@ def _parse(document: Any) -> tuple[dict[str, str], dict[str, str]]:
     Raises
     ------
     ValueError
-        With what is wrong, without any secret.
+        If the document is not valid; the text contains no secret.
     """
     users = document.get("users") if isinstance(document, dict) else None
     if not isinstance(users, dict):

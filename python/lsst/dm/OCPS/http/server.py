@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Starting and ending the HTTP server, beside the CSC or alone."""
+"""The HTTP server, in the process of the CSC or in one of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from .metrics import METRICS
 from .site import check_binding
 
 SHUTDOWN_TIMEOUT = 1.0
-"""How long (s) requests may take to be answered when the server ends; a WAIT would take minutes."""
+"""How long (s) open requests may take when the server is closed; a WAIT would take minutes."""
 
 
 class HttpServer:
@@ -62,7 +62,7 @@ class HttpServer:
         return 0
 
     async def close(self) -> None:
-        """End the server; jobs run on, and the engine stays open."""
+        """Close the server; the engine stays open."""
         await self._listener.close()
         if self._path:
             self._path.unlink(missing_ok=True)
@@ -70,21 +70,21 @@ class HttpServer:
 
 
 def check_server(config: HttpConfig, definitions: Iterable[JobDefinition], log: logging.Logger) -> None:
-    """Check whether an engine could be served as configured; nothing listens yet.
+    """Check whether an engine could be served as configured, without opening a port.
 
     Parameters
     ----------
     config : `HttpConfig`
-        As configured; environment variables override it.
+        The configuration; environment variables override it.
     definitions : `~collections.abc.Iterable` [`JobDefinition`]
-        What may be requested of the engine.
+        The engine's job definitions.
     log : `logging.Logger`
-        Gets what is unusual.
+        Gets warnings.
 
     Raises
     ------
     ConfigError
-        If it could not.
+        If it could not be served.
     """
     config = config.overridden()
     check_binding(config, definitions)
@@ -101,11 +101,11 @@ async def start_server(
     manager : `JobManager`
         The engine, open; it is not closed with the server.
     config : `HttpConfig`
-        As configured; environment variables override it.
+        The configuration; environment variables override it.
     log : `logging.Logger`
-        Gets what is unusual.
+        Gets warnings.
     measures : `~collections.abc.Callable`, optional
-        Figures of what else runs in this process, for ``/metrics``.
+        Returns further figures of this process, for ``/metrics``.
 
     Returns
     -------
@@ -124,7 +124,7 @@ async def start_server(
     authenticator = Authenticator(config.auth, log_of_requests)
     tokens = JobTokens.of(manager.workspaces.work_dir)
     service = Service(manager, config, authenticator, tokens, log_of_requests)
-    # The engine has raised this limit as far as it may.
+    # The engine has raised this limit as far as possible.
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     limits = ConnectionLimits.of(
         config.max_connections, config.max_connections_per_peer, open_files, authenticator.is_proxy
@@ -157,7 +157,7 @@ async def start_server(
 
 
 def _limited_log(log: logging.Logger) -> logging.Logger:
-    """Return a child logger for what clients cause, with a limited rate."""
+    """Return a child logger for messages that clients can cause, with a limited rate."""
     child = log.getChild("http")
     if not child.filters:
         child.addFilter(RateLimit())
@@ -178,7 +178,7 @@ async def _tcp_sockets(host: str, port: int) -> list[socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            # With port 0 all addresses get the port that the first one found.
+            # With port 0, all addresses get the port that was chosen for the first.
             chosen = sockets[0].getsockname()[1] if len(sockets) > 1 else port
             sock.bind((address[0], chosen, *address[2:]))
             sock.listen(BACKLOG)
@@ -193,14 +193,14 @@ async def _tcp_sockets(host: str, port: int) -> list[socket.socket]:
 
 
 def _unix_socket(path: Path) -> socket.socket:
-    """Return a listening Unix socket; one that nobody serves any more is replaced."""
+    """Return a listening Unix socket; an abandoned one at this path is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_abandoned(path):
             path.unlink()
         sock.setblocking(False)
         sock.bind(str(path))
-        # Everybody may connect: the kernel tells who it is.
+        # All accounts may connect, because the kernel identifies them.
         path.chmod(0o666)
         sock.listen(BACKLOG)
     except OSError as error:
@@ -211,7 +211,7 @@ def _unix_socket(path: Path) -> socket.socket:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Return whether there is a socket at which nobody listens."""
+    """Return whether there is a socket at which no process listens."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.lstat().st_mode):
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

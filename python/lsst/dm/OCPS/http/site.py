@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the server may listen, under which names it answers, and to whose pages."""
+"""Rules of where the server may listen, and which Host and Origin headers it accepts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine alone."""
+    """Return whether a host name or address is a loopback address."""
     name = host.strip("[]").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return True
@@ -34,20 +34,20 @@ def is_loopback(host: str) -> bool:
 
 
 def check_binding(config: HttpConfig, definitions: Iterable[JobDefinition]) -> None:
-    """Refuse to serve those who need not say who they are, unless that is wanted explicitly.
+    """Refuse to serve without authentication, unless the configuration allows it explicitly.
 
     Parameters
     ----------
     config : `HttpConfig`
         The configuration.
     definitions : `~collections.abc.Iterable` [`JobDefinition`]
-        What may be asked for.
+        The job definitions that would be served.
 
     Raises
     ------
     ConfigError
-        If strangers could run jobs of their own making, or could reach the
-        server from other machines.
+        If anonymous callers could run any program, or could reach the server
+        from other machines.
     """
     if not config.host and not config.socket:
         raise ConfigError("http: expected host or socket; with neither nothing is served")
@@ -68,7 +68,7 @@ def check_binding(config: HttpConfig, definitions: Iterable[JobDefinition]) -> N
 
 
 def check_site(request: web.Request, config: HttpConfig) -> None:
-    """Refuse a Host header that does not name this server, and changes that another site's page asks for.
+    """Refuse a Host header that does not name this server, and changes requested by pages of other sites.
 
     Raises
     ------
@@ -89,9 +89,9 @@ def check_site(request: web.Request, config: HttpConfig) -> None:
 
 
 def _names_this_server(host: str, config: HttpConfig) -> bool:
-    """Return whether a Host header may be repeated in the addresses that are answered."""
+    """Return whether a Host header names this server, so that it may be used in URLs of answers."""
     if not config.authenticated and not config.auth.force:
-        # A page whose name leads here in somebody's own DNS could do everything.
+        # Prevents DNS rebinding: a page could use a host name that resolves to this address.
         return _is_loopback_host(host)
     return bool(config.domain) or _is_known_host(host, config.host)
 
@@ -106,7 +106,7 @@ def _is_loopback_host(host: str) -> bool:
 
 @lru_cache(maxsize=64)
 def _is_known_host(host: str, listening_at: str) -> bool:
-    """Return whether a Host header has an address, or a name that this machine is known to have."""
+    """Return whether a Host header is an address, or a known name of this machine."""
     try:
         name = (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
@@ -122,10 +122,10 @@ def _is_known_host(host: str, listening_at: str) -> bool:
 
 
 def _is_own(origin: str, host: str, config: HttpConfig) -> bool:
-    """Return whether a page is one of this server's."""
+    """Return whether an Origin header names this server."""
     try:
         page = urlsplit(origin)
     except ValueError:
         return False
-    # "null", from a page without an address, has no host at all.
+    # "null", the origin of a page without an address, has no host.
     return page.scheme == config.protocol and page.netloc in {host, config.domain or host}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The routes of UWS 1.1: ``/uws/{list}`` and what is below."""
+"""The routes of UWS 1.1: ``/uws/{list}`` and below."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .uploads import INPUTS
 from .waiting import wait_for_change
 
 DELETED_LIST = 100
-"""How many jobs are listed to a client that follows us after a DELETE."""
+"""How many jobs are listed to a client that follows the redirection after a DELETE."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,7 +43,7 @@ def routes(path: str) -> list[web.RouteDef]:
     """
     jobs, job = f"{path}/{{list}}", f"{path}/{{list}}/{{job_id}}"
     found = [
-        # What is asked for most often comes first: aiohttp tries one after the other.
+        # The most frequent ones first, because aiohttp tries routes in order.
         web.get(f"{job}/phase", get_phase),
         web.get(job, get_job),
         web.post(jobs, create_job),
@@ -153,7 +153,7 @@ def _run_id(value: str) -> str:
 
 
 def _limits(form: Form) -> dict[str, Any]:
-    """Return what a form says of how long a job runs and is kept."""
+    """Return the run time and the destruction time in a form."""
     limits: dict[str, Any] = {}
     if "EXECUTIONDURATION" in form.controls:
         limits["execution_duration"] = parse_duration(form.controls["EXECUTIONDURATION"])
@@ -176,7 +176,7 @@ async def get_job(request: web.Request) -> web.StreamResponse:
 
 
 async def change_job(request: web.Request) -> web.StreamResponse:
-    """Change a job as a form says; redirect to it."""
+    """Change a job by a form; redirect to the job."""
     service, job = await _find(request)
     definition = _definition(service, job)
     if definition is None:
@@ -209,7 +209,7 @@ async def change_job(request: web.Request) -> web.StreamResponse:
 
 
 def _names(form: Form) -> list[str]:
-    """Return what a form changes, short enough for the audit log."""
+    """Return the names of the fields in a form, short enough for the audit log."""
     return sorted({name[:80] for name, _ in form.fields} | {name[:80] for name in form.files})[:20]
 
 
