@@ -131,7 +131,7 @@ async def test_a_job_list_of_another_server_takes_no_commands(
     job = await engine.end(await submit(engine, "greet", text="x"))
     assert job.phase == ExecutionPhase.ERROR
     assert job.error is not None
-    assert "takes parameters, no commands" in job.error.message
+    assert "accepts parameters, but no commands" in job.error.message
     assert not other.jobs
 
 

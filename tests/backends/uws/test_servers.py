@@ -260,7 +260,7 @@ async def test_another_server_is_asked_with_wait(
     caplog.set_level(logging.INFO)
     job = await submit(elsewhere)
     await phase(elsewhere, job, "EXECUTING")
-    assert "is a UWS 1.1 server: it is asked with WAIT" in caplog.text
+    assert "is a UWS 1.1 server: it is polled by WAIT" in caplog.text
     (kept,) = other.jobs.values()
     assert kept.form["RUNID"] == job.id
     assert kept.form["PIPELINE_URL"] == "$CP_PIPE_DIR/bias.yaml"

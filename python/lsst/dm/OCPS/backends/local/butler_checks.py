@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Remember that a Butler can be used, for as long as it has not changed.
+"""A cache of successful checks of Butlers, valid until the repository changes.
 
 A check runs the set-up commands of an environment and imports the Butler,
-which can take ten seconds, and ``start`` and ``enable`` each want one.
+which can take ten seconds, and ``start`` and ``enable`` each make one.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 UNSEEN_VALID = 60.0
-"""How long (s) a check of a repository counts whose changes cannot be seen from here."""
+"""How long (s) a check is valid for a repository whose changes cannot be seen from here."""
 
 
 class ButlerChecks:
-    """Checks that have passed; a failed one is made again each time."""
+    """The checks that have passed; failed ones are repeated each time."""
 
     def __init__(self) -> None:
         self._passed: dict[Hashable, tuple[Hashable, float]] = {}
 
     def valid(self, key: Hashable, butler: str) -> bool:
-        """Return whether a check has passed and nothing has changed since; reads the file system.
+        """Return whether a check has passed and the repository has not changed since; reads files.
 
         Parameters
         ----------
         key : `~collections.abc.Hashable`
-            The environment, the repository and what was checked of it.
+            The environment, the repository and the collections that were
+            checked.
         butler : `str`
             The repository.
         """
@@ -40,12 +41,12 @@ class ButlerChecks:
         return state == _state(butler) and (_visible(butler) or time.monotonic() - since < UNSEEN_VALID)
 
     def passed(self, key: Hashable, butler: str) -> None:
-        """Remember that a check has passed; reads the file system."""
+        """Store that a check has passed; reads files."""
         self._passed[key] = _state(butler), time.monotonic()
 
 
 def _files(butler: str) -> list[Path]:
-    """Return the files in which changes of a repository show: its configuration and SQLite database."""
+    """Return the files that change with a repository: its configuration and SQLite database."""
     if urlsplit(butler).scheme:
         return []
     folder = Path(butler)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SQLite Butlers that a killed job left in the middle of a change."""
+"""Roll back unfinished transactions of killed jobs in SQLite Butlers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ BUSY_TIMEOUT = 3.0
 
 
 def roll_back(repo: str) -> None:
-    """Undo what a killed writer left unfinished in the SQLite database of a local Butler.
+    """Roll back an unfinished transaction in the SQLite database of a local Butler.
 
-    SQLite does so by itself when a database with such a journal is opened
-    for writing. But a Butler that is opened for reading, as each pipeline
-    does first, fails instead.
+    SQLite does so itself when a database with such a journal is opened for
+    writing. But a Butler that is opened for reading, which is the first thing
+    that each pipeline does, fails instead.
 
     Parameters
     ----------
@@ -30,14 +30,14 @@ def roll_back(repo: str) -> None:
     Raises
     ------
     BackendError
-        If there is such a journal and it cannot be undone.
+        If there is such a journal and it cannot be rolled back.
     """
     if urlsplit(repo).scheme:
         return
     for journal in Path(repo).glob("*.sqlite3-journal"):
         file = journal.with_name(journal.name.removesuffix("-journal"))
         try:
-            # Reading is enough, for a connection that may write.
+            # A read rolls back the journal if the connection may write.
             connection = sqlite3.connect(
                 f"{file.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT
             )
@@ -51,5 +51,5 @@ def roll_back(repo: str) -> None:
                 continue
             raise BackendError(
                 f"butler {repo}: a killed job left a change of {file.name} unfinished, which could not be"
-                f" undone ({error}); {journal.name} must stay beside it, both writable for this account"
+                f" rolled back ({error}); {journal.name} must stay beside it, both writable for this account"
             ) from None

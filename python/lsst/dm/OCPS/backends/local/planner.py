@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the local pool needs to know of one kind of job."""
+"""The interface of planners, one for each kind of job of the local pool."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .zygote.pool import Preload
 
 
 class ProgressSource(Protocol):
-    """Tells how far one job is."""
+    """The source of one job's progress."""
 
     def read(self) -> Progress | None:
-        """Return the progress, `None` if nothing says; may read files, in any thread."""
+        """Return the progress, `None` if it is not known; may read files, in any thread."""
 
 
 class Planner(Protocol):
-    """Turns jobs of one kind (``spec.kind``) into commands and back."""
+    """Makes the plans of jobs of one kind (``spec.kind``), and interprets how they ended."""
 
     async def check(self) -> None:
         """Raise `BackendError` if such jobs could not run."""
 
     def plan(self, job: Job, workspace: Workspace) -> dict[str, Any]:
-        """Return what to run; see ``plan.json`` in `supervisor`."""
+        """Return the plan of a job; see ``plan.json`` in `supervisor`."""
 
     def dry_plan(self, job: Job, workspace: Workspace) -> dict[str, Any] | None:
         """Return as `plan` what a dry run has to run; `None` if nothing."""
@@ -44,22 +44,22 @@ class Planner(Protocol):
         """
 
     def preload(self, job: Job | None) -> Preload | None:
-        """Return which preloaded process a job starts quicker from; `None` if none.
+        """Return the preloaded process from which a job can be started; `None` if none.
 
-        Without a job: which one most jobs will need.
+        Without a job, return the one that most jobs will need.
         """
 
     def progress_source(self, workspace: Workspace) -> ProgressSource:
-        """Return what tells how far a job is."""
+        """Return the source of a job's progress."""
 
     def ending(self, job: Job, workspace: Workspace, status: Mapping[str, Any] | None) -> BackendUpdate:
-        """Say how a job ended; called in a thread.
+        """Return the final update of a job; called in a thread.
 
-        ``status`` is what the supervisor wrote, `None` if it was killed
-        before it could.
+        ``status`` is the supervisor's ``status.json``, `None` if it was
+        killed before it wrote that.
         """
 
 
 def job_variables(job: Job, workspace: Workspace) -> dict[str, str]:
-    """Return the environment variables that tell a process which job it is."""
+    """Return the environment variables that identify a job to its processes."""
     return {"JOB_ID": job.id, "JOB_OUTPUT_DIR": str(workspace.output)}

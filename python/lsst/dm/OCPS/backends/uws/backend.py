@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Jobs that a UWS server runs: an OCPS, one of the Rubin JSON dialect, or any of UWS 1.1.
+"""The forwarding backend: jobs run on a UWS server.
 
-The kind of server is found from its answers (`UwsServer`). It decides how
-jobs are followed: by one change stream (`StreamWatcher`), by polling
-(`PollWatcher`), or with WAIT (`WaitWatcher`).
+The server may be an OCPS, one of the Rubin JSON dialect, or any of UWS 1.1;
+its kind is found from its answers (`UwsServer`). Depending on it, jobs are
+followed by one change stream (`StreamWatcher`), by polling (`PollWatcher`),
+or with WAIT (`WaitWatcher`).
 
-A job that the server cannot be asked about, does not know, or shows as
-unknown, is UNKNOWN: a lost link is no result. The engine ends it as ERROR
-after the configured time.
+If the server cannot be reached, does not know a job, or shows it as unknown,
+the job is UNKNOWN, because a lost link is not a result. The engine ends it as
+ERROR after the configured time.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ class UwsBackend(Backend):
     Parameters
     ----------
     url : `str`
-        Address of the server; see `UwsServer`.
+        URL of the server; see `UwsServer`.
     poll_interval : `float`
-        How often to ask (s).
+        How often to poll (s).
     config : `UwsConfig`
         More about the server.
     log : `logging.Logger`, optional
@@ -128,7 +129,7 @@ class UwsBackend(Backend):
         if tracked and tracked.server_id:
             self._table.untrack(tracked)
         elif tracked:
-            # It must not be submitted when the server is back.
+            # It must not be submitted when the server answers again.
             await self.cancel(job)
 
     async def reattach(self, jobs: Collection[Job]) -> None:
@@ -171,7 +172,7 @@ class UwsBackend(Backend):
         elif execution_phase(created) not in TERMINAL:
             self._table.take(tracked, created)
         elif self._server.dialect == Dialect.OURS:
-            # The change stream will not show it again.
+            # The change stream does not repeat its end.
             self._spawn(self._poller.ask(tracked))
 
     async def _look_for_duplicates(self, tracked: Tracked) -> None:
@@ -180,8 +181,8 @@ class UwsBackend(Backend):
 
     async def _stop(self, tracked: Tracked) -> None:
         if tracked.submission:
-            # Wait for the answer to the request under way: it has the id of
-            # the job that is to be stopped.
+            # Wait for the answer to the submission, which has the server's id
+            # of the job.
             await asyncio.wait({tracked.submission})
         if tracked.job.id not in self._table.jobs:
             return
@@ -194,13 +195,13 @@ class UwsBackend(Backend):
         if last:
             kept = ending(last)
             info = {**(kept.info or {}), "lastDocument": last_seen(last)}
-            # A deletion removes the results too.
+            # The deletion has removed the results too.
             results = kept.results if execution_phase(last) in TERMINAL else None
             update = dataclasses.replace(update, exit_code=kept.exit_code, results=results, info=info)
         self._table.report_duplicates(tracked)
         self.report(tracked.job.id, update)
         if tracked.doubtful:
-            # A creation that is still under way must not run unnoticed.
+            # A job whose creation is still in progress at the server must not run unnoticed.
             await self._made.stop_duplicates(tracked)
 
     def _show_trouble(self, tracked: Tracked, error: ClientError) -> None:
@@ -209,7 +210,7 @@ class UwsBackend(Backend):
         )
 
     async def _watch_forever(self) -> None:
-        """Follow all jobs, in the way for the kind of server."""
+        """Follow all jobs by the method for the kind of server."""
         while True:
             match self._server.dialect:
                 case Dialect.OURS:

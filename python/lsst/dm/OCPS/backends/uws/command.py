@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Scripts and commands that a server of the Rubin JSON dialect is to run.
+"""Scripts and commands that are forwarded to a server of the Rubin JSON dialect.
 
-``PUT /job`` takes one command line, which the server runs with a shell, a git
-repository with a commit, and environment variables. A definition's words are
-quoted for that shell. What would not arrive as it is, and what only this
-machine has, is refused when the job is requested.
+``PUT /job`` accepts one command line, which the server runs with a shell, a
+git repository with a commit, and environment variables. The words of a
+definition are quoted for that shell. Values that would be changed on the way,
+and files that exist only on this machine, are refused when the job is
+requested.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from .definition import check_value
 VARIABLES = {"output_dir": "JOB_OUTPUT_DIR", "source_dir": "JOB_SOURCE_DIR"}
 """Variables of the server for places whose values only it knows.
 
-They are not quoted: double quotes do not pass through the YAML of servers of
-today, and their folders have no white space.
+They are not quoted, because double quotes cannot pass through the YAML of
+existing servers; the directories of those have no white space.
 """
 
 _PLACE = re.compile(r"(\{\{|\}\}|\{\w+\})")
@@ -114,13 +115,13 @@ def command_line(spec: CommandSpec, job_id: str) -> str:
     Raises
     ------
     RequestError
-        If a word needs what only this machine has.
+        If a word needs a file or directory of this machine.
     """
     return " ".join(_quoted(word, spec, job_id) for word in spec.argv)
 
 
 def _quoted(word: str, spec: CommandSpec, job_id: str) -> str:
-    """Return a word with its values; each stays within the word, whatever it contains."""
+    """Return a word with its values, quoted so that it stays one word."""
     line, text = "", ""
     for part in filter(None, _PLACE.split(word)):
         if part[1:-1] in VARIABLES:
@@ -132,22 +133,22 @@ def _quoted(word: str, spec: CommandSpec, job_id: str) -> str:
 
 
 def _filled(text: str, spec: CommandSpec, job_id: str) -> str:
-    """Return the value of a variable, which no shell looks at.
+    """Return the value of a variable, which is not interpreted by a shell.
 
     Raises
     ------
     RequestError
-        If it needs what only the server knows, or only this machine has.
+        If it needs a directory of the server or of this machine.
     """
     if found := sorted(name for name in VARIABLES if f"{{{name}}}" in text):
         raise RequestError(
-            f"{found[0]}: the UWS server puts it into the command line only, not into variables"
+            f"{found[0]}: this place can be used in the command line only, not in variables, at a UWS server"
         )
     return "".join(_value(part, spec, job_id) for part in _PLACE.split(text) if part)
 
 
 def _value(part: str, spec: CommandSpec, job_id: str) -> str:
-    """Return what stands for a part of a word: a place, a doubled brace, or text."""
+    """Return the text for a part of a word: a place, a doubled brace, or text."""
     if part in ("{{", "}}"):
         return part[0]
     name = part[1:-1]
@@ -157,4 +158,6 @@ def _value(part: str, spec: CommandSpec, job_id: str) -> str:
         return job_id
     if name in spec.values:
         return spec.values[name]
-    raise RequestError(f"{name}: it is only on this machine, not at the UWS server; use the local backend")
+    raise RequestError(
+        f"{name}: it exists on this machine only, not at the UWS server; use the local backend"
+    )

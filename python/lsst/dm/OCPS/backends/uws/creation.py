@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is sent to a server to create a job; see `UwsDefinition`."""
+"""The bodies of requests that create jobs at a server; see `UwsDefinition`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _spec(job: Job) -> ForwardedSpec | ForwardedCommandSpec:
 
 
 def creation_form(job: Job) -> dict[str, str]:
-    """Return the form of UWS 1.1's request: what the Rubin dialect has as environment are its parameters.
+    """Return the form of the request of UWS 1.1, with the environment variables as parameters.
 
     Raises
     ------
@@ -40,5 +40,5 @@ def creation_form(job: Job) -> dict[str, str]:
         If the job is a script or command.
     """
     if isinstance(job.spec, ForwardedCommandSpec):
-        raise RefusedError("it is a UWS job list, which takes parameters, no commands")
+        raise RefusedError("it is a UWS job list, which accepts parameters, but no commands")
     return {"RUNID": job.id, "PHASE": "RUN", **ForwardedSpec.of(job.spec).environment}

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is sent to a UWS server for an ``execute``, and what cannot be sent.
+"""Pipelines that are forwarded to a UWS server, and the values that cannot be forwarded.
 
-Between ``execute`` and ``pipetask`` lie, on servers of today, a YAML template
-into which values are put without quoting, Kubernetes, which fills in ``$(…)``
-and makes ``$$`` into ``$``, and a shell script that expands ``$RUN_OPTIONS``
-without quotes but all else with. Values that would come out changed are
-refused when the job is asked for, not discovered in its results.
+On existing servers a value passes through a YAML template that does not quote
+it, through Kubernetes, which expands ``$(…)`` and turns ``$$`` into ``$``,
+and through a shell script that expands ``$RUN_OPTIONS`` without quotes (and
+all other variables with quotes). Values that would be changed on this way are
+refused when the job is requested.
 
 The script (``bin/pipetask.sh`` of uws_scripts) adds ``-p``, ``-b``, ``-o``,
 ``--output-run`` and ``-d`` by itself, with ``u/ocps/$JOB_ID`` as output;
@@ -39,11 +39,11 @@ class UwsDefinition(PipetaskDefinition):
     name : `str`
         Name of the job list.
     data : `ButlerConfig`
-        Where the data are, as the server sees them.
+        The Butler repository and collections, as the server sees them.
     allowed_pipelines : `~collections.abc.Sequence` [`str`]
-        Globs of the pipelines that may run; none means all.
+        Globs of the pipelines that may run; empty for all.
     config : `UwsConfig`
-        What the server is to run.
+        The command that the server runs, and more about the server.
     config_directories, users, retries
         As for `PipetaskDefinition`.
     """
@@ -58,7 +58,7 @@ class UwsDefinition(PipetaskDefinition):
         users: Sequence[str] = ("*",),
         retries: RetryPolicy | None = None,
     ) -> None:
-        # Pipelines and environments are the server's: it alone can look.
+        # Pipelines and environments are on the server, so they cannot be checked here.
         super().__init__(
             name,
             data,
@@ -105,12 +105,13 @@ def run_options(inputs: Sequence[str], options: Sequence[str], *, trusted: bool 
     options : `~collections.abc.Sequence` [`str`]
         Other words of the command line.
     trusted : `bool`
-        Whether the server splits words as a shell does; then all can pass.
+        Whether the server splits the value by the rules of a shell, so that
+        all words can be quoted.
 
     Raises
     ------
     RequestError
-        If a word would not come out as it is.
+        If a word would be changed on the way.
     """
     words = [*(("-i", ",".join(inputs)) if inputs else ()), *options]
     if trusted:
@@ -130,7 +131,7 @@ def run_options(inputs: Sequence[str], options: Sequence[str], *, trusted: bool 
 
 
 def check_value(name: str, value: str) -> None:
-    """Check that a value reaches the job as it is.
+    """Check that a value reaches the job unchanged.
 
     Parameters
     ----------
@@ -142,7 +143,7 @@ def check_value(name: str, value: str) -> None:
     Raises
     ------
     RequestError
-        If it would not.
+        If the value would be changed.
     """
     for bad, words in (
         ('"', 'the quote "'),
@@ -153,11 +154,11 @@ def check_value(name: str, value: str) -> None:
     ):
         if bad in value:
             raise _refusal(name, words, value)
-    # YAML takes more than \n for the end of a line, and no control characters.
+    # YAML treats more characters than \n as line ends, and allows no control characters.
     if not value.isprintable():
         raise _refusal(name, "a character that cannot be printed", value)
 
 
 def _refusal(name: str, what: str, value: str) -> RequestError:
     shown = value if len(value) <= 80 else f"{value[:77]}..."
-    return RequestError(f"{name} cannot pass unharmed to the UWS server: {what} in {shown!r}; {_ADVICE}")
+    return RequestError(f"{name} cannot be sent unchanged to the UWS server: {what} in {shown!r}; {_ADVICE}")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Polling of a UWS server.
 
-With a handful of jobs in flight each is asked for; with more, one list per
-phase, and then one by one the jobs that no list had. A round begins when the
-last one has been answered, however long that took.
+A handful of jobs is requested one by one. With more jobs, one list per phase
+is requested, and then one by one the jobs that were in no list. A round
+begins only after the previous one has been answered.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .tracking import JobTable
 from .updates import PHASES, execution_phase, in_words
 
 HANDFUL = 8
-"""Up to this many jobs in one phase are asked for one by one."""
+"""Up to this many jobs in one phase are requested one by one."""
 
 ENDS = ("COMPLETED", "ERROR")
-"""Phases to list when many jobs have left the live phases; aborted ones are rare."""
+"""Phases to list when many jobs may have ended; aborted jobs are rare."""
 
 Spawn = Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]
 """Starts a task whose failure is logged."""
@@ -46,7 +46,7 @@ class PollWatcher:
     made : `ServerJobs`
         Stops duplicate jobs that a list shows.
     interval : `float`
-        How often to ask (s).
+        How often to poll (s).
     spawn : `~collections.abc.Callable`
         Starts tasks.
     log : `logging.Logger`
@@ -68,8 +68,8 @@ class PollWatcher:
         self._interval = interval
         self._spawn = spawn
         self._log = log
-        # Upstream walks through all jobs' files whatever is asked for; where that
-        # takes long, one list with everything is better than one per phase.
+        # Existing servers read the files of all jobs for every list; if that
+        # is slow, one list of all phases is better than one per phase.
         self._slow = False
 
     async def watch(self) -> None:
@@ -83,11 +83,11 @@ class PollWatcher:
                     begun = loop.time()
                     await self.look()
             took = loop.time() - begun
-            # A slow server is given a pause, too.
+            # Even a slow server gets a pause.
             await asyncio.sleep(max(self._interval - took, self._interval / 4))
 
     async def look(self) -> None:
-        """Ask once for all jobs in flight.
+        """Request all jobs in flight once.
 
         Raises
         ------
@@ -98,13 +98,13 @@ class PollWatcher:
         if self._server.dialect == Dialect.OURS:
             if not wanted:
                 return
-            # Whole documents, in any phase, of the newest: those in flight are among them.
+            # Whole documents of the newest jobs in any phase, which include those in flight.
             await self._ask_list("", wanted, newest=max(HANDFUL, 2 * len(wanted)))
             await self._ask_each(list(wanted.values()))
             return
         groups: defaultdict[str, list[Tracked]] = defaultdict(list)
         for tracked in wanted.values():
-            # A server knows no phase that is not in the table, also if it has shown one.
+            # A phase that is not in the table cannot be requested, even if the server has shown it.
             if not tracked.misses and tracked.phase in PHASES:
                 groups[tracked.phase].append(tracked)
         phases = [phase for phase, group in groups.items() if len(group) > HANDFUL]
@@ -114,19 +114,19 @@ class PollWatcher:
             for phase in phases:
                 await self._ask_list(phase, wanted)
             for phase in ENDS:
-                # Many at once have left the lists of those that live.
+                # Many jobs were in none of the lists of live phases.
                 if phases and len(wanted) > HANDFUL:
                     await self._ask_list(phase, wanted)
         await self._ask_each(list(wanted.values()))
 
     async def ask_all(self, tracked: list[Tracked]) -> None:
-        """Ask for one list of all jobs, then one by one for those that it does not describe fully."""
+        """Request one list of all jobs, then one by one those that it does not describe fully."""
         wanted = {one.server_id: one for one in tracked}
         await self._ask_list("", wanted)
         await self._ask_each(list(wanted.values()))
 
     async def _ask_list(self, phase: str, wanted: dict[str, Tracked], newest: int = 0) -> None:
-        """Ask for the list of one phase, or of all; remove the jobs that it has from ``wanted``."""
+        """Request the list of one phase, or of all; remove the jobs in it from ``wanted``."""
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
@@ -134,13 +134,13 @@ class PollWatcher:
         except ClientError as error:
             if isinstance(error, UnreachableError) and not error.reached:
                 raise
-            # Upstream's list fails as a whole if one job's folder cannot be read.
+            # The list of an existing server fails as a whole if one job's folder cannot be read.
             self._log.debug(f"list of jobs {phase}: {in_words(self._server.url, error)}")
             return
         self._slow = loop.time() - begun > self._interval / 2
         for found in listed:
             if tracked := wanted.get(found.id):
-                # Where the list has less than the final document, that is asked for by itself.
+                # If the list has less than the final document, that is requested separately.
                 if found.whole or execution_phase(found) not in TERMINAL:
                     del wanted[found.id]
                     self._take(tracked, found, begun)
@@ -148,13 +148,13 @@ class PollWatcher:
                 self._spawn(self._made.stop_duplicate(other, found))
 
     async def _ask_each(self, tracked: list[Tracked]) -> None:
-        """Ask for jobs one by one, a few at a time."""
+        """Request jobs one by one, a few at a time."""
         waiting = iter(tracked)
         outcomes: list[ClientError | None] = []
 
         async def ask() -> None:
             for one in waiting:
-                # Once nothing answers any more, the others need not wait for it too.
+                # If the server does not answer, do not wait for it again for each job.
                 if not any(isinstance(error, UnreachableError) and not error.reached for error in outcomes):
                     outcomes.append(await self.ask(one))
 
@@ -164,7 +164,7 @@ class PollWatcher:
             raise errors[0]
 
     async def ask(self, tracked: Tracked) -> ClientError | None:
-        """Ask for one job; return the error of the link, if there was one."""
+        """Request one job; return the error of the link, if there was one."""
         begun = asyncio.get_running_loop().time()
         try:
             found = await self._server.get(tracked.server_id)
@@ -178,6 +178,6 @@ class PollWatcher:
         return None
 
     def _take(self, tracked: Tracked, found: RemoteJob, asked: float) -> None:
-        # What the stream has shown meanwhile is newer than this answer.
+        # Ignore an answer that is older than what the stream has shown meanwhile.
         if tracked.heard <= asked:
             self._table.take(tracked, found)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A UWS server in either dialect, which is found from its answers to requests that are needed anyway."""
+"""A UWS server, whose dialect is found from its answers to ordinary requests."""
 
 from __future__ import annotations
 
@@ -33,24 +33,23 @@ from .creation import creation_body, creation_form
 T = TypeVar("T")
 
 MAX_WRITES = 16
-"""Submissions and deletions under way at a time.
+"""How many submissions and deletions may be in progress at a time.
 
-The server of today answers one request after the other; more would only wait
-there instead of here, and run into their time-out.
+Existing servers answer one request after the other, so further requests would
+only wait there and run into their time-out.
 """
 
 MAX_READS = 8
-"""Questions about single jobs under way at a time."""
+"""How many requests for single jobs may be in progress at a time."""
 
 MAX_LISTS = 3
-"""List requests and streams under way at a time: one that follows jobs, one that looks for one, one more."""
-
+"""How many lists and streams may be in progress at a time: one to follow jobs, one to find one, a spare."""
 
 SILENCE = 60.0
-"""How long (s) a file may stop coming before it counts as lost."""
+"""How long (s) the transfer of a file may pause before the connection counts as lost."""
 
 PARTIAL, RANGE_NOT_SATISFIABLE = 206, 416
-"""HTTP statuses: a part of a file, or that there is no more of it."""
+"""HTTP statuses: a part of a file follows, or the file has no more."""
 
 
 class Dialect(StrEnum):
@@ -58,8 +57,8 @@ class Dialect(StrEnum):
 
     UNKNOWN = "not known yet"
     OURS = "an OCPS: one change stream shows all jobs"
-    RUBIN = "a server of the Rubin JSON dialect: it is asked again and again"
-    XML = "a UWS 1.1 server: it is asked with WAIT, or for lists"
+    RUBIN = "a server of the Rubin JSON dialect: it is polled"
+    XML = "a UWS 1.1 server: it is polled by WAIT, or by lists"
 
 
 class UwsServer:
@@ -68,17 +67,17 @@ class UwsServer:
     Parameters
     ----------
     url : `str`
-        Address of an OCPS, or of one of its job lists; base address of the
-        JSON dialect, up to and without ``/job``; or address of a UWS job list.
+        URL of an OCPS, or of one of its job lists; base URL of the JSON
+        dialect, without ``/job``; or URL of a UWS job list.
     config : `UwsConfig`
         Time-out, token, certificates.
     log : `logging.Logger`
-        Receives the kind of server.
+        Receives a line when the dialect is found.
 
     Raises
     ------
     ConfigError
-        If ``url`` is not the address of a server.
+        If ``url`` is not valid.
     """
 
     def __init__(self, url: str, config: UwsConfig, log: logging.Logger) -> None:
@@ -91,16 +90,16 @@ class UwsServer:
                 # The callers retry, until the job ends.
                 attempts=1,
                 follow=False,
-                # Requests wait at the semaphores, where no time-out runs.
+                # As many as the semaphores allow: waiting for a connection would count for the time-out.
                 connections=MAX_WRITES + MAX_READS + MAX_LISTS,
             )
         except ClientError:
             raise ConfigError(
-                "url: expected the address of a UWS server, for example http://host:8080/api/v1"
+                "url: expected the URL of a UWS server, for example http://host:8080/api/v1"
             ) from None
         self.url = self._link.url
         self.unreachable_since: float | None = None
-        """Unix time (s) of the first failure that no answer has followed yet, if there was one."""
+        """Unix time (s) of the first failure since the last answer; `None` if there was none."""
         self.dialect = Dialect.UNKNOWN
         self._rubin = RubinServer(self._link, self.url)
         self._lists = JobLists(self._link)
@@ -114,7 +113,7 @@ class UwsServer:
         await self._link.close()
 
     async def create(self, job: Job) -> RemoteJob:
-        """Create a job, and run it; return it as the server has it."""
+        """Create and run a job; return the server's document of it."""
 
         async def create_in_list() -> RemoteJob:
             created = await self._lists.create(self.url, creation_form(job), again=False)
@@ -149,21 +148,21 @@ class UwsServer:
         )
 
     async def find(self, job: Job) -> tuple[builtins.list[RemoteJob], bool]:
-        """Return the server's jobs among which those with a job's id as run id are.
+        """Return a list of jobs that includes those with a job's id as run id.
 
         Returns
         -------
         found : `list` [`RemoteJob`]
             The jobs.
         all_jobs : `bool`
-            Whether it is the list of all jobs, because the server cannot
-            look for a run id.
+            Whether these are all jobs, because the server has no query by run
+            id.
         """
         found = await self._ask(lambda: self._rubin.list(run_id=job.id), lambda: self._lists.list(self.url))
         return found, not self._link.ours
 
     async def newest(self, count: int) -> builtins.list[RemoteJob]:
-        """Return the newest jobs of an OCPS, so many at most."""
+        """Return the newest jobs of an OCPS, at most ``count``."""
         return await self._marked(lambda: self._rubin.list(last=count))
 
     async def wait(self, server_id: str, phase: str, seconds: int, timeout: float) -> RemoteJob:
@@ -172,7 +171,7 @@ class UwsServer:
         return await self._marked(lambda: self._lists.wait(url, phase, seconds, timeout))
 
     async def delete(self, server_id: str) -> None:
-        """Stop a job for good; a UWS 1.1 server keeps what it wrote."""
+        """Delete a job, or abort it at a UWS 1.1 server, which keeps its results."""
         async with self._writes:
             await self._ask(
                 lambda: self._rubin.delete(server_id),
@@ -192,12 +191,12 @@ class UwsServer:
         Raises
         ------
         FileNotFoundError
-            If it is not there.
+            If the file does not exist.
         ClientError
-            If it cannot be had.
+            If it cannot be read.
         """
         if not self._link.owns(url):
-            # Credentials are for this server alone, and so are requests in its name.
+            # Credentials must not be sent to another server.
             yield None
             return
         headers = {"Range": f"bytes={start}-"} if start else {}
@@ -217,7 +216,7 @@ class UwsServer:
             yield RemoteFile(_nothing(), start, start)
 
     def log_url(self, server_id: str) -> str:
-        """Return where the log of a job that runs is; empty if the server does not show it."""
+        """Return the URL of the log of a running job; empty if the server does not show it."""
         return f"{self._rubin.api}/job/result/{server_id}/{LOG_NAME}" if self.dialect == Dialect.OURS else ""
 
     def read_event(self, event: ServerEvent) -> RemoteJob:
@@ -225,11 +224,11 @@ class UwsServer:
         return self._rubin.read_event(event)
 
     def read_deletion(self, event: ServerEvent) -> str:
-        """Return the id of the job that was deleted; see `RubinServer.read_deletion`."""
+        """Return the id of a deleted job; see `RubinServer.read_deletion`."""
         return self._rubin.read_deletion(event)
 
     def lose_stream(self) -> None:
-        """Stop using the change stream: an older OCPS, or another server, does not have it."""
+        """Stop using the change stream, because the server does not have it."""
         self._streamless = self._link.ours
         self._decide(Dialect.RUBIN if self._link.ours else Dialect.UNKNOWN)
 
@@ -237,13 +236,13 @@ class UwsServer:
         return f"{self.url}/{quote(server_id)}"
 
     async def _ask(self, rubin: Callable[[], Awaitable[T]], xml: Callable[[], Awaitable[T]]) -> T:
-        """Send a request in the server's dialect, or find out which that is."""
+        """Send a request in the server's dialect; find the dialect if it is not known."""
         if self.dialect == Dialect.XML:
             return await self._marked(xml)
         try:
             found = await self._marked(rubin)
         except RefusedError:
-            # A request that it does not understand was not carried out. The kind may be known by now.
+            # The request was not understood, so it had no effect. Another task may have found the dialect.
             if self.dialect == Dialect.UNKNOWN and not await self._find_out():
                 raise
             if self._speaks(Dialect.XML):
@@ -258,16 +257,16 @@ class UwsServer:
         return self.dialect == dialect
 
     async def _find_out(self) -> bool:
-        """Find out what is at the address, if it is not the base address of the JSON dialect.
+        """Find the dialect of a server whose URL is not the base URL of the JSON dialect.
 
         Returns
         -------
         found : `bool`
-            Whether a request should be sent again.
+            Whether a refused request should be sent again.
         """
         found = await self._marked(lambda: discover(self._link))
         if found.ours:
-            # The root of an OCPS, or one of its job lists.
+            # The URL is the root of an OCPS, or one of its job lists.
             self._rubin = RubinServer(self._link, found.api)
             self._decide(Dialect.OURS)
             return found.api != self.url
@@ -284,11 +283,11 @@ class UwsServer:
         return False
 
     async def _marked(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Send a request, and remember since when the server has not answered."""
+        """Send a request, and update `unreachable_since`."""
         try:
             found = await ask()
         except UnreachableError:
-            # One failure or a hundred: the first is when it began.
+            # Keep the time of the first failure.
             if self.unreachable_since is None:
                 self.unreachable_since = time.time()
             raise

@@ -22,14 +22,14 @@ LONGEST_PAUSE = 10.0
 """Longest pause (s) between two attempts to open the stream."""
 
 HEALTHY = 1.0
-"""How long (s) a stream must have lasted to be opened again at once."""
+"""How long (s) a stream must have lasted to be opened again without a pause."""
 
 RECONCILE = 60.0
-"""How often (s) to ask for the jobs even so, in case the stream missed something."""
+"""How often (s) to request all jobs in addition, in case the stream missed a change."""
 
 
 class StreamWatcher:
-    """Reads the stream; after a cut resumes it, and asks once for all jobs.
+    """Follows all jobs by the stream; after an interruption it resumes it and requests all jobs once.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class StreamWatcher:
     table : `JobTable`
         The jobs.
     poller : `PollWatcher`
-        Asks for all jobs.
+        Requests all jobs.
     interval : `float`
         First pause between attempts (s).
     log : `logging.Logger`
@@ -89,7 +89,7 @@ class StreamWatcher:
                 return
             except ClientError as error:
                 self._log.debug(f"change stream: {in_words(self._server.url, error)}")
-            # The link is not lost while a stream that was cut can be opened again.
+            # The link is lost only if an interrupted stream cannot be opened again.
             if not self._flows:
                 self._look_now.set()
             failures = 0 if self._flows and loop.time() - begun > HEALTHY else failures + 1
@@ -105,7 +105,7 @@ class StreamWatcher:
                 return
             found = self._server.read_event(event)
         except DocumentError as error:
-            # The job is asked for in the next round.
+            # The job is requested in the next round.
             self._log.warning(f"UWS server {self._server.url}: an event cannot be read: {error}")
             return
         tracked = self._table.jobs.get(found.run_id) or self._table.by_server_id(found.id)
@@ -115,7 +115,7 @@ class StreamWatcher:
         if tracked.server_id == found.id:
             self._table.take(tracked, found)
         elif not tracked.server_id:
-            # The answer to its creation is still under way.
+            # The answer to its creation has not arrived yet.
             tracked.early = found
 
     def _miss(self, server_id: str) -> None:
@@ -123,10 +123,10 @@ class StreamWatcher:
             self._table.miss(tracked, f"UWS server {self._server.url}: job {server_id} was deleted there")
 
     async def _look_forever(self) -> None:
-        """Ask for all jobs when the stream has been opened, and often while it is not open."""
+        """Request all jobs when the stream has been opened, and frequently while it is not open."""
         while True:
             with suppress(TimeoutError):
-                # Behind a proxy that lets no stream through, jobs are followed by this alone.
+                # Behind a proxy that blocks streams, jobs are followed only in this way.
                 await asyncio.wait_for(self._look_now.wait(), RECONCILE if self._flows else self._interval)
             self._look_now.clear()
             async for attempt in retrying(self._interval, on=ClientError):

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Creating a job at a UWS server exactly once, and stopping it.
 
-The dialect has no way to create a job under a name of our choice, so a
-creation whose answer was lost may have been carried out. The run id, which is
-our job's id, decides: after a doubtful answer the server is asked for jobs
-with that run id before anything is sent again, and later for a second one.
+A job cannot be created under an id of the client's choice, so a creation
+whose answer was lost may have succeeded. Jobs are therefore identified by
+their run id, which is the id of our job: after a lost answer, jobs with that
+run id are looked up before the creation is repeated, and again later in case
+there are two.
 """
 
 from __future__ import annotations
@@ -37,27 +38,28 @@ class Tracked:
     Parameters
     ----------
     job : `Job`
-        The job as it was when the backend got it.
+        The record of the job when it was submitted.
     server_id : `str`
-        The server's id for it; empty while it is not known.
+        The server's id of the job; empty while it is not known.
     phase : `str`
-        The server's word for its phase when last seen.
+        The phase that the server last showed.
     doubtful : `bool`
         Whether the server may have created a job whose id is not known here.
     stopping : `asyncio.Event`
         Set when the job is to be stopped.
     shown : `tuple`
-        Phase and message as last reported.
+        Phase and message of the last report.
     misses : `int`
-        How many times in a row the server did not know it.
+        How many times in succession the server did not know the job.
     due : `float`
         Earliest time (s, of the event loop) of the next request about it.
     heard : `float`
         When the change stream last showed it (s, of the event loop).
     early : `RemoteJob` or `None`
-        What the change stream showed before the server's id was known.
+        The job as the change stream showed it before the server's id was
+        known.
     progress : `Progress`
-        As last reported.
+        Progress of the last report.
     """
 
     job: Job
@@ -81,7 +83,7 @@ class Tracked:
 
 
 def retrying(first: float, **options: Any) -> tenacity.AsyncRetrying:
-    """Return a loop over attempts with growing pauses, beginning with ``first`` (s)."""
+    """Return a loop over attempts with growing pauses, of which the first is ``first`` (s)."""
     longest = min(LONGEST_PAUSE, 10 * first)
     wait = tenacity.wait_exponential(multiplier=first, max=longest) + tenacity.wait_random(0, first / 4)
     retry = tenacity.retry_if_exception_type(options.pop("on", UnreachableError))
@@ -91,8 +93,8 @@ def retrying(first: float, **options: Any) -> tenacity.AsyncRetrying:
 class Finder:
     """Finds jobs by run id.
 
-    An OCPS is asked for the run id; of another server all jobs are listed,
-    and many who look at the same time share one list.
+    An OCPS can be queried by run id; at another server all jobs are listed,
+    and concurrent calls share one list.
 
     Parameters
     ----------
@@ -109,12 +111,12 @@ class Finder:
     async def find(self, job: Job) -> list[RemoteJob]:
         """Return the server's jobs with a job's id as run id, oldest first.
 
-        The server is asked after this call began.
+        The answer is never older than the call.
 
         Raises
         ------
         ClientError
-            If it could not be asked.
+            If the server does not answer, or refuses.
         """
         if self._server.dialect == Dialect.OURS:
             return _with_run_id(job, (await self._server.find(job))[0])
@@ -150,7 +152,7 @@ class ServerJobs:
     pause : `float`
         First pause between attempts (s).
     delay : `float`
-        How long (s) after a doubtful creation a job of it may still appear.
+        How long (s) after a lost answer the job may still appear.
     log : `logging.Logger`
         Receives warnings.
     """
@@ -165,24 +167,24 @@ class ServerJobs:
     async def create(self, tracked: Tracked, trouble: Callable[[ClientError], None]) -> RemoteJob | None:
         """Create a job at the server, or find the one that was created before.
 
-        Failures of the link are retried without an end.
+        Failures of the link are retried without limit.
 
         Parameters
         ----------
         tracked : `Tracked`
-            Which job. ``doubtful`` says whether it may be there already.
+            The job; ``doubtful`` says whether it may exist already.
         trouble : `~collections.abc.Callable`
             Called with every failure of the link.
 
         Returns
         -------
         created : `RemoteJob` or `None`
-            The job; `None` if it is to be stopped, and was not created.
+            The job; `None` if it is being stopped, and was not created.
 
         Raises
         ------
         ClientError
-            If the server refuses it.
+            If the server refuses the job.
         """
 
         def tell(state: tenacity.RetryCallState) -> None:
@@ -204,7 +206,7 @@ class ServerJobs:
                         return None
                     return await self._create_once(tracked)
         except (UnreachableError, UnknownError):
-            # The attempts end with an error only when the job is to be stopped.
+            # The attempts end with an error only if the job is being stopped.
             pass
         return None
 
@@ -221,7 +223,7 @@ class ServerJobs:
             raise
 
     async def stop_duplicates(self, tracked: Tracked) -> None:
-        """Look for a second job after a doubtful creation, at once and once more later, and stop it."""
+        """Look for a second job after a lost answer, now and once more later, and stop it."""
         for delay in (0.0, self._delay):
             await asyncio.sleep(delay)
             async for attempt in retrying(self._pause, on=ClientError):
@@ -251,14 +253,14 @@ class ServerJobs:
                     await self.stop_others(tracked, tracked.server_id, [other])
 
     async def stop(self, tracked: Tracked) -> tuple[RemoteJob | None, bool]:
-        """Stop a job and wait until it has ended, however long the server is away.
+        """Stop a job and wait until it has ended, however long the server is unreachable.
 
         Returns
         -------
         last : `RemoteJob` or `None`
-            The job as the server last showed it; `None` if it was never created.
+            The last document of the job; `None` if it was never created.
         finished : `bool`
-            Whether it ended by itself before it could be stopped.
+            Whether the job ended by itself before it could be stopped.
         """
         last: RemoteJob | None = None
         deleted, failures = False, 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The jobs in flight at a UWS server, and what is reported of them."""
+"""The table of jobs in flight at a UWS server, and the reports about them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .submission import Tracked
 from .updates import ending, execution_phase, in_words, remark
 
 LONGEST_MISS = 30.0
-"""How long (s), at most, until a job that the server does not know is asked for again."""
+"""How long (s), at most, until a job that the server does not know is requested again."""
 
 Phase = ExecutionPhase
 
@@ -30,15 +30,15 @@ class JobTable:
     Parameters
     ----------
     url : `str`
-        The server's address, as it may be shown.
+        The server's URL, without credentials.
     pause : `float`
-        First pause (s) before asking again for a job that the server did not know.
+        First pause (s) before a job that the server did not know is requested again.
     log : `logging.Logger`
-        Receives when the link is lost, and when it is back.
+        Receives a line when the link is lost, and when the server answers again.
     """
 
     report: Report
-    """Set before the first job comes."""
+    """Set before the first job is added."""
 
     def __init__(self, url: str, pause: float, log: logging.Logger) -> None:
         self.url = url
@@ -66,7 +66,7 @@ class JobTable:
         return next((tracked for tracked in self.jobs.values() if tracked.server_id == server_id), None)
 
     def wanted(self) -> list[Tracked]:
-        """Return the jobs that are to be asked for now."""
+        """Return the jobs to request now."""
         time = asyncio.get_running_loop().time()
         return [
             tracked
@@ -75,9 +75,9 @@ class JobTable:
         ]
 
     def take(self, tracked: Tracked, found: RemoteJob) -> None:
-        """Report what the server's own document says of a job."""
+        """Report a job as in the server's document."""
         if self.jobs.get(tracked.job.id) is not tracked or tracked.stopping.is_set():
-            # Stopped or dropped while the answer was under way.
+            # It was stopped or removed before the answer arrived.
             return
         tracked.misses = 0
         tracked.phase = found.phase
@@ -92,7 +92,7 @@ class JobTable:
             self.report_phase(tracked, execution_phase(found), remark(found))
 
     def miss(self, tracked: Tracked, reason: str) -> None:
-        """Report a job as unknown, for a reason, and ask for it less often."""
+        """Report a job as UNKNOWN with a reason, and request it less often."""
         pause = min(LONGEST_MISS, self._pause * 2**tracked.misses)
         tracked.misses += 1
         tracked.due = asyncio.get_running_loop().time() + pause
@@ -122,7 +122,7 @@ class JobTable:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Report all jobs as unknown if the server does not answer; log when it answers again."""
+        """Report all jobs as UNKNOWN if the server does not answer; log when it answers again."""
         try:
             yield
         except ClientError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the server's documents mean for the engine."""
+"""Conversion of a server's documents into updates for the engine."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ PHASES: Mapping[str, ExecutionPhase] = {
     "ARCHIVED": _P.UNKNOWN,
     "UNKNOWN": _P.UNKNOWN,
 }
-"""The engine's phase for each of a server; one that is not listed is UNKNOWN."""
+"""The engine's phase for each phase of a server; one that is not listed is UNKNOWN."""
 
-# What of a server's jobInfo is taken over; faces act upon the rest.
+# Members of a server's jobInfo that are copied. Others have a meaning for the faces.
 _INFO = ("exitCode", "metrics", "tasks", "logTail", "cpuTime", "maxRss")
 
 _NOT_ACCEPTED = (401, 403)
@@ -41,15 +41,15 @@ _NOT_ACCEPTED = (401, 403)
 def execution_phase(found: RemoteJob) -> ExecutionPhase:
     """Return the engine's phase for that of a server."""
     if found.ours and found.phase == "UNKNOWN":
-        # That OCPS has lost sight of it, and decides by itself when that is for good.
+        # That OCPS has lost contact with the job, and ends it itself if that lasts too long.
         return _P.EXECUTING
     return PHASES.get(found.phase, _P.UNKNOWN)
 
 
 def remark(found: RemoteJob) -> str:
-    """Return what is to be said of a live job's phase; empty if that speaks for itself."""
+    """Return the message for a live job; empty if its phase needs no explanation."""
     if found.ours:
-        # An OCPS says by itself what a job is waiting for or doing.
+        # An OCPS itself tells what a job is waiting for or doing.
         return found.message[:500]
     if execution_phase(found) == _P.UNKNOWN:
         return f"the server shows it as {found.phase.lower()!r}"
@@ -57,12 +57,12 @@ def remark(found: RemoteJob) -> str:
 
 
 def ending(found: RemoteJob) -> BackendUpdate:
-    """Return what is to be reported of a job that has ended.
+    """Return the final update of a job that has ended.
 
     Parameters
     ----------
     found : `RemoteJob`
-        The job, with all that the server tells of it.
+        The whole document of the job.
     """
     phase = execution_phase(found)
     results = tuple(
@@ -82,7 +82,7 @@ def ending(found: RemoteJob) -> BackendUpdate:
 
 
 def server_info(found: RemoteJob) -> dict[str, Any]:
-    """Return where the server has a job, and what it says of its times."""
+    """Return the id, URL, collection and times of a job at the server."""
     return {
         "jobId": found.id,
         "uri": found.url,
@@ -95,13 +95,13 @@ def server_info(found: RemoteJob) -> dict[str, Any]:
 
 
 def last_seen(found: RemoteJob) -> dict[str, Any]:
-    """Return what the server showed of a job before it was stopped there."""
+    """Return the essentials of the last document of a job before it was stopped."""
     message = found.error or found.message
     return {**server_info(found), "phase": found.phase.lower(), "message": message}
 
 
 def in_words(url: str, error: ClientError) -> str:
-    """Return what went wrong with a server, for a message about a job."""
+    """Return an error of a server as a message about a job."""
     if error.status in _NOT_ACCEPTED and "credentials" not in str(error):
         return f"UWS server {url} does not accept these credentials (HTTP {error.status}: {error})"
     if isinstance(error, UnreachableError) or url in str(error):

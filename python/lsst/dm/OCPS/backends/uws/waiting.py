@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Following jobs at any UWS 1.1 server: WAIT for a handful, one list for more."""
+"""Following jobs at any UWS 1.1 server: by WAIT for a handful, by one list for more."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .tracking import JobTable
 from .updates import in_words
 
 WAIT = 20
-"""How long (s) a server is asked to wait for a change at a time; proxies cut what is longer."""
+"""How long (s) one request waits for a change; proxies interrupt longer requests."""
 
 GRACE = 10.0
-"""How much longer (s) than it was asked to wait a server may take."""
+"""How much longer (s) than `WAIT` the server may take to answer."""
 
 
 class WaitWatcher:
@@ -34,9 +34,9 @@ class WaitWatcher:
     table : `JobTable`
         The jobs.
     poller : `PollWatcher`
-        Asks for lists.
+        Requests lists.
     interval : `float`
-        How often to ask for a list (s).
+        How often to request a list (s).
     spawn : `~collections.abc.Callable`
         Starts tasks.
     """
@@ -80,7 +80,7 @@ class WaitWatcher:
         self._waited_for.pop(job_id, None)
 
     async def _wait_for(self, tracked: Tracked) -> None:
-        """Follow one job until it ends, or there are too many jobs to do so."""
+        """Follow one job until it ends, or until there are too many jobs for WAIT."""
         loop = asyncio.get_running_loop()
         while tracked in self._table.wanted() and len(self._table.jobs) <= HANDFUL:
             begun, phase = loop.time(), tracked.phase
@@ -95,6 +95,6 @@ class WaitWatcher:
                 continue
             self._table.take(tracked, found)
             if found.phase == phase and loop.time() - begun < self._interval:
-                # A server that does not wait, or a phase in which there is nothing to wait for.
+                # The server does not support WAIT, or does not wait in this phase.
                 with suppress(TimeoutError):
                     await asyncio.wait_for(tracked.stopping.wait(), self._interval)
