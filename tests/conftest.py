@@ -21,6 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes depends on the machine, and must not fail a test.
+settings.register_profile("ocps", deadline=None)
+settings.load_profile("ocps")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -111,20 +111,21 @@ async def test_results_are_saved(user: User, served: Served) -> None:
     assert "no such results" in err
 
 
+async def started(user: User, *arguments: str) -> tuple[asyncio.subprocess.Process, asyncio.StreamReader]:
+    """Start a command that does not end by itself; return it and its output."""
+    process = await asyncio.create_subprocess_exec(
+        OCPS, *arguments, env=environment(user.home, OCPS_URL=user.url), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout
+    return process, process.stdout
+
+
 async def test_log_is_followed_to_the_end(user: User, served: Served) -> None:
     url = await served.create(run=True, duration="3600")
     await served.executing(url)
     job_id = url.rpartition("/")[2]
-    process = await asyncio.create_subprocess_exec(
-        OCPS,
-        "log",
-        "-f",
-        job_id,
-        env=environment(user.home, OCPS_URL=user.url),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout
-    line = await asyncio.wait_for(process.stdout.readline(), TIMEOUT)
+    process, output = await started(user, "log", "-f", job_id)
+    line = await asyncio.wait_for(output.readline(), TIMEOUT)
     assert line == b"sleeping for 3600 s\n"
     await served.manager.abort(job_id)
     assert await asyncio.wait_for(process.wait(), TIMEOUT) == 5
@@ -141,18 +142,10 @@ async def test_definitions(user: User) -> None:
 
 async def test_watch_in_a_pipe_writes_a_line_for_each_change(user: User, served: Served) -> None:
     job_id = (await served.create(duration="0")).rpartition("/")[2]
-    process = await asyncio.create_subprocess_exec(
-        OCPS,
-        "watch",
-        "--json",
-        job_id,
-        env=environment(user.home, OCPS_URL=user.url),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout
-    lines = [json.loads(await asyncio.wait_for(process.stdout.readline(), TIMEOUT))]
+    process, output = await started(user, "watch", "--json", job_id)
+    lines = [json.loads(await asyncio.wait_for(output.readline(), TIMEOUT))]
     await served.manager.run(job_id)
-    while line := await asyncio.wait_for(process.stdout.readline(), TIMEOUT):
+    while line := await asyncio.wait_for(output.readline(), TIMEOUT):
         lines.append(json.loads(line))
     assert await process.wait() == 0
     assert (lines[0]["phase"], lines[-1]["phase"]) == ("PENDING", "COMPLETED")

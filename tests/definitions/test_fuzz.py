@@ -21,6 +21,7 @@ from lsst.dm.OCPS.jobs.errors import RequestError
 from lsst.dm.OCPS.jobs.parameters import Parameter, check_parameters, parse_words
 
 from tests.fuzzing import documents, spoiled, taken, texts, yaml_texts
+from tests.test_config import TODAY
 
 relaxed = settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 
@@ -201,13 +202,7 @@ def test_what_is_no_yaml_is_refused_as_definitions(
 INSTANCE = {
     "instances": [
         {
-            "sal_index": 1,
-            "instance": "LATISS",
-            "url": "http://uws.example.org/api/v1",
-            "poll_interval": 2.5,
-            "butler": "/repo/LATISS",
-            "input_collection": "LATISS/defaults",
-            "output_glob": "*",
+            **TODAY["instances"][0],
             "max_workers": 3,
             "environments": [{"name": "default", "variables": {"A": "b"}, "preload": False}],
             "limits": {"memory": 2**30},

@@ -53,14 +53,20 @@ def left(manager, job) -> float:
     return manager.lane.runs[job.id].deadline.when() - asyncio.get_running_loop().time()
 
 
-@pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_clock_that_jumps_neither_shortens_nor_lengthens_a_run(bench, ask, clock, hours):
+async def running_while_the_clock_jumps(bench, ask, clock, hours):
+    """Start a job that may run for 3000 s, and set the clock; return the engine and the job."""
     manager = await bench.open()
     job = await manager.submit(ask(execution_duration=3000))
     await bench.settle()
     bench.backend.say(job.id, Phase.EXECUTING)
     await until_job(manager, job.id, lambda job: job.phase == Phase.EXECUTING)
     clock.offset = timedelta(hours=hours)
+    return manager, job
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_jumps_neither_shortens_nor_lengthens_a_run(bench, ask, clock, hours):
+    manager, job = await running_while_the_clock_jumps(bench, ask, clock, hours)
     bench.backend.say(job.id, Phase.SUSPENDED)
     await until_job(manager, job.id, lambda job: job.phase == Phase.SUSPENDED)
     assert 2500 < left(manager, job) <= 3000
@@ -70,12 +76,7 @@ async def test_a_clock_that_jumps_neither_shortens_nor_lengthens_a_run(bench, as
 
 @pytest.mark.parametrize("hours", [-1, 1])
 async def test_after_a_restart_the_deadline_counts_from_what_the_backend_says(bench, ask, clock, hours):
-    manager = await bench.open()
-    job = await manager.submit(ask(execution_duration=3000))
-    await bench.settle()
-    bench.backend.say(job.id, Phase.EXECUTING)
-    await until_job(manager, job.id, lambda job: job.phase == Phase.EXECUTING)
-    clock.offset = timedelta(hours=hours)
+    manager, job = await running_while_the_clock_jumps(bench, ask, clock, hours)
     await manager.close()
     bench.backend = Resuming()
     manager = await bench.open()

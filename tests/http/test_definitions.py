@@ -57,7 +57,7 @@ def test_all_mistakes_of_a_file_are_named_at_once(tmp_path):
     [
         ({"argv": ["x", "{nosuch}"]}, "no parameter nosuch"),
         ({"variables": {"X": "{nosuch}"}}, "no parameter nosuch"),
-        ({"parameters": {"phase": {}}}, "meaning of its own"),
+        ({"parameters": {"phase": {}}}, "this name is reserved"),
         ({"parameters": {"x": {"type": "int", "default": "y"}}}, "not a whole number"),
         ({"parameters": {"x": {"type": "int", "min": 3, "default": 1}}}, "1 is not 3 or more"),
         ({"parameters": {"x": {"type": "table"}}}, "x/type"),

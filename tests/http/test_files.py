@@ -52,7 +52,7 @@ async def test_the_file_of_a_pending_job_can_be_replaced(served):
         ({"table": "/etc/passwd"}, "is not a file"),
         ({"table": "file:///etc/passwd"}, "is not a file"),
         ({"table": "http://example.org/x"}, "is not a file"),
-        ({"other": b"x"}, "no file parameter"),
+        ({"other": b"x"}, "not a file parameter"),
     ],
 )
 async def test_what_is_no_file_is_refused(served, fields, words):

@@ -292,6 +292,8 @@ async def test_a_job_reports_its_progress_with_its_own_token(start, tmp_path):
         job = await served.create("report", run=True, program=program)
         assert (await anext(aiter(changes))).message == "half"
     assert "1 of 2 quanta done" in (await served.ask("GET", job))[1]
+    # The job may report before its supervisor has.
+    await served.executing(job)
     assert (await served.ask("GET", f"{job}/phase"))[1] == "EXECUTING"
 
 

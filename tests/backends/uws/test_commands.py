@@ -94,7 +94,7 @@ async def test_a_command_is_forwarded_without_a_repository(
         ("greet", {"text": "$(id)"}, r"\$\("),
         ("greet", {"text": "a\nb"}, "newline"),
         ("greet", {"text": "a\\b"}, "backslash"),
-        ("mine", {}, "python.*only on this machine"),
+        ("mine", {}, "python.*on this machine only"),
         ("look", {"table": "param:table"}, "table.*file"),
         ("some", {}, "outputs"),
     ],

@@ -176,7 +176,8 @@ async def test_many_are_asked_for_with_one_list(engine: Engine, standin: StandIn
         await engine.phase(job, "executing")
     standin.requests.clear()
     await standin.asked("GET", 3)
-    assert set(standin.requests) == {"GET /api/v1/job?phase=executing"}
+    # One list of all phases if the answers come slowly.
+    assert {request.partition("?")[0] for request in standin.requests} == {"GET /api/v1/job"}
     for job in jobs[:5]:
         standin.end(job.id)
     for job in jobs[:5]:

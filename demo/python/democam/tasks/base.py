@@ -4,12 +4,24 @@
 
 from __future__ import annotations
 
-__all__ = ["DemoTask"]
+__all__ = ["DemoTask", "FrameConnections"]
 
 import logging
 from typing import Any
 
-from lsst.pipe.base import PipelineTask
+import lsst.pipe.base.connectionTypes as cT
+from lsst.pipe.base import PipelineTask, PipelineTaskConnections
+
+
+class FrameConnections(PipelineTaskConnections, dimensions=("instrument", "exposure", "detector")):
+    """Connections of tasks that process raw frames one by one."""
+
+    raw = cT.Input(
+        doc="Raw frame from the camera.",
+        name="raw",
+        storageClass="DemoCamImage",
+        dimensions=("instrument", "exposure", "detector"),
+    )
 
 
 class DemoTask(PipelineTask):

@@ -26,17 +26,11 @@ from ..donuts import Donut, FocusFit, ImageSize, fit_focus, mean_size, measure_d
 from ..focusplot import focus_sweep_png, rms_size_arcsec
 from ..image import DemoImage
 from ..statistics import clipped_mean_and_std
-from .base import DemoTask
+from .base import DemoTask, FrameConnections
 from .isr import subtract_overscan
 
 
-class MeasureDonutsConnections(PipelineTaskConnections, dimensions=("instrument", "exposure", "detector")):
-    raw = cT.Input(
-        doc="Raw frame from the camera.",
-        name="raw",
-        storageClass="DemoCamImage",
-        dimensions=("instrument", "exposure", "detector"),
-    )
+class MeasureDonutsConnections(FrameConnections, dimensions=("instrument", "exposure", "detector")):
     measurement = cT.Output(
         doc="Sizes of the stars of a frame.",
         name="donutMeasurement",

@@ -11,12 +11,12 @@ from typing import Any
 import lsst.pipe.base.connectionTypes as cT
 import numpy as np
 from lsst.pex.config import Field
-from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections, Struct
+from lsst.pipe.base import PipelineTaskConfig, Struct
 
 from ..camera import AMPLIFIERS, RAW_SHAPE, SHAPE
 from ..image import DemoImage
 from ..statistics import clipped_mean_and_std
-from .base import DemoTask
+from .base import DemoTask, FrameConnections
 
 
 def subtract_overscan(raw: DemoImage) -> DemoImage:
@@ -50,13 +50,7 @@ def subtract_overscan(raw: DemoImage) -> DemoImage:
     return DemoImage(array=array, header=header)
 
 
-class IsrConnections(PipelineTaskConnections, dimensions=("instrument", "exposure", "detector")):
-    raw = cT.Input(
-        doc="Raw frame from the camera.",
-        name="raw",
-        storageClass="DemoCamImage",
-        dimensions=("instrument", "exposure", "detector"),
-    )
+class IsrConnections(FrameConnections, dimensions=("instrument", "exposure", "detector")):
     bias = cT.PrerequisiteInput(
         doc="Combined bias to subtract.",
         name="bias",

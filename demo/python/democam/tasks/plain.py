@@ -24,7 +24,7 @@ from lsst.pex.config import Field
 from lsst.pipe.base import PipelineTaskConfig, PipelineTaskConnections, Struct
 
 from ..image import DemoImage
-from .base import DemoTask
+from .base import DemoTask, FrameConnections
 
 
 class OneQuantumConnections(PipelineTaskConnections, dimensions=("instrument",)):
@@ -52,16 +52,7 @@ class OneQuantumTask(DemoTask):
         return Struct(metrics={"value": self.config.value})
 
 
-class _PerFrameConnections(PipelineTaskConnections, dimensions=("instrument", "exposure", "detector")):
-    raw = cT.Input(
-        doc="Raw frame from the camera.",
-        name="raw",
-        storageClass="DemoCamImage",
-        dimensions=("instrument", "exposure", "detector"),
-    )
-
-
-class SlowConnections(_PerFrameConnections, dimensions=("instrument", "exposure", "detector")):
+class SlowConnections(FrameConnections, dimensions=("instrument", "exposure", "detector")):
     metrics = cT.Output(
         doc="How long it took.",
         name="slowMetrics",
@@ -107,7 +98,7 @@ class SlowTask(DemoTask):
         return Struct(metrics={"duration_s": round(time.monotonic() - begin, 3)})
 
 
-class BrokenConnections(_PerFrameConnections, dimensions=("instrument", "exposure", "detector")):
+class BrokenConnections(FrameConnections, dimensions=("instrument", "exposure", "detector")):
     metrics = cT.Output(
         doc="What the frames that do not fail leave behind.",
         name="brokenMetrics",

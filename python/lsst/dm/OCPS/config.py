@@ -42,7 +42,7 @@ from .jobs.limits import Limits
 
 
 class ConfigError(Exception):
-    """The configuration is wrong: where, and what was expected."""
+    """The configuration is not valid; the text says where, and what was expected."""
 
 
 class SalIndex(enum.IntEnum):
@@ -93,7 +93,7 @@ class JobLimits(_Frozen):
 
 
 class UwsConfig(_Frozen):
-    """More about the UWS server; see the schema."""
+    """Further settings of the uws backend; see the schema."""
 
     command: str = "cd $JOB_SOURCE_DIR && bash bin/pipetask.sh"
     source_url: str = "https://github.com/lsst-dm/uws_scripts"
@@ -106,7 +106,7 @@ class UwsConfig(_Frozen):
 
 
 class CommandConfig(_Frozen):
-    """What ``PUT /job`` may run; see the schema."""
+    """A command line that ``PUT /job`` may run; see the schema."""
 
     command: str
     url: str = ""
@@ -115,7 +115,7 @@ class CommandConfig(_Frozen):
 
 
 class AuthConfig(_Frozen):
-    """Who may use the HTTP face; see the schema."""
+    """Authentication of the HTTP face; see the schema."""
 
     method: Literal["none", "secrets", "proxy"] = "none"
     file: str = ""
@@ -150,26 +150,26 @@ class HttpConfig(_Frozen):
 
     @property
     def api_root(self) -> str:
-        """Where the JSON dialect is: prefix and base path."""
+        """Path of the JSON dialect, with the prefix."""
         return self.prefix + self.base_path
 
     @property
     def uws_root(self) -> str:
-        """Where the UWS job lists are: prefix and their path."""
+        """Path of the UWS job lists, with the prefix."""
         return self.prefix + self.uws_path
 
     @property
     def authenticated(self) -> bool:
-        """Whether every caller shows who they are: by ``auth``, or because only the Unix socket is served."""
+        """Whether all callers are authenticated: by ``auth``, or because only the Unix socket is served."""
         return self.auth.method != "none" or not self.host
 
     def overridden(self, environ: Mapping[str, str] = os.environ) -> HttpConfig:
-        """Return this with what API_PORT, API_BASEPATH, API_DOMAIN and API_PROTOCOL say instead.
+        """Return this with the values of API_PORT, API_BASEPATH, API_DOMAIN and API_PROTOCOL, if set.
 
         Raises
         ------
         ConfigError
-            If one of them cannot be used.
+            If one of these variables is not valid.
         """
         names = {"port": "API_PORT", "base_path": "API_BASEPATH", "domain": "API_DOMAIN"}
         names["protocol"] = "API_PROTOCOL"
@@ -186,7 +186,7 @@ class HttpConfig(_Frozen):
         return HttpConfig(**document)
 
     def public_url(self) -> str:
-        """Return the address of this server as configured; empty where no port is."""
+        """Return the configured URL of this server; empty if its host or port is not fixed."""
         if self.domain:
             return f"{self.protocol}://{self.domain}"
         return f"{self.protocol}://{self.host}:{self.port}" if self.port and self.host else ""
@@ -274,14 +274,14 @@ class InstanceConfig(Limits):
     @field_validator("butler", "work_dir", "url")
     @classmethod
     def _expand(cls, value: str) -> str:
-        """Fill in environment variables of OCPS itself."""
+        """Replace environment variables of OCPS itself."""
         return os.path.expandvars(value)
 
     def key(self) -> str:
         """Return a name for the backend with this configuration.
 
-        The same configuration gives the same name in every process; what is
-        not the backend's affair does not count.
+        It is the same in every process for the same configuration. Settings
+        that do not concern the backend are not included.
         """
         other = {"work_dir", "durable", "min_free_space", "min_free_files", "database", "general_users"}
         text = self.model_dump_json(
@@ -292,8 +292,8 @@ class InstanceConfig(Limits):
     def users_of_general(self) -> tuple[str, ...]:
         """Return globs of the owners who may use the general definitions.
 
-        Whoever may, can run anything as OCPS's account: by default that is
-        the operators, where callers over HTTP show who they are.
+        These owners can run any program as OCPS's account. By default they
+        are the operators, if callers over HTTP are authenticated.
         """
         if self.general_users is not None:
             return ("sal", *self.general_users)
@@ -302,7 +302,7 @@ class InstanceConfig(Limits):
         return ("sal", *(glob.escape(name) for name in self.http.auth.operators))
 
     def directory(self) -> Path:
-        """Return the work directory, also where none is configured."""
+        """Return the work directory, or the default one if none is configured."""
         if self.work_dir:
             return Path(self.work_dir).expanduser().absolute()
         state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
@@ -315,12 +315,12 @@ def validate(document: Any) -> None:
     Parameters
     ----------
     document : `object`
-        What the file holds.
+        The content of the file.
 
     Raises
     ------
     ConfigError
-        With the place in it and what was expected there.
+        If it is not valid; the text says where, and what was expected.
     """
     if not isinstance(document, dict):
         raise ConfigError("at top level: expected a mapping with the key instances")
@@ -350,9 +350,9 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     Parameters
     ----------
     document : `~collections.abc.Mapping`
-        The whole configuration, also in the old form.
+        The whole configuration; its form may be that of a former version.
     sal_index : `int`
-        Which instance.
+        SAL index of the instance.
 
     Raises
     ------

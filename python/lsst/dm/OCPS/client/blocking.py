@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The client for notebooks and scripts without asyncio."""
+"""The client without asyncio, for notebooks and scripts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from .client import Client, JobOrId
@@ -27,9 +26,9 @@ T = TypeVar("T")
 class BlockingClient:
     """`Client` without asyncio: ``with BlockingClient(url) as client``.
 
-    It has an event loop in a thread of its own, so that it also works where
-    one runs already, as in a notebook. Methods are those of `Client`, with
-    the same parameters and errors.
+    It runs an event loop in a separate thread, so that it also works if one is
+    already running, as in a notebook. Methods are those of `Client`, with the
+    same parameters and errors.
 
     Parameters
     ----------
@@ -70,13 +69,11 @@ class BlockingClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Close all connections; jobs run on."""
+        """Close all connections; jobs continue."""
         if self._thread.is_alive():
             self._call(self._client.close())
             self._loop.call_soon_threadsafe(self._loop.stop)
@@ -91,12 +88,12 @@ class BlockingClient:
         try:
             return future.result()
         except BaseException:
-            # A Ctrl-C here must end what goes on there too.
+            # Ctrl-C in this thread must cancel the request in the other one.
             future.cancel()
             raise
 
     def definitions(self) -> list[dict[str, Any]]:
-        """Return which jobs may be submitted, with their parameters."""
+        """Return the job definitions with their parameters."""
         return self._call(self._client.definitions())
 
     def jobs(
@@ -158,7 +155,7 @@ class BlockingClient:
         return self._call(self._client.run(job))
 
     def hold(self, job: JobOrId) -> RemoteJob:
-        """Keep a job that waits from being started."""
+        """Keep a waiting job from being started until `run`."""
         return self._call(self._client.hold(job))
 
     def abort(self, job: JobOrId) -> RemoteJob:
@@ -178,7 +175,7 @@ class BlockingClient:
         return self._call(self._client.wait_all(jobs, timeout))
 
     def changes(self, definitions: Sequence[str] = ()) -> Iterator[RemoteJob]:
-        """Yield each job as it is after a change, from now on and without an end."""
+        """Yield each job after each change, from now on without end."""
         changes = self._client.changes(definitions)
 
         async def next_change() -> RemoteJob | None:
@@ -196,7 +193,7 @@ class BlockingClient:
             self._call(end())
 
     def results(self, job: JobOrId) -> list[RemoteResult]:
-        """Return what a job produced."""
+        """Return the results of a job."""
         return self._call(self._client.results(job))
 
     def read(self, result: RemoteResult) -> Content:
@@ -204,7 +201,7 @@ class BlockingClient:
         return self._call(self._client.read(result))
 
     def download(self, result: RemoteResult, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Save a result in a folder, under its name; return where it is."""
+        """Save a result in a folder under its name; return its path."""
         return self._call(self._client.download(result, Path(folder), overwrite=overwrite))
 
     def download_all(self, job: JobOrId, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
@@ -212,7 +209,7 @@ class BlockingClient:
         return self._call(self._client.download_all(job, Path(folder), overwrite=overwrite))
 
     def read_log(self, job: JobOrId, start: int = 0, attempt: int | None = None) -> str:
-        """Return a job's log as text, from byte ``start`` on, also while it runs; see `Client.read_log`."""
+        """Return the log of a job as text, from byte ``start`` on; see `Client.read_log`."""
 
         async def read() -> bytes:
             found = await self._client.get(job)

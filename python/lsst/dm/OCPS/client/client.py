@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The client: jobs at any UWS 1.1 server, and a little more at an OCPS."""
+"""The client for any UWS 1.1 server, with further features for an OCPS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import ExitStack, aclosing, suppress
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
@@ -32,10 +31,10 @@ from .waiting import WAIT, wait_for_end, wait_for_ends
 T = TypeVar("T")
 
 JobOrId = RemoteJob | str
-"""A job, its address, or its id."""
+"""A job, its URL, or its id."""
 
 FULL = 503
-"""HTTP status: the server takes no jobs now."""
+"""HTTP status: the server accepts no jobs at present."""
 
 
 class Client:
@@ -44,9 +43,10 @@ class Client:
     Parameters
     ----------
     url : `str`
-        Address of an OCPS (``http://host:8080``, ``unix:///path`` of its
-        socket), or of the job list of another server. Where it is empty, the server is that of the profile,
-        or what OCPS_URL, OCPS_PROFILE and the file of profiles say.
+        URL of an OCPS (``http://host:8080``, or ``unix:///path`` of its
+        socket), or of the job list of another server. If empty, it is that of
+        the profile, or is determined by OCPS_URL, OCPS_PROFILE and the file
+        of profiles.
     profile : `str`
         Name of a profile; see `lsst.dm.OCPS.client.profiles`.
     token : `str`
@@ -54,20 +54,20 @@ class Client:
     timeout : `float`
         How long an answer may take (s).
     poll_interval : `float`
-        How often to ask (s) a server that cannot wait for changes.
+        How often to poll (s) a server without a change stream.
     ca_file : `str`
         File with certificates to trust instead of the system's.
     patience : `float`
-        How long (s) the server may be away while something is waited for.
+        How long (s) the server may be unreachable during a wait.
     away : `~collections.abc.Callable`, optional
-        Called with the reason when the server is away while something is
-        waited for, and with an empty text when it answers again.
+        Called with the reason when the server becomes unreachable during a
+        wait, and with an empty text when it answers again.
 
     Notes
     -----
     All methods raise `ClientError`: `UnreachableError`, `RefusedError`, or
-    `UnknownError`, with a text for people. Requests that do no harm when they
-    are carried out twice are tried again; no job is ever run twice.
+    `UnknownError`, with a message for people. Idempotent requests are
+    retried; no job is ever run twice.
     """
 
     def __init__(
@@ -96,17 +96,15 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; jobs run on."""
+        """Close all connections; jobs continue."""
         await self._link.close()
 
     async def server(self) -> Server:
-        """Return the kind and addresses of the server; it is asked once."""
+        """Return the kind and URLs of the server, which are requested once."""
         if self._server is None:
             self._server = await discover(self._link)
         return self._server
@@ -117,7 +115,7 @@ class Client:
     # Reading
 
     async def definitions(self) -> list[dict[str, Any]]:
-        """Return the job definitions with their parameters; none where the server does not show them."""
+        """Return the job definitions with their parameters; empty if the server does not show them."""
         server = await self.server()
         if not server.ours:
             return []
@@ -148,12 +146,13 @@ class Client:
         Parameters
         ----------
         definition : `str`
-            Name of the job list. At our own server, none means all lists, and
-            whole documents; entries of one list say little more than the phase.
+            Name of the job list. At an OCPS, an empty name means all lists
+            and returns whole documents; entries of one list have little more
+            than the phase.
         phases : `str` or `~collections.abc.Collection` [`str`]
             Only jobs in this phase, or in one of these.
         last : `int`
-            Only the newest so many, newest first.
+            Only this many of the newest, newest first.
         after : `datetime.datetime`
             Only jobs created after this time; one without a zone is local.
 
@@ -194,7 +193,7 @@ class Client:
 
     @staticmethod
     def _rebased(job: RemoteJob, server: Server) -> RemoteJob:
-        """Return a job of ours with the address that this client uses for the server."""
+        """Return a job of an OCPS with the URL by which this client reaches the server."""
         if not server.ours:
             return job
         return moved(job, f"{server.uws}/{'/'.join(job.url.rsplit('/', 2)[1:])}")
@@ -216,30 +215,30 @@ class Client:
     ) -> RemoteJob:
         """Create a job and run it.
 
-        A job is created first, and told to run then: if an answer is lost,
-        both can be sent again without running anything twice. A job that the
-        server refuses to run is removed; at worst one is left that has never
-        been told to run.
+        The job is created first and run by a second request, so that both can
+        be repeated if an answer is lost, without running anything twice. A
+        job that the server refuses to run is removed; at worst a PENDING job
+        is left.
 
         Parameters
         ----------
         definition : `str`
-            Name of the job list; empty where ``url`` is that of a job list.
+            Name of the job list; empty if ``url`` is that of a job list.
         parameters : `~collections.abc.Mapping`
             Its parameters.
         files : `~collections.abc.Mapping` [`str`, `~pathlib.Path`]
             Files to send, by parameter.
         run_id : `str`
-            A name of one's own.
+            The caller's own name for the job.
         execution_duration : `int`
             Longest run time (s).
         destruction : `datetime.datetime`
             When to remove its files; a time without a zone is local.
         prerequisites : `~collections.abc.Sequence` [`RemoteJob` or `str`]
-            Jobs, or their ids, that must end before this one starts; at an
-            OCPS.
+            Jobs, or their ids, that must end before this one starts; only at
+            an OCPS.
         priority : `int`
-            Jobs with a larger one start earlier; at an OCPS.
+            Jobs with a larger priority start earlier; only at an OCPS.
         run : `bool`
             Whether to run it now.
 
@@ -306,7 +305,7 @@ class Client:
             return await self._lists.dry_run(f"{server.uws}/{quote(definition)}", form)
 
     async def _remove_pending(self, job: RemoteJob) -> None:
-        """Remove a job that was created in vain; its refusal is what the caller is told."""
+        """Remove a job that the server refused to run; errors are ignored."""
         with suppress(ClientError):
             if (await self.get(job)).phase == "PENDING":
                 await self.delete(job)
@@ -328,60 +327,60 @@ class Client:
         return await tell(self._lists, url, phase, lambda: self.get(url), done)
 
     async def delete(self, job: JobOrId) -> None:
-        """Remove a job with its results; it is stopped before."""
+        """Remove a job with its results; a live job is aborted first."""
         await self._lists.delete(await self._address(job), timeout=60)
 
     # Waiting
 
     async def wait(self, job: JobOrId, timeout: float | None = None) -> RemoteJob:
-        """Wait until a job has ended, also while the server is restarted.
+        """Wait until a job has ended, even if the server is restarted meanwhile.
 
         Parameters
         ----------
         job : `RemoteJob` or `str`
-            Which one.
+            The job.
         timeout : `float`
-            How long at most (s).
+            How long to wait at most (s).
 
         Raises
         ------
         TimeoutError
             If it has not ended by then.
         UnreachableError
-            If the server was away for longer than ``patience``.
+            If the server was unreachable for longer than ``patience``.
         """
         async with asyncio.timeout(timeout):
             return await wait_for_end(self, job)
 
     async def wait_for_change(self, job: RemoteJob) -> RemoteJob:
-        """Return a job when its phase is another one, or after a while."""
+        """Return a job when its phase has changed, or after `WAIT` seconds."""
         changed = await self._lists.wait(job.url, job.phase, WAIT, timeout=WAIT + 30)
         return self._rebased(changed, await self.server())
 
     async def patiently(self, request: Callable[[], Awaitable[T]]) -> T:
-        """Return the answer to a request of this client, which is sent again while the server is away."""
+        """Return the answer to a request of this client; repeat it while the server is unreachable."""
         return await Patience(self._patience, self._away).ask(request)
 
     async def wait_all(self, jobs: Sequence[JobOrId], timeout: float | None = None) -> list[RemoteJob]:
-        """Wait until all of some jobs have ended; for hundreds of jobs too; arguments as for `wait`."""
+        """Wait until all of some jobs, perhaps hundreds, have ended; arguments as for `wait`."""
         async with asyncio.timeout(timeout):
             return await wait_for_ends(self, jobs)
 
     async def changes(self, definitions: Sequence[str] = ()) -> AsyncIterator[RemoteJob | None]:
-        """Yield each job as it is after a change, from now on and without an end.
+        """Yield each job after each change, from now on without end.
 
-        Resumes by itself when the connection was cut, without missing a change.
+        After an interruption it resumes without missing a change.
 
         Parameters
         ----------
         definitions : `~collections.abc.Sequence` [`str`]
-            Only jobs of these lists; none means all.
+            Only jobs of these lists; empty for all.
 
         Yields
         ------
         job : `RemoteJob` or `None`
-            The job; `None` at first, when changes are being shown, and when a
-            job was removed: the time to call `jobs`.
+            The job; `None` first, when the server sends changes, and when a
+            job was removed: then call `jobs`.
         """
         async with aclosing(await self._follow(definitions)) as changes:
             async for job in changes:

@@ -61,7 +61,7 @@ class RemoteResult:
     id : `str`
         Its name.
     url : `str`
-        Where it can be had.
+        Its URL.
     size : `int` or `None`
         Length (bytes), if the server says.
     mime_type : `str`
@@ -76,7 +76,7 @@ class RemoteResult:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is, in quanta; ``total`` is 0 while it is not known."""
+    """Progress of a job, in quanta; ``total`` is 0 while it is not known."""
 
     done: int = 0
     failed: int = 0
@@ -90,11 +90,11 @@ class RemoteJob:
     Parameters
     ----------
     id, run_id, owner : `str`
-        The server's name for it, the caller's, and whose it is.
+        The server's id of the job, the creator's name for it, and its owner.
     url : `str`
-        Its address.
+        Its URL.
     phase : `str`
-        As UWS writes it: ``EXECUTING``.
+        The phase, in upper case: ``EXECUTING``.
     definition : `str`
         Name of its job list.
     creation_time, start_time, end_time, destruction : `datetime.datetime` or `None`
@@ -104,24 +104,25 @@ class RemoteJob:
     parameters : `~collections.abc.Mapping` [`str`, `str`]
         Its parameters.
     results : `tuple` [`RemoteResult`, ...]
-        What it produced.
+        Its results.
     error : `str`
         Why it failed.
     message : `str`
-        What it is doing, in words.
+        What it is doing or waiting for, in words.
     progress : `Progress`
-        How far it is.
+        Its progress.
     exit_code : `int` or `None`
         Exit code of its process, if the server says.
     attempt, max_attempts : `int`
         On which attempt it is, and how often it is tried at most; an OCPS
         runs some jobs again after a transient failure.
     info : `~collections.abc.Mapping`
-        What the server adds, as JSON types: metrics, tasks, last log lines.
+        Further members from the server, as JSON types: metrics, tasks, last
+        log lines.
     ours : `bool`
-        Whether an OCPS has it.
+        Whether the server is an OCPS.
     whole : `bool`
-        Whether this is the whole document; an entry of a job list is not.
+        Whether this is the whole document, and not an entry of a job list.
     """
 
     id: str
@@ -162,7 +163,7 @@ class RemoteJob:
         return f"attempt {self.attempt} of {self.max_attempts}{': ' if words else ''}{words}"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows."""
+        """Return the HTML that a notebook shows."""
         return job_html(self)
 
 
@@ -205,19 +206,19 @@ def checked_time(value: Any) -> datetime | None:
 
 
 def time_text(time: datetime) -> str:
-    """Return a time as UWS writes it, to the millisecond."""
+    """Return a time in the format of UWS, with milliseconds."""
     return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 
 def absolute_url(base: str, url: str) -> str:
-    """Return an absolute address; empty if the document's is not valid.
+    """Return an absolute URL; empty if the one in the document is not valid.
 
     Parameters
     ----------
     base : `str`
-        Address of the document, which a relative address refers to.
+        URL of the document, to which a relative URL refers.
     url : `str`
-        What the document says.
+        URL in the document.
     """
     try:
         found = urljoin(base, url)

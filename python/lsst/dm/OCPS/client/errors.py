@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Errors of requests to a server, sorted by what a caller can do about them."""
+"""Errors of requests to a server, classified by what a caller can do about them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ __all__ = ["ClientError", "DocumentError", "RefusedError", "UnknownError", "Unre
 
 
 class ClientError(Exception):
-    """Base class; the text is for people and holds no secret.
+    """Base class; the message is for people and contains no secret.
 
     Parameters
     ----------
@@ -22,21 +22,21 @@ class ClientError(Exception):
         self.status = status
 
     def _render_traceback_(self) -> list[str]:
-        """Return what a notebook shows: the reason, without the frames of libraries."""
+        """Return the text that a notebook shows: the reason without a traceback."""
         return [f"{type(self).__name__}: {self}"]
 
 
 class UnreachableError(ClientError):
-    """The server could not be asked, or its answer makes no sense; later it may.
+    """The server does not answer, or not sensibly; a later request may succeed.
 
     Parameters
     ----------
     reason : `str`
         What happened.
     sent : `bool`
-        Whether the request may have been carried out all the same.
+        Whether the request may have been processed all the same.
     reached : `bool`
-        Whether something answered.
+        Whether there was an answer.
     status : `int`
         HTTP status of the answer; 0 if there was none.
     """
@@ -56,4 +56,4 @@ class UnknownError(RefusedError):
 
 
 class DocumentError(Exception):
-    """A document from a server is not valid; the text says what was found."""
+    """A document from a server is not valid; the message says what was found."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How a client learns of changes: from the stream of an OCPS, or by polling."""
+"""Following changes of jobs: by the stream of an OCPS, or by polling."""
 
 from __future__ import annotations
 
@@ -23,29 +23,28 @@ from .patience import Patience
 from .rubin import RubinServer
 
 AT_ONCE = 8
-"""How many jobs are asked for at a time."""
-
+"""How many jobs are requested at a time."""
 
 DRY_RUN_MARK = "x-dryrun"
 """Member of an OCPS's OpenAPI document that says that it has dry runs."""
 
 CUT_PAUSE = 0.1
-"""Pause (s) before a stream that was cut is opened again."""
+"""Pause (s) before an interrupted stream is opened again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The addresses of a server.
+    """The URLs of a server.
 
     Parameters
     ----------
     uws : `str`
-        Where an OCPS has its job lists; the job list of another server.
+        URL below which an OCPS has its job lists; URL of the job list of
+        another server.
     api : `str`
-        Where an OCPS has the JSON dialect; empty for another server.
+        Base URL of the JSON dialect of an OCPS; empty for another server.
     dry_run : `bool`
-        Whether it has dry runs; to an older one the request would be that for
-        a job.
+        Whether the server supports dry runs; an older one would run the job.
     """
 
     uws: str
@@ -59,52 +58,52 @@ class Server:
 
 
 async def discover(link: Link) -> Server:
-    """Find out what a server is.
+    """Find the kind and URLs of a server.
 
-    An OCPS is known by its OpenAPI document; everything else is taken for
-    the address of a UWS job list.
+    An OCPS is recognised by its OpenAPI document; any other URL is assumed to
+    be that of a UWS job list.
 
     Raises
     ------
     UnreachableError
-        If it cannot be asked.
+        If the server does not answer.
     """
     parts = urlsplit(link.url)
     origin = f"{parts.scheme}://{parts.netloc}"
-    # All of it may lie under a prefix: above a job list (…/uws) or the dialect (…/api/v1).
+    # There may be a prefix above the job lists (…/uws) and the dialect (…/api/v1).
     above = [f"{origin}{parent}".rstrip("/") for parent in PurePosixPath(parts.path or "/").parents][:3]
     candidates = (link.url, *above, origin)
     for api in dict.fromkeys((f"{link.url}/api/v1", link.url, *(f"{base}/api/v1" for base in candidates))):
         with suppress(RefusedError, ValueError, KeyError, TypeError):
             info = json.loads((await link.get(f"{api}/openapi.json")).body)["info"]
             if info["title"] == "OCPS":
-                # The path alone: how the server calls itself may be another name than ours for it.
+                # Only the path, because the server may know itself by another host name.
                 return Server(origin + urlsplit(info["x-uws"]).path, api, info.get(DRY_RUN_MARK) is True)
     return Server(link.url)
 
 
 class Follower(Protocol):
-    """Yields changes of jobs as they come."""
+    """Yields changes of jobs as they happen."""
 
     def changes(self, definitions: Sequence[str]) -> AsyncIterator[RemoteJob | None]:
-        """Yield each job as it is after a change.
+        """Yield each job after each change.
 
-        `None` comes first, when the server has begun to show changes, and
-        again when something may have been missed: then the caller should
-        list the jobs itself.
+        `None` is yielded first, when the server has begun to send changes,
+        and again if a change may have been missed: then the caller should
+        list the jobs.
         """
         ...
 
 
 class StreamFollower:
-    """Reads the change stream of an OCPS; resumes it after cuts.
+    """Follows changes by the stream of an OCPS, which is resumed after interruptions.
 
     Parameters
     ----------
     server : `RubinServer`
         The server.
     patience : `Patience`
-        How long the server may be away.
+        How long the server may be unreachable.
     """
 
     def __init__(self, server: RubinServer, patience: Patience) -> None:
@@ -122,13 +121,13 @@ class StreamFollower:
                         last = event.id
                         self._patience.answered()
                         if not opened or event.type == "deleted":
-                            # Who shows jobs has to look which are left.
+                            # The caller has to list which jobs exist.
                             opened = True
                             yield None
                         if event.data and event.type == "message":
                             yield self._server.read_event(event)
             except UnreachableError as error:
-                # A stream that was cut can often be opened again at once.
+                # An interrupted stream can often be opened again immediately.
                 if not opened:
                     await self._patience.failed(error)
             except DocumentError:
@@ -137,7 +136,7 @@ class StreamFollower:
 
 
 class PollFollower:
-    """Asks any UWS server for its job lists, and for the jobs that have changed.
+    """Follows changes at any UWS server by polling its job lists.
 
     Parameters
     ----------
@@ -146,9 +145,9 @@ class PollFollower:
     url : `str`
         The job list.
     interval : `float`
-        How often to ask (s).
+        How often to poll (s).
     patience : `Patience`
-        How long the server may be away.
+        How long the server may be unreachable.
     """
 
     def __init__(self, lists: JobLists, url: str, interval: float, patience: Patience) -> None:
@@ -168,7 +167,7 @@ class PollFollower:
                 changed = [job for job in listed if seen.get(job.url) != job.phase]
                 gone = seen.keys() - {job.url for job in listed}
                 whole = [] if first else await self._whole(changed)
-                # Not before all has been had: what is not had now is asked for the next time.
+                # Only after all requests have succeeded, so that after an error they are repeated.
                 seen = {job.url: job.phase for job in listed}
                 if first or gone:
                     yield None
@@ -181,7 +180,7 @@ class PollFollower:
             await asyncio.sleep(self._interval)
 
     async def _whole(self, jobs: list[RemoteJob]) -> list[RemoteJob]:
-        """Return jobs with all that their own documents say."""
+        """Return the whole documents of jobs."""
         room = asyncio.Semaphore(AT_ONCE)
 
         async def ask(job: RemoteJob) -> RemoteJob | None:

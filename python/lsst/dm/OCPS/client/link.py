@@ -82,12 +82,11 @@ class Link:
     ca_file : `str`
         File with certificates to trust instead of the system's.
     attempts : `int`
-        How often, in all, to send a request that does no harm when it is
-        carried out twice.
+        How often, in total, to send an idempotent request.
     follow : `bool`
-        Whether `get` follows redirections; else they are errors.
+        Whether `get` follows redirections; otherwise they are errors.
     connections : `int`
-        Most connections at a time.
+        Largest number of connections.
 
     Raises
     ------
@@ -111,11 +110,11 @@ class Link:
         base = URL("http://localhost") if self._socket else _address(url)
         self._origin = base.origin()
         self.url = str(base.with_user(None)).rstrip("/")
-        """The address, without name and password; that of a Unix socket is ``http://localhost``."""
+        """The URL, without name and password; ``http://localhost`` for a Unix socket."""
         self.name = f"{UNIX}{self._socket}" if self._socket else self.url
-        """The address as people know it."""
+        """The URL for messages."""
         self.ours = False
-        """Whether the last answer was that of an OCPS."""
+        """Whether the last answer was from an OCPS."""
         self._auth = _bearer(token) if token else _basic(base)
         self._token_file = token_file
         self._timeout = timeout
@@ -132,32 +131,32 @@ class Link:
             self._session = None
 
     def owns(self, url: str) -> bool:
-        """Return whether an address is one of this server's."""
+        """Return whether a URL belongs to this server."""
         try:
             return URL(url).origin() == self._origin
         except ValueError:
             return False
 
     async def get(self, url: str, params: Mapping[str, Any] | None = None, **options: Any) -> Answer:
-        """Ask for a document; tried again when the answer was lost.
+        """Request a document; retried if the answer is lost.
 
         Raises
         ------
         ClientError
-            If it could not be had.
+            If the request fails.
         """
         redirect: Redirect = "follow" if self._follow else "refuse"
         return await self.safely("GET", url, params=params, redirect=redirect, **options)
 
     async def safely(self, method: str, url: str, **options: Any) -> Answer:
-        """Send a request, again if it, or its answer, was lost; parameters as for `send`."""
+        """Send an idempotent request, and retry it if it or its answer is lost; parameters as for `send`."""
         async for attempt in self.attempts():
             with attempt:
                 return await self.send(method, url, **options)
         raise AssertionError("not reached")
 
     def attempts(self) -> tenacity.AsyncRetrying:
-        """Return the attempts at something that does no harm when it is done twice."""
+        """Return a loop over attempts for an idempotent operation."""
         return tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type(UnreachableError),
             stop=tenacity.stop_after_attempt(self._attempts),
@@ -181,11 +180,12 @@ class Link:
         Parameters
         ----------
         method, url : `str`
-            What to ask.
+            Method and URL.
         params : `~collections.abc.Mapping`
             Query.
         data : `object`
-            Form; a callable is called for it, as a form with files can be sent once only.
+            Form, or a callable that returns it, because a form with files can
+            be sent only once.
         json : `object`
             Body, as JSON types.
         redirect : `str`
@@ -214,7 +214,7 @@ class Link:
             if redirect == "refuse":
                 shown = target.with_query(None).with_fragment(None)
                 raise UnreachableError(
-                    f"{self.name} redirects to {shown}; give that address as url", reached=True
+                    f"{self.name} redirects to {shown}; use that URL instead", reached=True
                 )
             address = target
         raise UnreachableError(f"{self.name} redirects without an end", reached=True)
@@ -223,7 +223,7 @@ class Link:
     async def fetch(
         self, url: str, *, silence: float, headers: Mapping[str, str] | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask once for a file, following redirections, and yield the response.
+        """Request a file once, following redirections, and yield the response.
 
         Parameters and errors are those of `open`.
         """
@@ -253,20 +253,21 @@ class Link:
         timeout: float | None = None,
         silence: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request and yield its response, to be read while it comes.
+        """Send a request and yield its response, to be read while it is received.
 
         Parameters
         ----------
         method, url : `str`
-            What to ask.
+            Method and URL.
         data, json : `object`
             Body.
         headers : `~collections.abc.Mapping`
             More headers.
         timeout : `float`
-            How long all may take (s), instead of the configured time.
+            How long the whole answer may take (s), instead of the configured
+            time.
         silence : `float`
-            For an answer without an end: how long (s) nothing may come.
+            For an answer without end: how long (s) it may pause.
 
         Raises
         ------
@@ -299,7 +300,7 @@ class Link:
                 except aiohttp.ClientError:
                     raise
                 except ValueError:
-                    # A host name that cannot be looked up, and what else only shows here.
+                    # For example a host name that cannot be encoded.
                     raise UnreachableError(f"{self.name}: an address is not valid") from None
                 self.ours = OURS in response.headers
                 if response.status >= 400:
@@ -315,7 +316,7 @@ class Link:
         except aiohttp.ClientSSLError as error:
             raise UnreachableError(f"{self.name}: no secure connection: {_words(error)}") from None
         except (aiohttp.ClientError, _LostError) as error:
-            # Not the error itself: some show the request's headers.
+            # Not the text of the error, which can contain headers of the request.
             name = type(error.__cause__ or error).__name__
             raise UnreachableError(f"{self.name}: the connection was lost ({name})", sent=True) from None
 
@@ -336,7 +337,7 @@ class Link:
         return self._session
 
     def _valid(self, url: str | URL) -> URL:
-        """Return an address that may be asked; a document or a redirection may bring any."""
+        """Return a URL if it is valid; it may be from a document or a redirection."""
         try:
             address = URL(url)
         except ValueError:
@@ -369,7 +370,7 @@ class Link:
         if status in (404, 410):
             return UnknownError(said or f"There is nothing at {response.url}", status=status)
         if status >= 500 or status in _TRY_AGAIN:
-            # A gateway answers so while the server behind it may be at work.
+            # A gateway may answer this while the server behind it processes the request.
             return UnreachableError(words, sent=status not in _TRY_AGAIN, reached=True, status=status)
         return RefusedError(said or words, status=status)
 
@@ -381,7 +382,7 @@ def _address(url: str) -> URL:
             return address.with_query(None).with_fragment(None)
     except ValueError:
         pass
-    # Not the text itself, which may hold a password.
+    # Not the text itself, which may contain a password.
     raise ClientError(
         "Expected the address of a server, for example http://host:8080 or unix:///run/ocps.socket"
     )
@@ -389,7 +390,7 @@ def _address(url: str) -> URL:
 
 def _bearer(token: str) -> str:
     if not token.isascii() or not token.isprintable():
-        raise ClientError("The token has characters that no token has")
+        raise ClientError("The token contains characters that are not allowed in tokens")
     return f"Bearer {token}"
 
 
@@ -405,7 +406,7 @@ def _read_token(name: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise UnreachableError(f"token_file {name}: {_words(error)}") from None
     if not token or not token.isascii() or not token.isprintable():
-        raise UnreachableError(f"token_file {name}: it does not hold a token")
+        raise UnreachableError(f"token_file {name}: it does not contain a token")
     return token
 
 
@@ -419,10 +420,10 @@ def _trusted(ca_file: str) -> ssl.SSLContext | bool:
 
 
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a request again by itself.
+    """Prevent aiohttp from repeating a request.
 
-    It does so for PUT when the connection breaks, taking it to be idempotent;
-    here it would create a second job.
+    It repeats PUT when the connection breaks, because PUT should be
+    idempotent; here that would create a second job.
     """
     try:
         return await handler(request)

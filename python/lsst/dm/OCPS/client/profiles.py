@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Profiles: addresses of servers, and credentials for them.
+"""Profiles: URLs of servers, and credentials for them.
 
 ``$XDG_CONFIG_HOME/ocps/profiles.toml`` (``~/.config/ocps/profiles.toml``):
 
@@ -15,8 +15,8 @@
     url = "http://localhost:8080"
     token_env = "LOCAL_OCPS_TOKEN"
 
-The variables OCPS_URL, OCPS_TOKEN and OCPS_PROFILE count more than the file,
-options more than the variables. Tokens are never written into the file.
+The variables OCPS_URL, OCPS_TOKEN and OCPS_PROFILE take precedence over the
+file, and options over the variables. Tokens are never written into the file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Profile:
     Parameters
     ----------
     url : `str`
-        Its address.
+        Its URL.
     token : `str`
         Bearer token; empty for none.
     ca_file : `str`
@@ -72,7 +72,7 @@ def find_profile(url: str = "", name: str = "", environ: Mapping[str, str] = os.
     Parameters
     ----------
     url, name : `str`
-        What the options say: an address, or the name of a profile.
+        The URL, or the name of a profile, from options.
     environ : `~collections.abc.Mapping`
         Environment variables.
 
@@ -84,7 +84,7 @@ def find_profile(url: str = "", name: str = "", environ: Mapping[str, str] = os.
     path = profiles_path(environ)
     name = name or ("" if url else environ.get("OCPS_PROFILE", ""))
     if not name and (address := url or environ.get("OCPS_URL", "")):
-        # A token of the file is for the server of the file alone.
+        # A token in the file is only for the server in the file.
         return Profile(address, environ.get("OCPS_TOKEN", ""))
     document = _read(path)
     profiles = document.get("profiles", {})

@@ -15,10 +15,10 @@ from .errors import ClientError, RefusedError, UnknownError
 from .link import CHUNK, MAX_ANSWER, Link
 
 RANGE_NOT_SATISFIABLE = 416
-"""HTTP status: the log has no more than was read."""
+"""HTTP status: the log has no more data than was read before."""
 
 LOG = "ocps.log"
-"""The result that is a job's log."""
+"""Name of the result that is a job's log."""
 
 FORMER_LOG = "attempt-{}-log.txt"
 """The result that is the log of a former attempt, by its number."""
@@ -27,7 +27,7 @@ MAX_LOG = 16 * 1024**2
 """How much of a log is read at a time (bytes)."""
 
 SILENCE = 60.0
-"""How long (s) a file may stop coming before it counts as lost."""
+"""How long (s) a transfer may pause before the connection counts as lost."""
 
 
 async def read_result(link: Link, result: RemoteResult) -> Content:
@@ -69,7 +69,7 @@ async def save_result(link: Link, result: RemoteResult, folder: Path, *, overwri
         if overwrite:
             partial.replace(path)
         else:
-            # Unlike a renaming, a link fails where there is a file by now.
+            # Unlike renaming, linking fails if the file exists meanwhile.
             path.hardlink_to(partial)
     except FileExistsError:
         raise _exists(folder, result) from None
@@ -81,10 +81,10 @@ async def save_result(link: Link, result: RemoteResult, folder: Path, *, overwri
 
 
 def _path(name: str, folder: Path) -> Path:
-    """Return where a result is saved, and make its folder.
+    """Return the path at which to save a result, and create its directory.
 
-    Names come from the server: none may lead out of the folder, become a
-    hidden file (of a shell, of ssh), or follow a link that lies there.
+    Names are from the server, so they must not lead out of the folder, make a
+    hidden file (such as those of a shell or ssh), or follow a link in it.
     """
     parts = PurePosixPath(name).parts
     if not parts or "\\" in name or any(part.startswith((".", "/")) for part in parts):

@@ -223,10 +223,10 @@ def parse_json_job(document: Any, api: str, uws: str) -> RemoteJob:
         If it is not a job's document.
     """
     if not isinstance(document, dict):
-        raise DocumentError("it answered with no job document")
+        raise DocumentError("its answer is not a job document")
     job_id = checked_id(document.get("jobId"))
     info = _mapping(document.get("jobInfo"))
-    # Only an OCPS says this; the phase beside it is what clients of today understand.
+    # Only an OCPS has uwsPhase; phase is in the terms of existing clients.
     ours = isinstance(info.get("uwsPhase"), str)
     phase = checked_phase(info["uwsPhase"] if ours else document.get("phase"))
     definition = one_line(_string(info.get("definition")))
@@ -276,8 +276,8 @@ def _described(results: Sequence[Any], info: Mapping[str, Any]) -> list[Any]:
 def _results(items: Sequence[Any], base: str, job_id: str, *, ours: bool) -> tuple[RemoteResult, ...]:
     """Return results with absolute addresses.
 
-    What a server gives as ``uri`` may be a path on its own disk; the file
-    itself is had under the number.
+    ``uri`` may be a path on the server's own disk; the file is then requested
+    by its number.
     """
     found: dict[str, RemoteResult] = {}
     for position, item in enumerate(items):
@@ -289,7 +289,7 @@ def _results(items: Sequence[Any], base: str, job_id: str, *, ours: bool) -> tup
             scheme, path = parts.scheme, parts.path
         except ValueError:
             scheme, path = "", uri
-        # An OCPS sends on what lies on a server behind it.
+        # An OCPS forwards files of a server behind it.
         here = scheme in ("", "file") or (ours and scheme in ("http", "https"))
         own = f"{base}/{number if type(number) is int else position}"
         address = own if here else absolute_url(own, uri) or own
@@ -303,9 +303,9 @@ def _results(items: Sequence[Any], base: str, job_id: str, *, ours: bool) -> tup
 
 
 def _result_name(path: str, job_id: str) -> str:
-    """Return the part of a path that tells results of one job apart."""
+    """Return the part of a path that distinguishes the results of one job."""
     parts = path.split("/")
-    # The folder of a job is …/<id>/out on servers of today, …/<id>/output on ours.
+    # The output directory of a job is …/<id>/out on existing servers, …/<id>/output on an OCPS.
     for folder in ("out", "output"):
         _, found, name = path.partition(f"/{job_id}/{folder}/")
         if found:
@@ -339,12 +339,12 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _string(value: Any) -> str:
-    # JSON may hold half a character, which can be neither stored nor shown.
+    # JSON may contain surrogates, which can be neither stored nor shown.
     return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 
 def _tidy(value: Any, depth: int = 0) -> Any:
-    """Return what can be stored and sent on as JSON."""
+    """Return a value in which everything can be stored and sent as JSON."""
     if isinstance(value, str):
         return printable(_string(value))
     if isinstance(value, dict | list) and depth == MAX_DEPTH:

@@ -24,12 +24,11 @@ class ServerEvent:
     Parameters
     ----------
     id : `str`
-        The last id that the stream has given, to resume it after a cut.
+        The last id in the stream, with which it can be resumed.
     type : `str`
-        What kind of event; ``message`` if it does not say.
+        Type of the event; ``message`` by default.
     data : `str`
-        Its content; empty if it only gave an id, or showed that the server
-        is still there.
+        Content of the event; empty for an id or a comment alone.
     """
 
     id: str
@@ -38,14 +37,14 @@ class ServerEvent:
 
 
 async def read_events(parts: AsyncIterable[bytes], last_id: str = "") -> AsyncIterator[ServerEvent]:
-    """Read events, also those without data; one that was cut off in the middle is dropped.
+    """Yield the events of a stream, including those without data; an incomplete one is dropped.
 
     Parameters
     ----------
     parts : `~collections.abc.AsyncIterable` [`bytes`]
-        The body as it comes.
+        Parts of the body.
     last_id : `str`
-        The id to begin with.
+        The initial id.
 
     Raises
     ------

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading what a request brings, within bounds of length and time."""
+"""Reading the body of a request, with limits of length and time."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from aiohttp import web
 from ..jobs.errors import RequestError
 
 GRACE = 30.0
-"""How long (s) a client may take to begin; with the time for what has come, as long as it may take at all."""
+"""How long (s) a body may take, in addition to the time for its length at `SLOWEST`."""
 
 SLOWEST = 10_000.0
-"""The slowest rate (bytes per s) at which a body may come."""
+"""The slowest rate (bytes per s) at which a body may be sent."""
 
 T = TypeVar("T")
 
 
 class Clock:
-    """Bounds the time that a body takes to come by its length."""
+    """Limits the time that a body may take, depending on its length."""
 
     def __init__(self) -> None:
         self._start = asyncio.get_running_loop().time()
         self.received = 0
-        """How much has come (bytes)."""
+        """How much was received (bytes)."""
 
     async def bound(self, reading: Awaitable[T]) -> T:
-        """Return what ``reading`` returns.
+        """Await ``reading`` within the limit, and return its result.
 
         Raises
         ------
@@ -51,7 +51,7 @@ async def read_body(request: web.Request) -> bytes:
     Raises
     ------
     aiohttp.web.HTTPRequestTimeout, aiohttp.web.HTTPRequestEntityTooLarge
-        If it comes too slowly, or is longer than ``max_body``.
+        If it is sent too slowly, or is longer than ``max_body``.
     """
     clock = Clock()
     limit = request.client_max_size
@@ -74,7 +74,7 @@ async def read_text(request: web.Request, what: str) -> str:
     request : `aiohttp.web.Request`
         The request.
     what : `str`
-        What the body is, for the error.
+        Name of the body, for the error.
 
     Raises
     ------

@@ -284,7 +284,7 @@ class Listener:
             self._server,
             loop,
             access_log=None,
-            # A gigabyte of zeros is a megabyte, compressed.
+            # Not decompressed: a megabyte could expand to a gigabyte.
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE_TIMEOUT,
             lingering_time=LINGERING_TIME,
@@ -299,7 +299,7 @@ class Listener:
             raise
 
     def _make_room(self, peer: str) -> bool:
-        """Return whether one more connection from a peer can be taken, closing an idle one if need be."""
+        """Return whether one more connection from a peer is possible, after closing an idle one if needed."""
         mine = self._peers.get(peer, {})
         if len(mine) >= self.limits.per_peer and not self.limits.unlimited(peer):
             return self._close_idle(mine)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The change stream, ``GET /api/v1/events``: server-sent events.
 
-Each event is a job as it is after a change: its id is the number of the
-change, its data the job's document. A reader that was cut off says the last
-id it saw and gets all that it missed; one that says none begins with now and
-gets the number of the last change first, by itself. A reader that is slow
-gets each job's latest document only. An event of type ``deleted`` is about a
-job that is shown no more.
+Each event is a changed job: its id is the number of the change, its data the
+job's document. A reader that was interrupted sends the last id it has
+received and gets all jobs that changed since. A new reader first gets the
+number of the last change, and then later changes. A slow reader gets only the
+latest document of each job. An event of type ``deleted`` is about a job that
+is not shown any more.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from .connections import Connection
 from .context import SERVICE, Service, caller_of
 
 HEARTBEAT = 15.0
-"""How often (s) a comment is sent when nothing changes."""
+"""How often (s) a comment is sent if nothing changes."""
 
 STUCK = 60.0
 """Disconnect a reader that accepts no data for this long (s)."""
 
 MAX_READERS = 1000
-"""How many may read at a time."""
+"""How many streams may be open."""
 
 MAX_READERS_OF_OWNER = 500
-"""How many of them may belong to one owner."""
+"""How many streams of one owner may be open."""
 
 KEPT = 64
-"""How many events are kept as text, so that many readers cost little more than one."""
+"""How many events are kept as text, so that they are composed once for all readers."""
 
 
 class Readers:
@@ -102,7 +102,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     since = _last_event_id(request)
     connection = request.protocol
     peer = connection.peer if isinstance(connection, Connection) else ""
-    # Where nobody says who they are, addresses stand for owners.
+    # Without authentication, the address is used instead of the owner.
     owner = caller_of(request).name or f"peer {peer}"
     with readers.place(owner):
         async with service.manager.subscribe(_filter(service, request)) as subscription:
@@ -138,13 +138,13 @@ def _filter(service: Service, request: web.Request) -> Callable[[Job], bool]:
 
 async def _send(request: web.Request, subscription: Subscription, since: int | None) -> web.StreamResponse:
     service = request.app[SERVICE]
-    # Asked for after subscribing: what changes from here on comes by itself.
+    # Read after subscribing, so that no change is missed.
     last = await service.manager.last_change()
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
     await response.prepare(request)
     with contextlib.suppress(ConnectionError, TimeoutError):
-        # An id by itself, without data, is no event but is remembered by readers.
+        # An id without data is not an event, but readers remember it.
         await _write(response, f": OCPS\nid: {last if since is None else since}\n\n".encode())
         if since is not None:
             async for text in _missed(service, subscription, request, since):
@@ -153,7 +153,7 @@ async def _send(request: web.Request, subscription: Subscription, since: int | N
             await _write(response, text)
         await response.write_eof()
         return response
-    # Also one that reads no more must not keep the connection.
+    # A reader that has stopped reading must not keep the connection.
     if request.transport:
         request.transport.abort()
     return response
@@ -166,7 +166,7 @@ async def _write(response: web.StreamResponse, text: bytes) -> None:
 async def _missed(
     service: Service, subscription: Subscription, request: web.Request, since: int
 ) -> AsyncIterator[bytes]:
-    """Yield events of the jobs that changed after a change; changes meanwhile are sent again as news."""
+    """Yield events of the jobs that changed after a change; later changes are sent again by `_news`."""
     async for job in service.manager.changed_since(since):
         if subscription.wanted(job):
             yield request.app[READERS].text(job)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The list of jobs in the JSON dialect: page by page where a limit is given, else whole."""
+"""The list of jobs in the JSON dialect: one page if a limit is given, else all."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from .lists import parse_count
 from .streaming import send_parts
 
 MAX_PAGE = 1000
-"""How many jobs a page holds at most, whatever the limit."""
+"""Largest number of jobs in a page."""
 
-# Creation time (ms) and id of the last job, and how many are left of those that `last` asked for.
+# Creation time (ms) of the last job, how many are left of those requested with `last`, and the job's id.
 _CURSOR = re.compile(r"(\d{1,15})\.(\d{1,9})\.([A-Za-z0-9][A-Za-z0-9._-]{0,127})", re.ASCII)
 
 
 async def send_jobs(request: web.Request, query: JobQuery) -> web.StreamResponse:
     """Send the jobs that a query selects.
 
-    With ``limit`` one page of them, and in the header ``Link`` (RFC 8288,
-    ``rel="next"``) where the next page is; a last page that is full names an
-    empty one. Without it all of them, sent as they are read.
+    With ``limit``, send one page, with the URL of the next one in the header
+    ``Link`` (RFC 8288, ``rel="next"``); after a full last page the next one is
+    empty. Without it, send all jobs while they are read from the store.
 
     Raises
     ------
@@ -60,7 +60,7 @@ async def send_jobs(request: web.Request, query: JobQuery) -> web.StreamResponse
 def _after_cursor(query: JobQuery, cursor: str) -> JobQuery:
     match = _CURSOR.fullmatch(cursor)
     if match is None:
-        raise RequestError("cursor: expected one that the header Link of a page named")
+        raise RequestError("cursor: expected the cursor of a header Link")
     last = None if query.last is None else int(match[2])
     return dataclasses.replace(query, last=last, start=(int(match[1]), match[3]))
 
@@ -69,12 +69,12 @@ async def _send_page(request: web.Request, query: JobQuery, limit: int, short: b
     manager = request.app[SERVICE].manager
     texts: list[str] = []
     end, count = None, 0
-    # At most so many are read, whatever is asked for with `last`.
+    # Limits how many jobs are read at a time, whatever `last` is.
     size = min(limit, MAX_PAGE if short else 200)
     async with aclosing(_items(manager, query, short, size)) as pages:
         async for page in pages:
             page = page[: limit - count]
-            # All at once: a call for each would cost as much again.
+            # One call for the whole page: one for each job would take twice as long.
             texts += [json.dumps([_document(item) for item in page])[1:-1]] if page else []
             count += len(page)
             end = page[-1] if page else end

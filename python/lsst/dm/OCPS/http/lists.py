@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Job lists with their filters, sent as they are read."""
+"""UWS job lists with their filters, sent while they are read from the store."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``/metrics``: figures of the engine, for Prometheus.
 
-What is counted is counted as it happens; the rest is read from memory when
-somebody asks, so that a scrape costs the same with ten jobs and with 100,000.
+Counters are updated when something happens; the other figures are read from
+memory for each scrape. So a scrape takes as long with ten jobs as with
+100,000.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ LAG_INTERVAL = 0.5
 """How often (s) the lag of the event loop is measured."""
 
 DURATIONS = (0.1, 0.3, 1, 3, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400)
-"""Limits (s) of the classes in which jobs' durations are counted."""
+"""Upper limits (s) of the histogram buckets for durations of jobs."""
 
 LATENCIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
-"""Limits (s) of the classes for the store and the event loop."""
+"""Upper limits (s) of the histogram buckets for the store and the event loop."""
 
 
 class Metrics:
@@ -46,11 +47,11 @@ class Metrics:
     manager : `JobManager`
         The engine, open.
     readiness : `Readiness`
-        Tells which parts work.
+        Checks which parts work.
     readers : `Readers`
         The streams of the server.
     measures : `~collections.abc.Callable`, optional
-        Figures of what else runs in this process, the CSC.
+        Returns further figures of this process, those of the CSC.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The OpenAPI document of the JSON dialect; ``schema/openapi.yaml`` filled in."""
+"""The OpenAPI document of the JSON dialect: ``schema/openapi.yaml`` with version and URLs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def get_document(request: web.Request) -> web.Response:
     """Send the document."""
     service = request.app[SERVICE]
     server = {"url": service.base_url(request) + service.config.api_root}
-    # Where the job lists of UWS are: what our own clients go by.
+    # The URL of the UWS job lists, which our own clients use.
     info = _DOCUMENT["info"] | {
         "x-dryrun": True,
         "version": __version__,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""When a job starts: after which others, and how urgent it is."""
+"""Prerequisites and priority in requests."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ MAX_PREREQUISITES = 1000
 
 
 def order_of(caller: Caller, prerequisites: Any, priority: Any) -> dict[str, Any]:
-    """Return the fields of a `JobRequest` for what a request says.
+    """Return the fields of a `JobRequest` for prerequisites and priority.
 
     Parameters
     ----------
     caller : `Caller`
-        Who asks.
+        The caller.
     prerequisites : `object`
-        ``PREREQ_JOBS``: ids of jobs that must end before, separated by
-        commas; in JSON perhaps a list.
+        ``PREREQ_JOBS``: ids of jobs that must end first, separated by commas;
+        in JSON it may be a list.
     priority : `object`
         ``PRIORITY``: a whole number; jobs with a larger one start earlier.
 
@@ -35,7 +35,7 @@ def order_of(caller: Caller, prerequisites: Any, priority: Any) -> dict[str, Any
     RequestError
         If one of them is not valid.
     NotAllowedError
-        If somebody who is not an operator wants to go before others.
+        If the priority is above 0 and the caller is not an operator.
     """
     found: dict[str, Any] = {}
     if prerequisites:
@@ -52,6 +52,6 @@ def order_of(caller: Caller, prerequisites: Any, priority: Any) -> dict[str, Any
                 f"not {str(priority)[:40]!r}"
             )
         if int(priority) > 0 and not caller.operator:
-            raise NotAllowedError("PRIORITY: only operators may let a job go before those of others")
+            raise NotAllowedError("PRIORITY: only operators may set a priority above 0")
         found["priority"] = int(priority)
     return found

@@ -88,21 +88,21 @@ class PasswordGate:
         self._slots = asyncio.Semaphore(PARALLEL)
 
     async def check(self, peer: str, name: str, right: Callable[[], Awaitable[bool]]) -> bool:
-        """Return what ``right`` returns, when it is this peer's turn.
+        """Check a password by ``right`` when it is this peer's turn; return whether it is right.
 
         Parameters
         ----------
         peer : `str`
-            Who tries.
+            The peer that sent the password.
         name : `str`
-            The user whose password is tried.
+            The user.
         right : `~collections.abc.Callable`
             Checks the password.
 
         Raises
         ------
         TooManyTriesError
-            If it is not checked at all.
+            If the password is not checked.
         """
         key = (peer, name)
         self._check_delay(key)
@@ -122,7 +122,7 @@ class PasswordGate:
             self._failures.pop(key, None)
             _remember(self._welcome, key, None)
         else:
-            self._note_failure(key)
+            self._count_failure(key)
         return found
 
     def _check_delay(self, key: tuple[str, str]) -> None:
@@ -132,7 +132,7 @@ class PasswordGate:
         if key not in self._welcome and self._peer(key[0], now).left < 1:
             raise TooManyTriesError(1 / PEER_RATE)
 
-    def _note_failure(self, key: tuple[str, str]) -> None:
+    def _count_failure(self, key: tuple[str, str]) -> None:
         now = time.monotonic()
         self._peer(key[0], now).left -= 1
         failures = self._failures.setdefault(key, _Failures())

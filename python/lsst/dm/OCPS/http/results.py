@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Files of jobs, streamed, whole or in ranges."""
+"""Sending files of jobs, whole or in ranges."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from ..jobs.workspace import FORMER_LOG, LOG_NAME, guess_mime_type
 from .context import SERVICE
 
 _OPEN_RANGE = re.compile(r"bytes=([0-9]{1,18})-", re.ASCII)
-"""The kind of range with which a log is read on; others are answered with the whole."""
+"""The supported form of Range, with which clients read a growing log; others get the whole file."""
 
 
 async def send_result(request: web.Request, job: Job, result_id: str) -> web.StreamResponse:
-    """Send a result of a job; while it runs, its log.
+    """Send a result of a job, or the log of a running job.
 
     Raises
     ------
     aiohttp.web.HTTPNotFound
-        If it has no such result.
+        If the job has no such result.
     """
     service = request.app[SERVICE]
     former = (one.number for one in job.attempts if result_id == FORMER_LOG.format(one.number))
     workspace = service.manager.workspaces.of(job.id, next(former, job.attempt))
-    # Only what the engine has listed: an id is looked up, and never becomes a path.
+    # The id is looked up among the listed results, and is never used as a path.
     found = next((result for result in job.results if result.id == result_id), None)
     missing = web.HTTPNotFound(text=f"Job {job.id} has no result {result_id[:80]!r}")
     if found is None:
@@ -59,7 +59,7 @@ async def send_result(request: web.Request, job: Job, result_id: str) -> web.Str
 async def _send_remote(
     request: web.Request, job: Job, result: Result | None, kind: str
 ) -> web.StreamResponse | None:
-    """Send a file that the job's backend fetches; `None` if it cannot."""
+    """Send a file that the job's backend fetches; return `None` if the backend does not fetch files."""
     manager = request.app[SERVICE].manager
     lane = manager.lanes.get(job.backend, manager.lane)
     wanted = _OPEN_RANGE.fullmatch(request.headers.get("Range", ""))
@@ -68,13 +68,13 @@ async def _send_remote(
             fetched = lane.backend.fetch(job, result, int(wanted[1]) if wanted else 0)
             file = await stack.enter_async_context(fetched)
         except FileNotFoundError:
-            raise web.HTTPNotFound(text="There is no such file any more") from None
+            raise web.HTTPNotFound(text="The file does not exist any more") from None
         if file is None:
             return None
         response = web.StreamResponse(headers=_headers(kind))
         if file.start:
             if file.size == file.start:
-                raise web.HTTPRequestRangeNotSatisfiable(text="There is no more of it\n")
+                raise web.HTTPRequestRangeNotSatisfiable(text="The file has no more data\n")
             end = "" if file.size is None else file.size - 1
             response.set_status(206)
             response.headers["Content-Range"] = f"bytes {file.start}-{end}/{'*' if end == '' else file.size}"
@@ -92,24 +92,24 @@ async def _copy(request: web.Request, response: web.StreamResponse, file: Remote
             await response.write(part)
         await response.write_eof()
     except (BackendError, ClientError, OSError, TimeoutError) as error:
-        # Nobody must take the half for the whole.
+        # Abort the connection, so that the client notices that the file is incomplete.
         request.app[SERVICE].log.error(f"{request.path} was cut off: {error}")
         if request.transport:
             request.transport.abort()
 
 
 def send_file(folder: Path, path: Path, kind: str) -> web.StreamResponse:
-    """Send a file that lies in a folder, also after links are followed.
+    """Send a file, if it is in a folder after links are followed.
 
     Raises
     ------
     aiohttp.web.HTTPNotFound
-        If it is not there, or elsewhere.
+        If the file does not exist, or is elsewhere.
     """
     real = path.resolve()
-    # A job may have put a link in the folder's place.
+    # A job may have replaced the folder by a link.
     if folder.is_symlink() or not real.is_relative_to(folder.resolve()) or not real.is_file():
-        raise web.HTTPNotFound(text="There is no such file any more")
+        raise web.HTTPNotFound(text="The file does not exist any more")
     return web.FileResponse(real, headers=_headers(kind), chunk_size=1 << 18)
 
 
@@ -118,7 +118,7 @@ def _headers(kind: str) -> dict[str, str]:
         kind += "; charset=utf-8"
     return {
         "Content-Type": kind,
-        # A job may have written a page with a program in it: it must not run as ours.
+        # A job may have written a page with scripts, which must not run in this site's name.
         "Content-Security-Policy": "sandbox; default-src 'none'",
         "X-Content-Type-Options": "nosniff",
     }

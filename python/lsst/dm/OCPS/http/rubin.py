@@ -40,7 +40,7 @@ def routes(path: str) -> list[web.RouteDef]:
     Parameters
     ----------
     path : `str`
-        Its base path.
+        The base path.
     """
     return [
         web.get(f"{path}/job/{{job_id}}/{{member:{'|'.join(MEMBERS)}}}", get_member),
@@ -64,7 +64,7 @@ def _json(value: Any) -> web.Response:
 
 
 async def put_job(request: web.Request) -> web.StreamResponse:
-    """Create a job that runs a command line, or a pipeline if the command stands for one."""
+    """Create a job that runs a command line, or a pipeline if the command is the pipetask script."""
     service = request.app[SERVICE]
     caller = caller_of(request)
     body = await _read(request)
@@ -74,7 +74,7 @@ async def put_job(request: web.Request) -> web.StreamResponse:
 
 
 async def post_job(request: web.Request) -> web.StreamResponse:
-    """Create a job of a job definition, which this dialect calls its type."""
+    """Create a job of a job definition, which this dialect calls type."""
     caller = caller_of(request)
     body = await _read(request)
     asked = dataclasses.replace(rubin_requests.from_post(body, caller.name), **_order(caller, body))
@@ -96,7 +96,7 @@ def _order(caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def get_jobs(request: web.Request) -> web.StreamResponse:
-    """Send all jobs, those of a phase, or with ``id`` one."""
+    """Send all jobs, the jobs in a phase, or one job by ``id``."""
     if "id" in request.query:
         request.match_info["job_id"] = request.query["id"]
         return await get_job(request)
@@ -108,7 +108,7 @@ def _parse_query(request: web.Request) -> JobQuery:
     phase = request.query.get("phase", "")
     if phase and phase not in PHASES:
         raise RequestError(f"phase: {phase[:40]!r} is not one of {', '.join(PHASES)}")
-    # What is shown under a name counts: a held job is shown as queued.
+    # Select by the phases as they are shown: a held job is shown as queued.
     phases = [member for member in ExecutionPhase if phase_name(member) == phase]
     if phase and not phases:
         phases = [ExecutionPhase.ARCHIVED] if phase == "archived" else []
@@ -154,7 +154,7 @@ async def delete_job(request: web.Request) -> web.StreamResponse:
 
 
 async def get_definitions(request: web.Request) -> web.StreamResponse:
-    """Send what the caller may ask for."""
+    """Send the job definitions that the caller may use."""
     service = request.app[SERVICE]
     return _json([_definition(found) for found in service.offered(caller_of(request).name)])
 
@@ -177,7 +177,7 @@ async def post_event(request: web.Request) -> web.StreamResponse:
     job_id = request.match_info["job_id"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not service.tokens.matches(job_id, token.strip()):
-        # The same for a job that is not there: nothing is told to a stranger.
+        # The same answer for an unknown job, so that it does not reveal which jobs exist.
         raise web.HTTPUnauthorized(text="Expected the token of this job, as Authorization: Bearer …\n")
     body = await _read(request)
     unknown = sorted(body.keys() - {"progress", "message"})
@@ -213,7 +213,7 @@ def _message(value: Any) -> str | None:
 
 
 async def _read(request: web.Request) -> Mapping[str, Any]:
-    """Return the JSON object that a request brings."""
+    """Return the JSON object in the body of a request."""
     try:
         body = json.loads(await read_body(request))
     except (ValueError, RecursionError):

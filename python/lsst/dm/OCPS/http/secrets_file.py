@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The file of hashed secrets; its owner alone may read it.
+"""The file of hashed secrets, which only its owner may read.
 
 .. code-block:: yaml
 
@@ -33,10 +33,10 @@ COST = (16384, 8, 1)
 """Parameters n, r, p of scrypt for new passwords: about 50 ms and 16 MB."""
 
 REMEMBERED = 1000
-"""How many passwords that were right are remembered."""
+"""How many right passwords are remembered, so that they are not hashed again."""
 
 REMEMBER_TIME = 300.0
-"""For how long (s)."""
+"""How long (s) they are remembered."""
 
 
 _PASSWORD = re.compile(r"scrypt\$(16384|32768|65536)\$8\$[1-4]\$[0-9a-f]{16,128}\$[0-9a-f]{128}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documents that are sent while they are made."""
+"""Sending documents while they are composed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ async def send_parts(
 ) -> web.StreamResponse:
     """Send a document part by part.
 
-    What goes wrong before the first part is there is raised, to be answered
-    in words. Later the connection is cut, so that nobody takes the half for
-    the whole.
+    An error before the first part is raised, so that it can be answered.
+    After a later error the connection is aborted, so that the client notices
+    that the document is incomplete.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ async def send_parts(
     response.content_type = content_type
     response.charset = "utf-8"
     if request.method == "HEAD":
-        # A body after the head would be taken for the next answer on this connection.
+        # A body would be read as the next answer on this connection.
         await parts.aclose()
         return response
     await response.prepare(request)

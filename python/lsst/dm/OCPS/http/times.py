@@ -17,29 +17,29 @@ _TIME = re.compile(
 
 
 def parse_time(name: str, text: str) -> datetime:
-    """Return a time (UTC) that is written as ISO 8601 wants.
+    """Return the time (UTC) of a text in the format of ISO 8601.
 
-    Less than a whole time is its beginning. An offset is not taken: UWS has
-    UTC alone, with ``Z`` or without.
+    A missing part means its beginning: a date is its midnight. Offsets are
+    not accepted, because UWS has only UTC, with or without ``Z``.
 
     Parameters
     ----------
     name : `str`
-        What it is the time of, for the error.
+        Name of the parameter, for the error.
     text : `str`
-        As it is written.
+        The text.
 
     Raises
     ------
     RequestError
-        If it is not.
+        If the text is not a time.
     """
     match = _TIME.fullmatch(text.strip())
     try:
         if match is None:
             raise ValueError(text)
         numbers = {key: int(match[key] or 0) for key in ("year", "hour", "minute", "second")}
-        # Cut, not rounded, to the milliseconds that are printed.
+        # Truncated, not rounded, to the milliseconds that are printed.
         fraction = (match["fraction"] or "").ljust(3, "0")[:3]
         return datetime(
             month=int(match["month"] or 1),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How much of the disk files take that came with requests: of one owner, and over all."""
+"""Limits on the disk space of uploaded files, per owner and in total."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from ..jobs.errors import JobError
 from ..jobs.manager import JobManager
 
 INPUTS = "inputs"
-"""The folder of a job's directory in which its files are."""
+"""Name of the directory of uploaded files in a job's directory."""
 
 
 class Uploads:
-    """Counts files that came with requests for as long as their jobs keep them.
+    """Counts the uploaded files of all jobs until these are archived or deleted.
 
     Parameters
     ----------
     manager : `JobManager`
-        Knows whose jobs they are.
+        The engine.
     config : `HttpConfig`
         Has the limits.
     """
@@ -41,7 +41,7 @@ class Uploads:
         self._lock = asyncio.Lock()
 
     async def check(self) -> None:
-        """Bring the count up to date; files go when their jobs are archived or deleted.
+        """Update the count, because files are removed when their jobs are archived or deleted.
 
         Raises
         ------
@@ -62,7 +62,7 @@ class Uploads:
 
     def _check_disk(self) -> None:
         if obstacle := self._manager.workspaces.obstacle():
-            raise web.HTTPInsufficientStorage(text=f"No files are taken now: {obstacle}\n")
+            raise web.HTTPInsufficientStorage(text=f"No files are accepted now: {obstacle}\n")
 
     def _gone(self, job_ids: list[str]) -> list[str]:
         return [job_id for job_id in job_ids if not self._folder(job_id).is_dir()]
@@ -72,7 +72,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def arriving(self, owner: str) -> Iterator[Upload]:
-        """Count the files of a request while they come in."""
+        """Count the files of a request while they are received."""
         upload = Upload(self, owner)
         try:
             yield upload
@@ -80,12 +80,12 @@ class Uploads:
             self._arriving[owner] -= upload.size
 
     def add(self, owner: str, size: int) -> None:
-        """Count bytes that came in.
+        """Count bytes that were received.
 
         Raises
         ------
         aiohttp.web.HTTPInsufficientStorage
-            If the owner, or all together, keep too much.
+            If the files of the owner, or of all owners, exceed their limit.
         """
         self._arriving[owner] += size
         kept = (self._kept or {}).values()
@@ -124,12 +124,12 @@ class Upload:
         self.size = 0
 
     def add(self, size: int, limit: int) -> None:
-        """Count bytes that came in; ``limit`` is the most that one request may bring.
+        """Count bytes that were received; ``limit`` (bytes) applies to one request.
 
         Raises
         ------
         aiohttp.web.HTTPRequestEntityTooLarge, aiohttp.web.HTTPInsufficientStorage
-            If they are too many.
+            If a limit is exceeded.
         """
         self.size += size
         self._uploads.add(self._owner, size)

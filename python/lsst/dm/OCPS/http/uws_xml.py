@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The XML documents of UWS 1.1.
 
-Written by hand: clients ask for a job every second, and a document model
-takes longer than all the rest of a request. That they are what the schema
-wants is for the tests, which read them with other people's models.
+They are composed without a library, because clients poll jobs every second,
+and a document model would take longer than all the rest of a request. The
+tests validate them with the schema and with independent models.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ NAMESPACES = (
     'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
 )
 OWN = "https://github.com/lsst-dm/dm_OCPS/jobInfo/v1"
-"""Namespace of what OCPS puts into jobInfo."""
+"""Namespace of OCPS's elements in jobInfo."""
 
 LIST_END = "</uws:jobs>\n"
 
-# What XML 1.0 cannot hold at all, whatever the encoding.
+# Characters that XML 1.0 cannot represent at all.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SPECIAL = re.compile("[&<>\"'\t\n\r]")
 _TEXT = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\r": "&#13;"}
@@ -104,12 +104,12 @@ def results_document(job: Job, url: str) -> str:
 
 
 def list_start() -> str:
-    """Return what begins a job list; `job_reference` and `LIST_END` follow."""
+    """Return the beginning of a job list; `job_reference` and `LIST_END` follow."""
     return f'{DECLARATION}<uws:jobs {NAMESPACES} version="1.1">\n'
 
 
 def job_reference(job: JobSummary, list_url: str) -> str:
-    """Return the entry of a job in its list; ``list_url`` is in XML already."""
+    """Return the entry of a job in its list; ``list_url`` must be escaped for XML."""
     run_id = f"<uws:runId>{text(job.run_id)}</uws:runId>" if job.run_id else ""
     owner = f"<uws:ownerId>{text(job.owner)}</uws:ownerId>" if job.owner else '<uws:ownerId xsi:nil="true"/>'
     return (
@@ -120,8 +120,8 @@ def job_reference(job: JobSummary, list_url: str) -> str:
 
 
 def result_url(result: Result, url: str) -> str:
-    """Return the address of a result of the job at ``url``."""
-    # Names of files need not be UTF-8; such bytes come as surrogates.
+    """Return the URL of a result of the job at ``url``."""
+    # File names need not be UTF-8; other bytes are represented by surrogates.
     return f"{url}/results/{quote(result.id, safe='/', errors='surrogateescape')}"
 
 
@@ -170,7 +170,7 @@ def _holder(name: str, entries: list[str], namespaces: str) -> str:
 
 
 def _error(job: Job) -> str:
-    """Return the error summary: in phase ERROR only."""
+    """Return the error summary, which a job has only in phase ERROR."""
     if job.phase != ExecutionPhase.ERROR or job.error is None:
         return ""
     kind = "transient" if job.error.transient else "fatal"
@@ -181,7 +181,7 @@ def _error(job: Job) -> str:
 
 
 def _info(job: Job) -> str:
-    """Return what a job is doing and how far it is; the schema allows no text but in elements."""
+    """Return the message and progress of a job, in elements, because the schema allows no text."""
     parts = [f"<ocps:message>{text(job.message)}</ocps:message>\n"] if job.message else []
     if job.progress.total:
         done, failed, total = job.progress.done, job.progress.failed, job.progress.total

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""VOSI: is the service there, and what does it offer (VOSI 1.1)."""
+"""VOSI 1.1: availability and capabilities of the service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def routes(prefix: str) -> list[web.RouteDef]:
 
 
 async def _trouble(service: Service) -> str:
-    """Return why jobs cannot be taken now; empty if they can."""
+    """Return why jobs cannot be accepted now; empty if they can."""
     try:
         _ = service.manager.lane
         await service.manager.last_change()
@@ -38,7 +38,7 @@ async def _trouble(service: Service) -> str:
 
 
 async def get_availability(request: web.Request) -> web.Response:
-    """Send whether the service is there."""
+    """Send whether the service is available."""
     service = request.app[SERVICE]
     trouble = await _trouble(service)
     document = Availability(
@@ -50,7 +50,7 @@ async def get_availability(request: web.Request) -> web.Response:
 
 
 async def get_capabilities(request: web.Request) -> web.Response:
-    """Send the capabilities: VOSI, and each job list that anybody may use."""
+    """Send the capabilities: VOSI, and the job lists that anonymous callers may use."""
     service = request.app[SERVICE]
     base = service.base_url(request) + service.config.prefix
     offered = [(_VOSI + name, f"{base}/{name}") for name in ("availability", "capabilities")]

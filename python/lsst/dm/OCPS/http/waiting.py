@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""WAIT: an answer that comes when a job's phase changes (UWS 1.1, section 2.2.1.1)."""
+"""WAIT: an answer that is delayed until a job's phase changes (UWS 1.1, section 2.2.1.1)."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ..jobs.model import ACTIVE, ExecutionPhase, Job
 from .context import Service
 
 FOREVER = 55.0
-"""How long (s) a wait without an end is: less than the 60 s after which proxies give up."""
+"""How long (s) WAIT=-1 waits: less than 60 s, a common time-out of proxies."""
 
 LONGEST = 86_400.0
-"""Longest wait (s) that can be asked for."""
+"""Longest wait (s) that can be requested."""
 
 LOOK_INTERVAL = 15.0
-"""How often (s) to look whether the client is still there."""
+"""How often (s) to check whether the client is still connected."""
 
 
 async def wait_for_change(service: Service, request: web.Request, job: Job) -> Job:
-    """Wait as the query of a request says.
+    """Wait as requested by WAIT and PHASE in the query of a request.
 
     Returns
     -------
     job : `Job`
-        The job when its phase has changed, or the time is over; at once if
-        it is in a phase in which there is nothing to wait for.
+        The job when its phase has changed, or the time is over; without
+        waiting if UWS does not wait in its phase.
 
     Raises
     ------

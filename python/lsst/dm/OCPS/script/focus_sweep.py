@@ -12,9 +12,6 @@ from lsst.ts import salobj
 
 from .sal_script import OcpsScript, job_properties
 
-DURATION = 60.0
-"""Expected duration (s), for the queue."""
-
 
 class FocusSweep(OcpsScript):
     """Find the best focus from exposures of a sweep that was taken before.
@@ -51,22 +48,13 @@ class FocusSweep(OcpsScript):
         }
         return cls.make_schema(job_properties() | own, ["pipeline", "data_query"])
 
-    def set_metadata(self, metadata: Any) -> None:
-        """Tell the queue what to expect."""
-        super().set_metadata(metadata)
-        metadata.duration = DURATION
-        metadata.totalCheckpoints = 2
-
     async def run(self) -> None:
         """Evaluate the sweep."""
         config = self.config
         assert config is not None
         await self.checkpoint("evaluate")
         result = await self.run_job(
-            pipeline=config.pipeline,
-            data_query=config.data_query,
-            config=config.config,
-            version=config.version,
+            **self.job_fields(),
         )
         try:
             values = result.metric(config.metric)

@@ -9,9 +9,6 @@ from typing import Any
 
 from .sal_script import OcpsScript, job_properties
 
-DURATION = 60.0
-"""Expected duration (s) for the queue; how long a pipeline takes is not known before."""
-
 
 class RunPipeline(OcpsScript):
     """Run a pipeline on an OCPS and wait until it has completed.
@@ -37,22 +34,13 @@ class RunPipeline(OcpsScript):
         }
         return cls.make_schema(job_properties() | own, ["pipeline"])
 
-    def set_metadata(self, metadata: Any) -> None:
-        """Tell the queue what to expect."""
-        super().set_metadata(metadata)
-        metadata.duration = DURATION
-        metadata.totalCheckpoints = 2
-
     async def run(self) -> None:
         """Run the pipeline."""
         config = self.config
         assert config is not None
         await self.checkpoint("submit")
         result = await self.run_job(
-            pipeline=config.pipeline,
-            data_query=config.data_query,
-            config=config.config,
-            version=config.version,
+            **self.job_fields(),
             prereq_jobs=config.prereq_jobs,
             output_dataset_types=config.output_dataset_types,
         )

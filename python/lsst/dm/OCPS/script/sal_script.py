@@ -17,6 +17,13 @@ INSTRUMENTS = {1: "LATISS", 2: "LSSTComCam", 3: "LSSTCam"}
 """SAL index of an OCPS, and whose data it processes."""
 
 
+DURATION = 60.0
+"""Duration (s) that the queue expects, where a script does not say otherwise; run times are not known."""
+
+CHECKPOINTS = 2
+"""Number of checkpoints, where a script does not say otherwise: before the job and after it."""
+
+
 def job_properties() -> dict[str, Any]:
     """Return the part of a configuration schema that describes a job."""
     return {
@@ -100,9 +107,15 @@ class OcpsScript(salobj.BaseScript):  # type: ignore[misc]
     def set_metadata(self, metadata: Any) -> None:
         """Tell the queue what to expect."""
         assert self.config is not None
+        metadata.duration = DURATION
+        metadata.totalCheckpoints = CHECKPOINTS
         # Older interfaces do not have it.
         if hasattr(metadata, "instrument"):
             metadata.instrument = INSTRUMENTS[self.config.ocps_index]
+
+    def job_fields(self) -> dict[str, str]:
+        """Return the configured fields of `job_properties`, as arguments of `run_job`."""
+        return {name: getattr(self.config, name) for name in job_properties()}
 
     async def run_job(self, **fields: Any) -> JobResult:
         """Run a job that must complete.

@@ -71,8 +71,8 @@ class UwsBackend(Backend):
         self._made = ServerJobs(self._server, poll_interval, config.timeout, self.log)
         self._table = table = JobTable(self._server.url, poll_interval, self.log)
         self._poller = PollWatcher(self._server, table, self._made, poll_interval, self._spawn, self.log)
-        self._stream = StreamWatcher(self._server, table, self._poller, poll_interval, self.log)
-        self._waiter = WaitWatcher(self._server, table, self._poller, poll_interval, self._spawn)
+        self._stream = StreamWatcher(self._poller, self.log)
+        self._waiter = WaitWatcher(self._poller)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._open = False
 

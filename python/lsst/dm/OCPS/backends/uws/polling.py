@@ -62,11 +62,11 @@ class PollWatcher:
         spawn: Spawn,
         log: logging.Logger,
     ) -> None:
-        self._server = server
-        self._table = table
+        self.server = server
+        self.table = table
         self._made = made
-        self._interval = interval
-        self._spawn = spawn
+        self.interval = interval
+        self.spawn = spawn
         self._log = log
         # Existing servers read the files of all jobs for every list; if that
         # is slow, one list of all phases is better than one per phase.
@@ -75,16 +75,16 @@ class PollWatcher:
     async def watch(self) -> None:
         """Poll until the server turns out to be of another kind."""
         loop = asyncio.get_running_loop()
-        while self._server.dialect in (Dialect.UNKNOWN, Dialect.RUBIN):
-            await self._table.any.wait()
+        while self.server.dialect in (Dialect.UNKNOWN, Dialect.RUBIN):
+            await self.table.any.wait()
             begun = loop.time()
-            async for attempt in retrying(self._interval, on=ClientError):
-                with attempt, self._table.asking():
+            async for attempt in retrying(self.interval, on=ClientError):
+                with attempt, self.table.asking():
                     begun = loop.time()
                     await self.look()
             took = loop.time() - begun
             # Even a slow server gets a pause.
-            await asyncio.sleep(max(self._interval - took, self._interval / 4))
+            await asyncio.sleep(max(self.interval - took, self.interval / 4))
 
     async def look(self) -> None:
         """Request all jobs in flight once.
@@ -94,8 +94,8 @@ class PollWatcher:
         ClientError
             If no request was answered.
         """
-        wanted = {tracked.server_id: tracked for tracked in self._table.wanted()}
-        if self._server.dialect == Dialect.OURS:
+        wanted = {tracked.server_id: tracked for tracked in self.table.wanted()}
+        if self.server.dialect == Dialect.OURS:
             if not wanted:
                 return
             # Whole documents of the newest jobs in any phase, which include those in flight.
@@ -130,22 +130,22 @@ class PollWatcher:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
-            listed = await (self._server.newest(newest) if newest else self._server.list(phase))
+            listed = await (self.server.newest(newest) if newest else self.server.list(phase))
         except ClientError as error:
             if isinstance(error, UnreachableError) and not error.reached:
                 raise
             # The list of an existing server fails as a whole if one job's folder cannot be read.
-            self._log.debug(f"list of jobs {phase}: {in_words(self._server.url, error)}")
+            self._log.debug(f"list of jobs {phase}: {in_words(self.server.url, error)}")
             return
-        self._slow = loop.time() - begun > self._interval / 2
+        self._slow = loop.time() - begun > self.interval / 2
         for found in listed:
             if tracked := wanted.get(found.id):
                 # If the list has less than the final document, that is requested separately.
                 if found.whole or execution_phase(found) not in TERMINAL:
                     del wanted[found.id]
                     self._take(tracked, found, begun)
-            elif (other := self._table.jobs.get(found.run_id)) and other.server_id not in ("", found.id):
-                self._spawn(self._made.stop_duplicate(other, found))
+            elif (other := self.table.jobs.get(found.run_id)) and other.server_id not in ("", found.id):
+                self.spawn(self._made.stop_duplicate(other, found))
 
     async def _ask_each(self, tracked: list[Tracked]) -> None:
         """Request jobs one by one, a few at a time."""
@@ -167,11 +167,11 @@ class PollWatcher:
         """Request one job; return the error of the link, if there was one."""
         begun = asyncio.get_running_loop().time()
         try:
-            found = await self._server.get(tracked.server_id)
+            found = await self.server.get(tracked.server_id)
         except UnknownError:
-            self._table.report_missing(tracked)
+            self.table.report_missing(tracked)
         except ClientError as error:
-            self._table.report_phase(tracked, ExecutionPhase.UNKNOWN, in_words(self._server.url, error))
+            self.table.report_phase(tracked, ExecutionPhase.UNKNOWN, in_words(self.server.url, error))
             return error
         else:
             self._take(tracked, found, begun)
@@ -180,4 +180,4 @@ class PollWatcher:
     def _take(self, tracked: Tracked, found: RemoteJob, asked: float) -> None:
         # Ignore an answer that is older than what the stream has shown meanwhile.
         if tracked.heard <= asked:
-            self._table.take(tracked, found)
+            self.table.take(tracked, found)

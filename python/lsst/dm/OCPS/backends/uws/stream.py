@@ -13,9 +13,8 @@ from contextlib import suppress
 from ...client.errors import ClientError, DocumentError, UnknownError
 from ...client.sse import ServerEvent
 from .polling import PollWatcher
-from .server import Dialect, UwsServer
+from .server import Dialect
 from .submission import retrying
-from .tracking import JobTable
 from .updates import in_words
 
 LONGEST_PAUSE = 10.0
@@ -33,31 +32,19 @@ class StreamWatcher:
 
     Parameters
     ----------
-    server : `UwsServer`
-        The server.
-    table : `JobTable`
-        The jobs.
     poller : `PollWatcher`
-        Requests all jobs.
-    interval : `float`
-        First pause between attempts (s).
+        Requests all jobs; it has the server, the table of jobs and the first
+        pause between attempts.
     log : `logging.Logger`
         Receives warnings.
     """
 
-    def __init__(
-        self,
-        server: UwsServer,
-        table: JobTable,
-        poller: PollWatcher,
-        interval: float,
-        log: logging.Logger,
-    ) -> None:
+    def __init__(self, poller: PollWatcher, log: logging.Logger) -> None:
         self._log = log
-        self._server = server
-        self._table = table
         self._poller = poller
-        self._interval = interval
+        self._server = poller.server
+        self._table = poller.table
+        self._interval = poller.interval
         self._last = ""
         self._look_now = asyncio.Event()
         self._flows = False

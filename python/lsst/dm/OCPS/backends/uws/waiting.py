@@ -11,10 +11,9 @@ from contextlib import suppress
 
 from ...client.errors import ClientError, UnknownError
 from ...jobs.model import ExecutionPhase
-from .polling import HANDFUL, PollWatcher, Spawn
-from .server import Dialect, UwsServer
+from .polling import HANDFUL, PollWatcher
+from .server import Dialect
 from .submission import Tracked, retrying
-from .tracking import JobTable
 from .updates import in_words
 
 WAIT = 20
@@ -29,26 +28,17 @@ class WaitWatcher:
 
     Parameters
     ----------
-    server : `UwsServer`
-        The server.
-    table : `JobTable`
-        The jobs.
     poller : `PollWatcher`
-        Requests lists.
-    interval : `float`
-        How often to request a list (s).
-    spawn : `~collections.abc.Callable`
-        Starts tasks.
+        Requests lists; it has the server, the table of jobs, how often to
+        request a list, and what starts tasks.
     """
 
-    def __init__(
-        self, server: UwsServer, table: JobTable, poller: PollWatcher, interval: float, spawn: Spawn
-    ) -> None:
-        self._server = server
-        self._table = table
+    def __init__(self, poller: PollWatcher) -> None:
         self._poller = poller
-        self._interval = interval
-        self._spawn = spawn
+        self._server = poller.server
+        self._table = poller.table
+        self._interval = poller.interval
+        self._spawn = poller.spawn
         self._waited_for: dict[str, asyncio.Task[None]] = {}
 
     async def watch(self) -> None:
