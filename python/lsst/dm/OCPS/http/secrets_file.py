@@ -68,7 +68,6 @@ def _matches(password: str, hashed: str) -> bool:
     return hmac.compare_digest(found.hex(), digest)
 
 
-
 class SecretsFile:
     """Users with their hashed secrets; read again when the file has changed.
 
