@@ -271,13 +271,8 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
     # Commands
 
     async def do_execute(self, data: Any) -> Any:
-<<<<<<< HEAD
-        """Run a pipeline; answered when its result has gone out."""
-        async with OpenCommand(self._open_commands) as command:
-=======
         """Run a pipeline; the command is completed when its result has been published."""
-        async with self._answering() as paced:
->>>>>>> 74c6495 (Definitions, the CSC, the local pool and the tools for tests in plain English; one place makes a ButlerConfig)
+        async with OpenCommand(self._open_commands) as command:
             self.assert_enabled()
             if self._ending:
                 raise salobj.ExpectedError("OCPS is going offline and takes no more jobs")
@@ -324,13 +319,8 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         return salobj_compat.make_ackcmd(self, data, complete, 0, dry_run_text(found))
 
     async def do_abort_job(self, data: Any) -> None:
-<<<<<<< HEAD
-        """Stop a job; answered when nothing of it runs any more."""
-        async with OpenCommand(self._open_commands):
-=======
         """Abort a job; the command is completed when none of its processes runs any more."""
-        async with self._answering():
->>>>>>> 74c6495 (Definitions, the CSC, the local pool and the tools for tests in plain English; one place makes a ButlerConfig)
+        async with OpenCommand(self._open_commands):
             self.assert_enabled()
             job_id = data.job_id.strip()
             if not job_id or self.rapid_analysis:
@@ -359,23 +349,6 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 **entry,  # type: ignore[arg-type]
             )
 
-<<<<<<< HEAD
-=======
-    @contextlib.asynccontextmanager
-    async def _answering(self) -> AsyncIterator[Pace]:
-        """Keep a command among the open ones, word its refusal, and pace its final acknowledgement."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._open_commands.add(task)
-        pace = Pace()
-        try:
-            with refusals():
-                yield pace
-        finally:
-            await pace.pause()
-            self._open_commands.discard(task)
-
->>>>>>> 74c6495 (Definitions, the CSC, the local pool and the tools for tests in plain English; one place makes a ButlerConfig)
     async def _acknowledge(self, data: Any, job_id: str) -> None:
         """Send CMD_INPROGRESS with the job's id and progress."""
         answer: dict[str, Any] = {"job_id": job_id}
@@ -385,15 +358,10 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 answer |= {"done": progress.done, "failed": progress.failed, "total": progress.total}
         await salobj_compat.ack_in_progress(self.cmd_execute, data, ACK_TIMEOUT, json.dumps(answer))
 
-<<<<<<< HEAD
     async def _await_result(
         self, data: Any, job_id: str, published: asyncio.Future[Job], command: OpenCommand
     ) -> Job:
-        """Wait until the result has been published; the acknowledgement is renewed meanwhile.
-=======
-    async def _await_result(self, data: Any, job_id: str, published: asyncio.Future[Job], pace: Pace) -> Job:
         """Wait until the result has been published; the acknowledgement is repeated meanwhile.
->>>>>>> 74c6495 (Definitions, the CSC, the local pool and the tools for tests in plain English; one place makes a ButlerConfig)
 
         One task repeats the acknowledgements of all commands, because there
         may be thousands.
