@@ -138,7 +138,7 @@ class Authenticator:
         if name is None:
             if self.config.anonymous:
                 return Caller("")
-            raise _unauthorized("Say who you are", challenge=self._secrets is not None)
+            raise _unauthorized("Authentication is required", challenge=self._secrets is not None)
         return self._as_caller(name)
 
     def _as_caller(self, name: str) -> Caller:
@@ -153,7 +153,7 @@ class Authenticator:
         if account in self.config.proxy_accounts:
             name = self._named_by_proxy(request)
             if name is None:
-                raise _unauthorized(f"The proxy says no user in {self.config.header}")
+                raise _unauthorized(f"The proxy sends no user in {self.config.header}")
             return name
         return _checked(account)
 
