@@ -31,7 +31,7 @@ async def fail(bench, job, error=KILLED, exit_code=1, **seen):
 @pytest.mark.parametrize(
     ("error", "exit_code", "cause"),
     [
-        (KILLED, None, "reported by the backend"),
+        (KILLED, None, "marked as transient by the backend"),
         (ErrorSummary("it ended with exit code 75"), 75, "exit code 75"),
         (ErrorSummary("pipetask failed", detail="a\nOperationalError: database is locked\n"), 1, "locked"),
     ],

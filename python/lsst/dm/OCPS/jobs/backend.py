@@ -100,7 +100,13 @@ class Backend(abc.ABC):
     """Whether it depends on a system that can be out of reach, so that `check` is asked now and then."""
 
     runs_again = False
-    """Whether `submit` can run a job again: an `Job.attempt` after the first, in a workspace of its own."""
+    """Whether `submit` can run a job again, with a `Job.attempt` after the first.
+
+    Each attempt has a workspace of its own, and is to be started once. The
+    backend reports ERROR only when nothing of the attempt runs any more, and
+    marks the error as transient if the same job may succeed the next time.
+    Job definitions with ``retries`` are refused where this is false.
+    """
 
     report: Report
     """Set by `JobManager.use` before `open`."""

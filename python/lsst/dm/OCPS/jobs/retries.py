@@ -113,7 +113,7 @@ def transient_cause(
         The reason of the failure, and the last lines of the log.
     """
     if transient:
-        return "reported by the backend"
+        return "marked as transient by the backend"
     if exit_code is not None and exit_code in policy.exit_codes:
         return f"exit code {exit_code}"
     return next((name for name, part in policy.log_texts.items() if any(part in text for text in texts)), "")
