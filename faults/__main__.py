@@ -117,7 +117,8 @@ async def inject(injectors: Injectors, group: str, end: float, tally: Tally, ver
         tally.worst[name] = max(tally.worst.get(name, 0.0), recovery)
         if verbose:
             print(f"{tally.age:6.1f} s: {name}", flush=True)
-        await asyncio.sleep(chance.uniform(0.2, 1))
+        if not todo:
+            await injectors.pause(group)
 
 
 async def campaign(seconds: float, seed: int, folder: Path, tally: Tally, verbose: bool) -> None:
@@ -143,7 +144,7 @@ async def break_it(
     load = Load(world, oracle, random.Random(chance.random()))
     csc_before = holdings(world.csc.process)
     beating = asyncio.create_task(heartbeats(world, tally))
-    load.start(http=7, sal=4)
+    load.start(http=8, sal=5)
     end = time.monotonic() + seconds
     try:
         async with asyncio.TaskGroup() as tasks:

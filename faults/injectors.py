@@ -18,6 +18,9 @@ from .oracle import Oracle
 from .servers import Server
 from .world import World
 
+PAUSES = {"jobs": 1.0, "CSC": 2.0, "services": 2.0, "server": 4.0, "copies": 20.0}
+"""Mean time (s) between two faults of a group; what costs much is done less often."""
+
 Injector = Callable[[], Awaitable[bool]]
 """Breaks something; returns whether there was anything to break."""
 
@@ -103,10 +106,16 @@ class Injectors:
         if not await self.groups[group][name][1]():
             return None
         mended = time.monotonic()
-        await self.world.answer()
+        # A fault of one job concerns nothing else.
+        if group != "jobs":
+            await self.world.answer()
         if group == "CSC":
             await self.world.enabled()
         return time.monotonic() - mended
+
+    async def pause(self, group: str) -> None:
+        """Wait before the next fault of a group."""
+        await asyncio.sleep(PAUSES[group] * self.chance.uniform(0.5, 1.5))
 
     async def hold(self, longest: float) -> None:
         """Leave something broken for a while."""
