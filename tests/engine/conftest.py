@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,9 @@ from lsst.dm.OCPS.jobs.retries import RetryPolicy
 from lsst.dm.OCPS.jobs.spec import Spec
 from lsst.dm.OCPS.jobs.store import JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
+
+from tests.conftest import find_service
+from tests.postgresql import Cluster
 
 
 class AnySpec(Spec):
@@ -126,6 +130,25 @@ class Bench:
         lanes = self.manager.lanes.values()
         while starting := [run.starting for lane in lanes for run in lane.runs.values() if run.starting]:
             await asyncio.wait(starting)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A PostgreSQL server."""
+    made = Cluster(find_service("postgres"))
+    try:
+        made.create()
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> str:
+    """The name of an empty database on that server."""
+    name = f"jobs_{uuid.uuid4().hex}"
+    cluster.create_database(name)
+    return name
 
 
 @pytest_asyncio.fixture

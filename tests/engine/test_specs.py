@@ -84,36 +84,37 @@ def test_what_was_read_is_written_in_the_present_form(row):
     assert type(again.spec) is type(job.spec)
 
 
-def make_version_1(path: Path) -> None:
-    """Write a database as a program with schema version 1 did."""
-    with sqlite3.connect(path) as connection:
-        connection.executescript(
-            """
-            CREATE TABLE state (name VARCHAR(128) NOT NULL PRIMARY KEY, value TEXT NOT NULL);
-            INSERT INTO state VALUES ('schema_version', '1');
-            CREATE TABLE jobs (
-                id VARCHAR(128) NOT NULL PRIMARY KEY, definition VARCHAR(128) NOT NULL,
-                owner VARCHAR(256) NOT NULL, run_id TEXT NOT NULL, origin VARCHAR(16) NOT NULL,
-                phase VARCHAR(16) NOT NULL, published BOOLEAN NOT NULL, creation_ms BIGINT NOT NULL,
-                destruction_ms BIGINT, sequence BIGINT NOT NULL, document JSON NOT NULL
-            );
-            CREATE INDEX jobs_by_list ON jobs (definition, creation_ms);
-            CREATE INDEX jobs_by_creation ON jobs (creation_ms);
-            CREATE INDEX jobs_by_phase ON jobs (phase, creation_ms);
-            CREATE INDEX jobs_by_destruction ON jobs (destruction_ms);
-            CREATE UNIQUE INDEX jobs_by_sequence ON jobs (sequence);
-            """
-        )
-        for row in ROWS:
-            names = ", ".join(row)
-            marks = ", ".join("?" * len(row))
-            values = [json.dumps(value) if isinstance(value, dict) else value for value in row.values()]
-            connection.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values)
+VERSION_1 = """
+    CREATE TABLE state (name VARCHAR(128) NOT NULL PRIMARY KEY, value TEXT NOT NULL);
+    INSERT INTO state VALUES ('schema_version', '1');
+    CREATE TABLE jobs (
+        id VARCHAR(128) NOT NULL PRIMARY KEY, definition VARCHAR(128) NOT NULL,
+        owner VARCHAR(256) NOT NULL, run_id TEXT NOT NULL, origin VARCHAR(16) NOT NULL,
+        phase VARCHAR(16) NOT NULL, published BOOLEAN NOT NULL, creation_ms BIGINT NOT NULL,
+        destruction_ms BIGINT, sequence BIGINT NOT NULL, document JSON NOT NULL
+    );
+    CREATE INDEX jobs_by_list ON jobs (definition, creation_ms);
+    CREATE INDEX jobs_by_creation ON jobs (creation_ms);
+    CREATE INDEX jobs_by_phase ON jobs (phase, creation_ms);
+    CREATE INDEX jobs_by_destruction ON jobs (destruction_ms);
+    CREATE UNIQUE INDEX jobs_by_sequence ON jobs (sequence)
+"""
+"""The tables as a program with schema version 1 made them."""
 
 
-async def test_a_store_of_schema_version_1_is_brought_up_to_date(tmp_path):
-    make_version_1(tmp_path / "jobs.sqlite3")
-    url = f"sqlite+aiosqlite:///{tmp_path / 'jobs.sqlite3'}"
+def write_version_1(connection, mark: str) -> None:
+    """Fill a database as a program with schema version 1 did."""
+    for statement in VERSION_1.split(";"):
+        connection.execute(statement)
+    for row in ROWS:
+        names = ", ".join(row)
+        marks = ", ".join([mark] * len(row))
+        values = [json.dumps(value) if isinstance(value, dict) else value for value in row.values()]
+        connection.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values)
+
+
+async def check_upgrade(url: str) -> None:
+    """Open a store of version 1 twice; it must hold what it held, in the present form."""
     for _ in range(2):
         store = await JobStore.open(url)
         every = await store.find(JobQuery(phases=list(Phase), deleted=None))
@@ -123,6 +124,22 @@ async def test_a_store_of_schema_version_1_is_brought_up_to_date(tmp_path):
         assert [job.id for job in deleted] == [f"{7:032x}"]
         assert await store.recall("schema_version") == "2"
         await store.close()
+
+
+async def test_a_store_of_schema_version_1_is_brought_up_to_date(tmp_path):
+    with sqlite3.connect(tmp_path / "jobs.sqlite3") as connection:
+        write_version_1(connection, "?")
+    await check_upgrade(f"sqlite+aiosqlite:///{tmp_path / 'jobs.sqlite3'}")
+
+
+async def test_a_store_of_schema_version_1_on_postgresql_is_brought_up_to_date(cluster, database):
+    with cluster.connect(database) as connection:
+        write_version_1(connection, "%s")
+    await check_upgrade(cluster.url(database))
+    with cluster.connect(database) as connection:
+        found = connection.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'jobs'")
+        names = {name for (name,) in found}
+    assert {"jobs_deleted", "jobs_by_run_id"} <= names
 
 
 async def test_a_spec_whose_package_is_loaded_late_is_read_when_its_backend_is_used(bench, ask):

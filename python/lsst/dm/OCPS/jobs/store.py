@@ -116,6 +116,8 @@ class JobStore:
                 "options": f"-c lock_timeout={bound} -c statement_timeout={2 * bound}",
                 "tcp_user_timeout": 2 * bound,
             }
+            # After a restart of PostgreSQL no operation is refused because a kept connection was cut.
+            options["pool_pre_ping"] = True
         engine = create_async_engine(url, **options)
         if engine.dialect.name == "sqlite":
             sa.event.listen(engine.sync_engine, "connect", prepare_connection)
