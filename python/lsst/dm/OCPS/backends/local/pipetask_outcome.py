@@ -18,10 +18,10 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 
 from ...jobs.file_access import open_below
 from ...jobs.model import ErrorSummary
@@ -57,19 +57,26 @@ _REGISTER = (
 )
 
 
+# JSON can have lone surrogates, which cannot be encoded in UTF-8.
+Text = Annotated[str, AfterValidator(lambda text: text.encode(errors="replace").decode())]
+
+DataId = dict[Text, int | Text | float | bool | None]
+"""Values of dimensions, as pipetask and the Butler write them."""
+
+
 class ExceptionInfo(BaseModel):
     """An exception in a summary that pipetask wrote."""
 
-    className: str = ""
-    message: str = ""
+    className: Text = ""
+    message: Text = ""
 
 
 class QuantumReport(BaseModel):
     """A quantum in a summary that pipetask wrote."""
 
-    taskLabel: str = "?"
-    status: str = "?"
-    dataId: dict[str, Any] | None = None
+    taskLabel: Text = "?"
+    status: Text = "?"
+    dataId: DataId | None = None
     exceptionInfo: ExceptionInfo | None = None
 
 
@@ -82,7 +89,7 @@ class TaskSummary(BaseModel):
 class GraphSummary(BaseModel):
     """A quantum graph in a summary that pipetask wrote."""
 
-    qgraphTaskSummaries: dict[str, TaskSummary] = {}
+    qgraphTaskSummaries: dict[Text, TaskSummary] = {}
 
 
 class Summary(BaseModel):
@@ -98,6 +105,32 @@ class Summary(BaseModel):
             return cls.model_validate(workspace.read_job_json(name) or {})
         except ValidationError:
             return cls()
+
+
+class Reference(BaseModel):
+    """A dataset in an index of retrieved files."""
+
+    dataset_type_name: Text
+    data_id: DataId
+
+
+class References(BaseModel):
+    """All datasets in an index of retrieved files."""
+
+    compact_refs: dict[str, Reference]
+
+
+class Artifact(BaseModel):
+    """A file in an index of retrieved files."""
+
+    ids: list[str]
+
+
+class Index(BaseModel):
+    """What OCPS reads of the index that ``butler retrieve-artifacts`` wrote."""
+
+    refs: References
+    artifact_map: dict[str, Artifact]
 
 
 def count_quanta(workspace: Workspace, name: str) -> dict[str, int]:
@@ -179,21 +212,20 @@ class PipetaskOutcome:
         kept = workspace.root / "index.json"
         if found.exists() and not workspace.output.is_symlink():
             found.replace(kept)
-        index = workspace.read_job_json(kept.name)
-        if not isinstance(index, dict):
+        try:
+            index = Index.model_validate(workspace.read_job_json(kept.name))
+        except ValidationError:
             return []
-        refs = index["refs"]["compact_refs"]
         metrics = []
-        for name, artifact in sorted(index["artifact_map"].items()):
-            for dataset_id in artifact["ids"]:
-                ref = refs[dataset_id]
-                if any(fnmatch.fnmatchcase(ref["dataset_type_name"], glob) for glob in globs):
+        for name, artifact in sorted(index.artifact_map.items()):
+            for ref in map(index.refs.compact_refs.get, artifact.ids):
+                if ref and any(fnmatch.fnmatchcase(ref.dataset_type_name, glob) for glob in globs):
                     values = _small_dict(workspace.output, name)
                     if values is not None:
                         metrics.append(
                             {
-                                "datasetType": ref["dataset_type_name"],
-                                "dataId": ref["data_id"],
+                                "datasetType": ref.dataset_type_name,
+                                "dataId": ref.data_id,
                                 "values": values,
                             }
                         )
@@ -210,9 +242,10 @@ def _small_dict(folder: Path, name: str) -> Any:
         if len(content) > MAX_METRIC_SIZE:
             return None
         values = yaml.safe_load(content.decode())
-        # Converted to JSON types, in which it is published: no dates, no
-        # tuples as keys, and null for infinite numbers and NaN.
-        return json.loads(json.dumps(values, default=str), parse_constant=lambda _: None)
+        # Converted to JSON types, in which it is published: no dates, no tuples
+        # as keys, no lone surrogates, and null for infinite numbers and NaN.
+        text = json.dumps(values, default=str, ensure_ascii=False).encode(errors="replace")
+        return json.loads(text, parse_constant=lambda _: None)
     except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         return None
 
