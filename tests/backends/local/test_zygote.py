@@ -92,6 +92,34 @@ async def test_it_ends_with_ocps_and_jobs_do_not(repo: Path, tmp_path: Path) -> 
         assert (await pool.end(job)).phase == Phase.COMPLETED
 
 
+def same_command(pid: int, command: list[str]) -> list[int]:
+    """Return the processes with a command line, beside the one of this id: forks of it."""
+    found = {process.pid: process.info["cmdline"] for process in psutil.process_iter(["cmdline"])}
+    return sorted(other for other, line in found.items() if other != pid and line == command)
+
+
+async def test_the_next_job_is_forked_ahead(repo: Path, tmp_path: Path) -> None:
+    async with open_pool(tmp_path / "work", repo) as pool:
+        pid = await pool.preloaded()
+        command = psutil.Process(pid).cmdline()
+        # While no job runs, there are a supervisor and the process of a step.
+        await until(lambda: len(same_command(pid, command)) == 2)
+        ahead = same_command(pid, command)
+        job = await pool.submit("misbehave", config=hang(Gate(tmp_path / "never")))
+        await until(lambda: running(pool, job))
+        workspace = pool.workspace(job)
+        names = ("supervisor.json", "group.json")
+        assert sorted(workspace.read_json(name)["pid"] for name in names) == ahead
+        await pool.manager.abort(job.id)
+        await until(lambda: len(same_command(pid, command)) == 2)
+        # Should somebody kill them, the next job is forked when it comes.
+        for other in same_command(pid, command):
+            os.kill(other, signal.SIGKILL)
+        assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
+        await until(lambda: len(same_command(pid, command)) == 2)
+    await until(lambda: not same_command(pid, command))
+
+
 async def test_the_butler_is_checked_by_it(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     await pool.preloaded()
     planner = pool.backend.planners["pipetask"]

@@ -84,7 +84,7 @@ class JobLimits(_Frozen):
     output_size: int = 0
 
     def of_process(self) -> dict[str, int]:
-        """Return the limits to set in a process; see `supervisor.set_limits`."""
+        """Return the limits to set in a process; see `step.set_limits`."""
         limits = {"core": self.core, "nice": self.nice}
         for name in ("memory", "open_files", "processes", "output_size"):
             if value := getattr(self, name):

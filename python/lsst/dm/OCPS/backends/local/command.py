@@ -45,7 +45,7 @@ class CommandPlanner:
     environments : `Environments`
         The environments, which provide programs and variables.
     limits : `~collections.abc.Mapping`
-        Limits of each process, see `supervisor.set_limits`.
+        Limits of each process, see `step.set_limits`.
     variables_of : `~collections.abc.Callable`
         Returns the environment variables with which a job, by its id, can
         report its progress.

@@ -51,7 +51,7 @@ class PipetaskPlanner:
     environments : `Environments`
         The environments, which provide programs and variables.
     limits : `~collections.abc.Mapping`
-        Limits of each process, see `supervisor.set_limits`.
+        Limits of each process, see `step.set_limits`.
     kill_grace : `float`
         How long (s) a job may take to end before it is killed.
     zygotes : `ZygotePool` or `None`

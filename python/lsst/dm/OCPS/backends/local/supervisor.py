@@ -36,7 +36,6 @@ Files in the directory:
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import json
@@ -46,7 +45,6 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -54,19 +52,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING or __package__:
     from ...jobs import durable
     from . import processes
+    from . import step as steps
+    from .step import Ahead, Prepare, Run
 else:
     # Loaded by path, without its package. The modules get names that
     # pipelines do not list among the packages that they used.
     def _load(path: Path) -> ModuleType:
         module = ModuleType(f"_ocps_{path.stem}")
+        module.__file__ = str(path)
         exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
         return module
 
     processes = _load(Path(__file__).with_name("processes.py"))
+    steps = _load(Path(__file__).with_name("step.py"))
     durable = _load(Path(__file__).resolve().parents[2] / "jobs" / "durable.py")
 
-PR_SET_PDEATHSIG = 1
-PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
 
 WATCH_INTERVAL = 0.5
@@ -80,32 +80,16 @@ SHORTAGES = frozenset(
 )
 """Temporary errors (errno), after which an operation is retried."""
 
-Run = Callable[[dict[str, Any]], NoReturn]
-"""Runs a step in the forked child; never returns."""
 
-
-def execute(step: dict[str, Any]) -> NoReturn:
-    """Replace this process by the program of a step."""
-    argv = step["argv"]
-    try:
-        os.execvpe(argv[0], argv, os.environ)
-    except OSError as error:
-        print(f"{argv[0]}: {error.strerror}", file=sys.stderr, flush=True)
-        os._exit(127)
-
-
-def detach(directory: Path, run: Run = execute) -> None:
+def detach(directory: Path, run: Run | None = None) -> None:
     """Start the supervisor of a job and return when it has claimed the job.
-
-    Forks twice, so that the supervisor is detached from this process and has
-    its own session. Returns in the calling process only.
 
     Parameters
     ----------
     directory : `pathlib.Path`
         The engine's directory of the job.
-    run : `~collections.abc.Callable`
-        Runs a step in the forked child.
+    run : `~collections.abc.Callable`, optional
+        Becomes a step in the forked child.
 
     Raises
     ------
@@ -114,35 +98,92 @@ def detach(directory: Path, run: Run = execute) -> None:
     RuntimeError
         If the supervisor could not be started; the text is the reason.
     """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _supervisor_process(directory, run, writer)
-    os.close(writer)
-    with os.fdopen(reader) as file:
-        answer = file.read()
-    os.waitpid(child, 0)
-    if answer == "ok":
-        return
-    number, _, words = answer.partition(" ")
-    if number.isdigit() and int(number) in SHORTAGES:
-        raise OSError(int(number), words)
-    raise RuntimeError(words or "the supervisor ended before it had claimed the job")
+    Waiting(run or steps.execute).start(directory)
 
 
-def _supervisor_process(directory: Path, run: Run, writer: int) -> NoReturn:
+class Waiting:
+    """A supervisor that waits for its job.
+
+    It is nobody's child and has a session of its own. If the process that
+    made it ends before there is a job, it ends too.
+
+    Parameters
+    ----------
+    run : `~collections.abc.Callable`
+        Becomes a step in the forked child.
+    prepare : `~collections.abc.Callable`, optional
+        Called in the children that are forked before their steps are known. If
+        it is not given, each step is forked when it begins.
+
+    Raises
+    ------
+    OSError
+        If resources are missing; it may be tried again.
+    """
+
+    def __init__(self, run: Run, prepare: Prepare | None = None) -> None:
+        reader, self._writer = os.pipe()
+        self._answer, writer = os.pipe()
+        try:
+            child = os.fork()
+        except OSError:
+            self.close()
+            raise
+        else:
+            if child == 0:
+                _supervisor_process(run, prepare, reader, writer)
+        finally:
+            os.close(reader)
+            os.close(writer)
+        os.waitpid(child, 0)
+
+    def start(self, directory: Path) -> None:
+        """Give it its job; return when it has claimed it.
+
+        Raises
+        ------
+        OSError
+            If resources are missing; it may be tried again.
+        RuntimeError
+            If it could not be started; the text is the reason.
+        """
+        with os.fdopen(self._answer, errors="replace") as file:
+            # One that has ended cannot read it; what it has answered says why.
+            with contextlib.suppress(BrokenPipeError), os.fdopen(self._writer, "wb", 0) as writer:
+                writer.write(os.fsencode(directory))
+            answer = file.read()
+        if answer == "ok":
+            return
+        number, _, words = answer.partition(" ")
+        if number.isdigit() and int(number) in SHORTAGES:
+            raise OSError(int(number), words)
+        raise RuntimeError(words or "the supervisor ended before it had claimed the job")
+
+    def close(self) -> None:
+        """Let it end; there will be no job for it."""
+        os.close(self._writer)
+        os.close(self._answer)
+
+
+def _supervisor_process(run: Run, prepare: Prepare | None, reader: int, writer: int) -> NoReturn:
     code = 1
     try:
         os.setsid()
         if os.fork():
             os._exit(0)
-        _leave_descriptors(writer)
-        # Other processes of this account must not read the token in its memory.
-        _prctl(PR_SET_DUMPABLE, 0)
+        steps.leave_descriptors(reader, writer)
+        # Others of this account may not read its memory, which has the token.
+        steps.prctl(steps.PR_SET_DUMPABLE, 0)
+        ahead = steps.Ahead(run, prepare, 0) if prepare else None
+        with os.fdopen(reader, "rb") as file:
+            name = file.read()
+        if not name:
+            # There will be no job.
+            os._exit(0)
+        directory = Path(os.fsdecode(name))
         plan = json.loads((directory / "plan.json").read_bytes())
-        supervisor = Supervisor(directory, plan, run)
-        # If the job is claimed already, it is running, so that is a success too.
+        supervisor = Supervisor(directory, plan, run, prepare, ahead)
+        # Claimed already: the job is being run, which is all the caller wants to know.
         with contextlib.suppress(durable.AlreadyClaimedError):
             supervisor.claim()
             os.write(writer, b"ok")
@@ -158,18 +199,6 @@ def _supervisor_process(directory: Path, run: Run, writer: int) -> NoReturn:
     os._exit(code)
 
 
-def _leave_descriptors(keep: int) -> None:
-    """Close all descriptors of the parent process but ``keep``."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(null, number)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) != keep:
-            # The listing's own descriptor is closed already.
-            with contextlib.suppress(OSError):
-                os.close(int(name))
-
-
 class Supervisor:
     """Runs one job's steps.
 
@@ -180,13 +209,26 @@ class Supervisor:
     plan : `dict`
         What to run.
     run : `~collections.abc.Callable`
-        Runs a step in the forked child.
+        Becomes a step in the forked child.
+    prepare : `~collections.abc.Callable` or `None`
+        Called in a child that is forked ahead of its step.
+    ahead : `Ahead` or `None`
+        The child for the first step, if it was forked already.
     """
 
-    def __init__(self, directory: Path, plan: dict[str, Any], run: Run) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        plan: dict[str, Any],
+        run: Run,
+        prepare: Prepare | None = None,
+        ahead: Ahead | None = None,
+    ) -> None:
         self.directory = directory
         self.plan = plan
         self.run = run
+        self.prepare = prepare
+        self.ahead = ahead
         self.durable = plan.get("durable", True)
         self.group = plan.get("group", "")
         self.limits = plan.get("limits", {})
@@ -204,9 +246,9 @@ class Supervisor:
             signal.signal(ignored, signal.SIG_IGN)
         # Received by sigtimedwait, not by a handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-        # Orphaned grandchildren become children of this process, so that none
-        # is left behind.
-        _prctl(PR_SET_CHILD_SUBREAPER, 1)
+        # Grandchildren whose parent ends become children of this process, so
+        # that none can stay behind.
+        steps.prctl(PR_SET_CHILD_SUBREAPER, 1)
         claim = {**(processes.identity(os.getpid()) or {}), "seal": seal(self.token)}
         # On disk before anything runs: after a power cut the job must not run again.
         durable.write_json(self.directory / "supervisor.json", claim, once=True, durable=self.durable)
@@ -215,13 +257,14 @@ class Supervisor:
         """Run the steps and write how they ended."""
         last, status, left_out = 0, None, False
         for number, step in enumerate(self.plan["steps"]):
-            ended = self._run_step(step)
+            ended = self._run_step(number, step)
             if ended is None:
                 left_out = True
                 break
             last, status = number, ended
             if status != 0 or self.failure:
                 break
+        self._leave_ahead()
         self._sync_output()
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         ending = {
@@ -259,27 +302,46 @@ class Supervisor:
         except OSError as error:
             self.failure = self.failure or f"its results could not be written to disk: {error.strerror}"
 
-    def _run_step(self, step: dict[str, Any]) -> int | None:
-        """Run one step; return its wait status, `None` if the job was cancelled before."""
-        # No signal may arrive between the fork and the assignment of the child's id.
+    def _run_step(self, number: int, step: dict[str, Any]) -> int | None:
+        """Run one step; return its wait status, `None` if it is not to run any more."""
+        # No signal may come between the fork and the assignment of the child's id.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         if self.cancelled:
             return None
-        self.child = os.fork()
-        if self.child == 0:
-            self._become(step)
+        self.child = self._fork(step)
         with contextlib.suppress(OSError):
             os.setpgid(self.child, self.child)
         with contextlib.suppress(OSError):
             leader = processes.identity(self.child)
             durable.write_json(self.directory / "group.json", leader, durable=False)
+        if self.prepare and number + 1 < len(self.plan["steps"]):
+            # Without it, the next step is forked when it begins.
+            with contextlib.suppress(OSError):
+                self.ahead = steps.Ahead(self.run, self.prepare, number + 1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         status = self._wait()
         signal.alarm(0)
         self._sweep()
-        remove_caches(self.child, self.plan["environment"])
+        steps.remove_caches(self.child, self.plan["environment"])
         self.child = 0
         return status
+
+    def _fork(self, step: dict[str, Any]) -> int:
+        """Return the id of a child that becomes a step."""
+        ahead, self.ahead = self.ahead, None
+        if ahead and ahead.start(self.plan, step):
+            return ahead.pid
+        child = os.fork()
+        if child == 0:
+            steps.become(self.plan, step, self.run)
+        return child
+
+    def _leave_ahead(self) -> None:
+        """End the child that was forked for a step that does not come."""
+        if self.ahead:
+            self.ahead.stop()
+            os.waitpid(self.ahead.pid, 0)
+            self.ahead = None
 
     def _wait(self) -> int:
         """Wait for the running step, watching its limits; return its wait status."""
@@ -291,6 +353,10 @@ class Supervisor:
                     return status
                 if pid == 0:
                     break
+                if self.ahead and pid == self.ahead.pid:
+                    # Killed by somebody: the next step is forked when it begins.
+                    self.ahead.stop()
+                    self.ahead = None
             if watched and not self.failure:
                 self._watch()
                 signal.sigtimedwait({signal.SIGCHLD}, WATCH_INTERVAL)
@@ -303,33 +369,11 @@ class Supervisor:
         with contextlib.suppress(OSError):
             if size and durable.tree_size(self.plan["output"]) > size:
                 self.failure = f"its output grew beyond the limit of {size} bytes, so it was stopped"
-            elif count and len(processes.members(self.group) or processes.descendants(os.getpid())) > count:
+            elif count and len(processes.members(self.group) or self._below()) > count:
                 self.failure = f"it had more than {count} processes, so it was stopped"
         if self.failure:
             processes.kill_group(self.group)
             _kill_group(self.child, signal.SIGKILL)
-
-    def _become(self, step: dict[str, Any]) -> NoReturn:
-        """Run the step in this forked child."""
-        try:
-            _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.setpgid(0, 0)
-            for number in range(1, signal.NSIG):
-                with contextlib.suppress(OSError, ValueError):
-                    signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, set())
-            _open_log(self.plan["log"])
-            processes.join_group(self.group)
-            os.chdir(self.plan["cwd"])
-            os.environ.clear()
-            os.environ.update(self.plan["environment"])
-            set_limits(self.limits)
-            _prctl(PR_SET_DUMPABLE, 1)
-            self.run(step)
-        except BaseException as error:
-            os.write(2, f"OCPS could not start the step: {error}\n".encode(errors="replace"))
-        finally:
-            os._exit(126)
 
     def _on_terminate(self, *_: object) -> None:
         self.cancelled = True
@@ -342,73 +386,28 @@ class Supervisor:
         if self.child:
             _kill_group(self.child, signal.SIGKILL)
 
+    def _below(self) -> list[int]:
+        """Return the job's processes that are below this one."""
+        ahead = self.ahead.pid if self.ahead else 0
+        return [pid for pid in processes.descendants(os.getpid()) if pid != ahead]
+
     def _sweep(self) -> None:
         """Kill all processes that the step has left."""
         _kill_group(self.child, signal.SIGKILL)
         processes.kill_group(self.group)
-        while True:
-            for pid in processes.children(os.getpid()):
+        ahead = self.ahead.pid if self.ahead else 0
+        while left := [pid for pid in processes.children(os.getpid()) if pid != ahead]:
+            for pid in left:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                return
-
-
-def remove_caches(pid: int, environment: dict[str, str]) -> None:
-    """Remove the cache directory of a process's Butler, which a killed process leaves behind."""
-    folder = environment.get("TMPDIR") or "/tmp"
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            if name.startswith(f"butler-cache-dir-{pid}-"):
-                # Imported here because it is rarely needed and slow to import.
-                import shutil
-
-                shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
-
-
-def set_limits(limits: dict[str, Any]) -> None:
-    """Set this process's limits.
-
-    Parameters
-    ----------
-    limits : `dict`
-        ``memory`` (bytes of address space), ``open_files``, ``core`` (bytes),
-        ``nice``, ``soft_open_files`` (only where ``open_files`` is not given);
-        any may be absent. The supervisor itself enforces the others.
-    """
-    kinds = {
-        "memory": resource.RLIMIT_AS,
-        "open_files": resource.RLIMIT_NOFILE,
-        "core": resource.RLIMIT_CORE,
-    }
-    for name, kind in kinds.items():
-        if limits.get(name) is not None:
-            hard = resource.getrlimit(kind)[1]
-            value = limits[name] if hard == resource.RLIM_INFINITY else min(limits[name], hard)
-            resource.setrlimit(kind, (value, value))
-    if limits.get("soft_open_files") and not limits.get("open_files"):
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(limits["soft_open_files"], hard), hard))
-    if limits.get("nice"):
-        os.nice(limits["nice"])
+            for pid in left:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
 
 
 def seal(token: str) -> str:
     """Return the hash of a token, by which the token can be verified later."""
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _open_log(path: str) -> None:
-    """Redirect standard output and error of this process to a log."""
-    # O_NONBLOCK, because a former step may have replaced the log by a pipe.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
-    log = os.open(path, flags, 0o600)
-    os.set_blocking(log, True)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
 
 
 def _has_ended(child: int) -> bool:
@@ -421,10 +420,6 @@ def _has_ended(child: int) -> bool:
 def _kill_group(group: int, number: int) -> None:
     with contextlib.suppress(OSError):
         os.killpg(group, number)
-
-
-def _prctl(option: int, value: int) -> None:
-    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def main() -> int:

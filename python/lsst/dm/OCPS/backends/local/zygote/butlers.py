@@ -86,7 +86,7 @@ class Butlers:
             opened[writeable] = butler
         self.opened = opened
 
-    def compile_statements(self, statements: Any, warmup: Any) -> None:
+    def compile_statements(self, statements: Any, warmup: Any) -> bool:
         """Make SQLAlchemy compile and cache the statements that jobs use.
 
         If that fails, each job compiles them itself.
@@ -95,9 +95,14 @@ class Butlers:
         ----------
         statements, warmup : `types.ModuleType`
             The modules of these names.
+
+        Returns
+        -------
+        done : `bool`
+            Whether the trial pipeline was run with the Butlers.
         """
         if not self.opened or not all(statements.can_copy(butler) for butler in self.opened.values()):
-            return
+            return False
         with (
             contextlib.suppress(Exception),
             tempfile.TemporaryDirectory() as name,
@@ -110,6 +115,8 @@ class Butlers:
             ):
                 statements.compile_inserts(self.opened[True])
                 warmup.run_in(folder)
+                return True
+        return False
 
     def same(self) -> bool:
         """Return whether the repository still has the tables that it had when it was opened."""

@@ -30,6 +30,7 @@ import gc
 import importlib.util
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -43,6 +44,12 @@ MAX_PACKET = 1 << 16
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+
+IDLE = 0.2
+"""How long (s) no request must have come before the supervisor of the next job is forked ahead."""
+
+MEMORY_LEFT = 1 << 30
+"""How much memory (bytes) must be available for that."""
 
 BUTLER_TIMEOUT = 5
 """How long (s) opening the Butler for later jobs may take while jobs wait."""
@@ -86,8 +93,12 @@ class Zygote:
         self.supervisor = load("supervisor", HERE.parent)
         self.steps = load("program")
         self.files = load("state")
+        self.pages = load("pages")
         self.repo = repo
         self.loaded = self.files.LoadedFiles()
+        self.waiting: Any = None
+        self._written: list[Any] = []
+        self._learnt = False
 
     def warm_up(self) -> str:
         """Load what jobs are likely to need, by running a trial pipeline twice.
@@ -133,12 +144,18 @@ class Zygote:
         problem : `str`
             Why the faster ways are not used; empty if they are.
         """
-        with self.files.clean_state():
-            self.savings = load("savings")
-            self.pending = load("pending")
-            self.statements = load("statements")
         problem = ""
-        if untested := self.savings.untested():
+        try:
+            with self.files.clean_state():
+                self.savings = load("savings")
+                self.pending = load("pending")
+                self.reading = load("reading")
+                self.statements = load("statements")
+            untested = self.savings.untested()
+        except (ImportError, AttributeError) as error:
+            # Another version of the Butler, which lacks something.
+            untested = f"this version of the Butler ({error})"
+        if untested:
             problem = f"not tested with {untested}"
         elif not self._same_in_trial(rows):
             problem = "the trial pipeline stored other rows in the database"
@@ -150,6 +167,8 @@ class Zygote:
         runs = self.savings.NewRuns()
         runs.install()
         self.pending.PendingRows(runs).install()
+        if self.butlers.opened:
+            self.reading.install(self.butlers.opened[True]._registry._db._engine)
 
     def _same_in_trial(self, rows: Any) -> bool:
         """Run the trial pipeline with the faster ways in a forked process; compare the rows."""
@@ -164,7 +183,7 @@ class Zygote:
 
     def serve(self) -> None:
         """Answer requests until OCPS closes the connection, or this process is out of date."""
-        while packet := self.connection.recv(MAX_PACKET):
+        while packet := self._next_packet():
             request = json.loads(packet)
             problem = self.loaded.changed()
             if problem:
@@ -177,9 +196,73 @@ class Zygote:
             if not self.tend_butlers():
                 return
 
+    def _next_packet(self) -> bytes:
+        """Return the next packet; empty when the other end is closed.
+
+        When none has come for a while, the supervisor of the next job is forked.
+        """
+        if self.waiting is None and not select.select([self.connection], [], [], IDLE)[0]:
+            self.fork_ahead()
+        return self.connection.recv(MAX_PACKET)
+
+    def fork_ahead(self) -> None:
+        """Fork the supervisor of the next job, if that is wanted and there is memory for it."""
+        # Without it, the next job is forked when it comes.
+        with contextlib.suppress(OSError):
+            if self.fast and self.pages.available() > MEMORY_LEFT:
+                if not self._learnt:
+                    self._learn_pages()
+                self.waiting = self.supervisor.Waiting(self._carry_out, self._prepare)
+
+    def _prepare(self, number: int) -> None:
+        """Make a child ready that waits to become a job's step."""
+        for written in self._written[number : number + 1]:
+            self.pages.populate(written)
+
+    def _learn_pages(self) -> None:
+        """Find out in a trial which pages the processes of jobs write, by step."""
+        self._learnt = True
+        among = self.pages.writable()
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                os.close(reader)
+                self._install_savings()
+                warmup: Any = self.warmup
+                carry_out = warmup.carry_out
+                warmup.carry_out = lambda *step: self._write_pages(writer, among, carry_out, step)
+                with self.files.scratch():
+                    if not self.butlers.compile_statements(self.statements, warmup):
+                        warmup.run()
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as file, contextlib.suppress(ValueError):
+            self._written = [json.loads(line) for line in file]
+        os.waitpid(child, 0)
+
+    def _write_pages(self, writer: int, among: Any, carry_out: Any, step: Any) -> None:
+        """Carry out a step of the trial in a forked process, which writes the pages that it has copied."""
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException):
+                carry_out(*step)
+                with os.fdopen(writer, "w") as file:
+                    file.write(json.dumps(self.pages.copied(among)) + "\n")
+            os._exit(0)
+        os.waitpid(child, 0)
+
     def _start(self, request: dict[str, Any]) -> None:
+        waiting, self.waiting = self.waiting, None
+        directory = Path(request["workspace"])
+        if waiting:
+            # Should it have ended, the job is started as if it had not been there.
+            with contextlib.suppress(OSError, RuntimeError):
+                waiting.start(directory)
+                self.answer(id=request["id"], error="")
+                return
         try:
-            self.supervisor.detach(Path(request["workspace"]), self._carry_out)
+            self.supervisor.detach(directory, self._carry_out)
         except (OSError, RuntimeError) as error:
             self.answer(id=request["id"], error=str(error))
         else:
@@ -189,7 +272,7 @@ class Zygote:
         """Become a step of a job, in the forked child; never returns."""
         script = self.steps.find_script(step)
         if script is None or not self.butlers.install():
-            self.supervisor.execute(step)
+            self.supervisor.steps.execute(step)
         # The job's own variables; the others are those of the environment's set-up.
         own = {name: value for name, value in os.environ.items() if name.startswith("JOB_")}
         os.environ.clear()
@@ -234,10 +317,15 @@ class Zygote:
 
     def prepare_to_fork(self) -> None:
         """Record which modules are loaded, and prepare memory for sharing with children."""
+        if self.waiting:
+            # It does not have what has been loaded since.
+            self.waiting.close()
+            self.waiting = None
         self.loaded.add_modules()
         gc.collect()
         # Otherwise the garbage collector of each child would write to, and so copy, every page.
         gc.freeze()
+        self._learnt = False
 
     def answer(self, **message: Any) -> None:
         """Send a packet."""
@@ -258,6 +346,7 @@ def main() -> int:
         problem = zygote.warm_up()
     zygote.prepare_to_fork()
     zygote.tend_butlers(FIRST_BUTLER_TIMEOUT)
+    zygote.fork_ahead()
     zygote.answer(id=0, error="", seconds=round(time.monotonic() - begin, 1), problem=problem)
     # OSError: OCPS has ended.
     with contextlib.suppress(OSError):
