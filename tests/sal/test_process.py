@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 
-from tests.waiting import TIMEOUT
+from tests.waiting import TIMEOUT, until
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,3 +87,21 @@ async def test_heartbeat_goes_on_while_jobs_run(bus):
         for _ in range(2):
             await script.remote.evt_heartbeat.next(flush=False, timeout=TIMEOUT)
         assert all(execution.acks[-1].ack == salobj.SalRetCode.CMD_INPROGRESS for execution in executions)
+
+
+async def test_sigterm_ends_it_before_it_is_on_the_bus(bus):
+    """The signal comes as soon as the program catches it, which is before it has joined the bus."""
+    csc = CscProcess("1", "--simulate")
+    await csc.start()
+
+    def catches_it() -> bool:
+        status = Path(f"/proc/{csc.pid}/status").read_text()
+        caught = int(re.search(r"^SigCgt:\s*(\w+)", status, re.MULTILINE)[1], 16)
+        return bool(caught >> (signal.SIGTERM - 1) & 1)
+
+    try:
+        await until(catches_it)
+        csc.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(csc.process.wait(), TIMEOUT) == 0
+    finally:
+        await csc.kill()
