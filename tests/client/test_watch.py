@@ -91,6 +91,24 @@ async def test_watch_shows_a_live_table_with_bars(served: Served, tmp_path: Path
     assert "ABORTED" in terminal.text
 
 
+async def test_watch_stays_readable_in_80_columns(served: Served, tmp_path: Path) -> None:
+    url = await served.create(run=True, duration="3600", RUNID="a-name-that-is-rather-long-for-a-name")
+    await served.executing(url)
+    job_id = url.rpartition("/")[2]
+    words = "third of nine, which takes " + "long " * 30
+    await served.manager.record_progress(job_id, Quanta(3, 0, 9), words)
+    terminal = await Terminal().run(
+        OCPS, "watch", job_id, env=environment(tmp_path, OCPS_URL=served.root), columns=80
+    )
+    await terminal.shows(lambda text: re.search(r"3/9.*third.*\n", text) is not None)
+    (line, *_) = (line for line in re.split(r"[\r\n]+", terminal.text) if "third" in line)
+    assert job_id[:12] in line
+    assert "EXECUTING" in line
+    assert all(len(line) <= 80 for line in re.split(r"[\r\n]+", terminal.text))
+    await served.manager.abort(job_id)
+    assert await terminal.end() == 5
+
+
 async def test_watch_of_everything_ends_with_an_interrupt(served: Served, tmp_path: Path) -> None:
     terminal = await Terminal().run(OCPS, "watch", env=environment(tmp_path, OCPS_URL=served.root))
     await terminal.shows("no jobs")
