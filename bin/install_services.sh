@@ -2,7 +2,7 @@
 # Install the Debian packages of the services that OCPS is tested with.
 set -eu
 
-packages="redis-server postgresql iproute2 openssl"
+packages="redis-server postgresql iproute2 openssl munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins"
 
 missing=""
 for package in $packages; do

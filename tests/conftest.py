@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 missing_services: set[str] = set()
 
 SLOW_FIRST = (
+    "backends/batch/test_batch",
     "backends/local/test_equivalence",
     "backends/local/test_zygote",
     "sal/test_sal_scripts",

@@ -84,7 +84,9 @@ async def test_its_jobs_can_be_aborted_and_do_not_get_lost(installed, tmp_path):
 async def test_its_settings_and_its_name_are_checked(installed, tmp_path):
     with pytest.raises(ConfigError, match="backend_settings/delay: 'soon' is not a time"):
         await check_config(configuration(tmp_path, backend_settings={"delay": "soon"}), LOG)
-    with pytest.raises(ConfigError, match=r"there is no 'clok'; there are: clock, local, simulation, uws"):
+    with pytest.raises(
+        ConfigError, match=r"there is no 'clok'; there are: clock, local, simulation, slurm, uws"
+    ):
         await check_config(configuration(tmp_path, backend="clok"), LOG)
 
 
