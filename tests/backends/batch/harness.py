@@ -32,6 +32,8 @@ DEFINITION = {
     "parameters": {"script": {}},
 }
 
+AGAIN = {**DEFINITION, "name": "again", "retries": {"max": 1, "delay": 0, "exit_codes": [75]}}
+
 
 class Cluster(Protocol):
     """A batch system, started; see `slurm_cluster.SlurmCluster`."""
@@ -55,7 +57,7 @@ class Cluster(Protocol):
 def configure(cluster: Cluster, folder: Path, **fields: Any) -> InstanceConfig:
     """Return the configuration of an engine on a cluster."""
     definitions = folder / "definitions.yaml"
-    definitions.write_text(yaml.safe_dump({"definitions": [DEFINITION]}))
+    definitions.write_text(yaml.safe_dump({"definitions": [DEFINITION, AGAIN]}))
     entry = {
         "sal_index": 1,
         "backend": cluster.backend,
@@ -82,8 +84,8 @@ class Engine:
     def __init__(self, manager: JobManager) -> None:
         self.manager = manager
 
-    async def submit(self, script: str, **fields: Any) -> Job:
-        return await self.manager.submit(JobRequest("shell", {"script": script}, **fields))
+    async def submit(self, script: str, definition: str = "shell", **fields: Any) -> Job:
+        return await self.manager.submit(JobRequest(definition, {"script": script}, **fields))
 
     async def end(self, job_id: str) -> Job:
         """Wait for a job's end and return it."""
@@ -91,8 +93,8 @@ class Engine:
         assert job.terminal, (job.phase, job.message)
         return job
 
-    async def run(self, script: str, **fields: Any) -> Job:
-        return await self.end((await self.submit(script, **fields)).id)
+    async def run(self, script: str, definition: str = "shell", **fields: Any) -> Job:
+        return await self.end((await self.submit(script, definition, **fields)).id)
 
 
 @contextlib.asynccontextmanager

@@ -76,6 +76,14 @@ async def test_jobs_that_fail_say_how(engine: Engine) -> None:
         assert words in job.error.message
 
 
+async def test_a_job_is_run_again_as_its_definition_says(engine: Engine, tmp_path: Path) -> None:
+    job = await engine.run(
+        f"[ -e {tmp_path}/first ] || {{ touch {tmp_path}/first; exit 75; }}; echo second", "again"
+    )
+    assert (job.phase, job.attempt) == (Phase.COMPLETED, 2)
+    assert job.info["logTail"] == ["second"]
+
+
 async def test_a_job_that_needs_too_much_memory_fails_alone(cluster: Cluster, tmp_path: Path) -> None:
     config = configure(cluster, tmp_path, limits={"memory": 512 * 2**20})
     async with open_engine(config) as engine:

@@ -48,12 +48,11 @@ class SupervisedBackend(Backend):
     Parameters
     ----------
     workspaces : `~lsst.dm.OCPS.jobs.workspace.Workspaces`
-        Where jobs' files are.
+        The directories of jobs.
     planners : `~collections.abc.Mapping` [`str`, `Planner`]
-        By kind of job: what turns it into commands, and their ending into
-        words.
+        The planners by kind of job.
     log : `logging.Logger`, optional
-        Gets what is unusual.
+        Gets warnings.
     """
 
     runs_again = True
@@ -91,7 +90,7 @@ class SupervisedBackend(Backend):
 
     @abc.abstractmethod
     async def _launch(self, job: Job, workspace: Workspace) -> None:
-        """Start the supervisor of a job whose plan is written, and begin to watch it.
+        """Start the supervisor of a job whose plan is written.
 
         Raises
         ------
@@ -100,6 +99,9 @@ class SupervisedBackend(Backend):
         BackendError
             If it cannot be started.
         """
+
+    async def _attach(self, job: Job, workspace: Workspace) -> None:
+        """Follow a job whose supervisor has been started."""
 
     def _make_group(self, workspace: Workspace, limits: Mapping[str, Any]) -> str:
         """Make a control group for a job; return its path, empty for none."""
@@ -165,6 +167,7 @@ class SupervisedBackend(Backend):
             if error.errno in supervisor.SHORTAGES:
                 return f"OCPS lacks resources: {os.strerror(error.errno or 0)}"
             raise BackendError(f"{error.filename or workspace.root}: {error.strerror}") from error
+        await self._attach(job, workspace)
         return ""
 
     async def _start_later(self, job: Job, reason: str) -> None:

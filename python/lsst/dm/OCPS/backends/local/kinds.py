@@ -50,14 +50,14 @@ def make_kinds(config: InstanceConfig, context: BackendContext, zygotes: ZygoteP
     Raises
     ------
     ConfigError
-        If a job definition cannot be used, or there is none.
+        If a job definition cannot be used, or no job could run.
     """
     environments = Environments(config.environments, config.limits.threads)
     limits = config.limits.of_process()
     planners: dict[str, Planner] = {"command": CommandPlanner(environments, limits, context.job_variables)}
     general = None
     if config.butler:
-        data = ButlerConfig(config.butler, config.input_collection, config.output_glob, config.metrics_glob)
+        data = ButlerConfig.of(config)
         general = PipetaskDefinition(
             PIPETASK,
             data,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The local pool as the configuration describes it."""
+"""The factory of the local pool."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .kinds import make_kinds
 from .zygote.pool import ZygotePool
 
 MAX_WORKERS = 2
-"""Jobs that run at a time where the configuration does not say."""
+"""How many jobs run at a time if the configuration does not say."""
 
 
 def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
-    """Make the backend that runs jobs as processes on this machine.
+    """Create the backend that runs jobs as processes on this machine.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
     Raises
     ------
     ConfigError
-        If a job definition cannot be used, or there is none.
+        If a job definition cannot be used, or no job could run.
     """
     zygotes = context.share(ZygotePool, lambda: ZygotePool(context.log))
     kinds = make_kinds(config, context, zygotes)
