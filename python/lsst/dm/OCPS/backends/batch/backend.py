@@ -133,7 +133,6 @@ class BatchBackend(SupervisedBackend):
         self.system = system
         self.poll_interval = poll_interval
         self.python = python or sys.executable
-        self.polls = 0
         self._watched: dict[str, _Watched] = {}
         self._away_since: datetime | None = None
         self._wake = asyncio.Event()
@@ -229,7 +228,6 @@ class BatchBackend(SupervisedBackend):
     async def _look(self) -> None:
         began = asyncio.get_running_loop().time()
         try:
-            self.polls += 1
             entries = await self.system.query()
             missing = {_tag(each.job) for each in self._watched.values() if _is_missing(each, entries, began)}
             history = await self.system.history(missing) if missing else {}
