@@ -57,7 +57,12 @@ async def measure(engine_name: str, jobs: int) -> dict[str, Any]:
         folder = Path(name)
         cluster = CLUSTERS[engine_name](folder / "c")
         try:
-            fields = {"poll_interval": POLL_INTERVAL, "max_queued": jobs, "max_workers": jobs + FEW}
+            fields = {
+                "poll_interval": POLL_INTERVAL,
+                "max_queued": jobs,
+                "max_workers": jobs + FEW,
+                "max_jobs_per_owner": 0,
+            }
             async with open_engine(configure(cluster, folder, **fields)) as engine:
                 delays = [await end_to_result(engine) for _ in range(FEW)]
                 figures["end_to_result_s"] = round(statistics.median(delays), 3)
