@@ -113,7 +113,7 @@ class Samples:
         axes: Any = picture.subplots(6, 2, sharex=True)
         for figure, axis in zip(FIGURES, axes.flat, strict=True):
             times, values = zip(*self.values.get(figure.name, [(0.0, 0.0)]), strict=True)
-            axis.plot([at / 60 for at in times], values, ".", markersize=2)
+            axis.plot([at / 60 for at in times], values, ".", markersize=2, rasterized=True)
             axis.set_ylim(0, 1.3 * sorted(values)[int(0.98 * (len(values) - 1))] or 1)
             axis.set_ylabel(f"{figure.name}\n({figure.unit})" if figure.unit else figure.name)
             axis.grid(alpha=0.3)
