@@ -1,4 +1,4 @@
-# OCPS: what one needs to try it, test it and work on it. `make help` lists it.
+# Commands to try, test and develop OCPS; `make help` lists them.
 
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -23,16 +23,16 @@ $(VENV)/.ready: requirements.txt requirements-local.txt setup.cfg demo/setup.cfg
 demo: venv  ## Watch an observing script command real pipelines over SAL.
 	@$(BIN)/python demo/observe.py
 
-demo-csc: venv  ## Keep an OCPS with DemoCam's data up, to try scripts against.
+demo-csc: venv  ## Run an OCPS with DemoCam's data, to try scripts with.
 	@$(BIN)/python demo/stay.py
 
-test: venv  ## Run all tests; with REQUIRE_SERVICES=1 none may be left out.
+test: venv  ## Run all tests; with REQUIRE_SERVICES=1 a missing service is a failure.
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-loaded: venv  ## Run all tests while another process keeps one core busy.
 	@$(BIN)/python -c 'while True: pass' & busy=$$!; trap "kill $$busy" EXIT; trap 'exit 130' INT TERM; $(MAKE) test
 
-faults: venv  ## Break OCPS on purpose while it works: [SECONDS=60] [SEED=…].
+faults: venv  ## Inject faults into a working OCPS: [SECONDS=60] [SEED=…].
 	$(BIN)/python -m faults $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 soak: venv  ## Work OCPS for long, and see whether its costs stay flat: [MINUTES=].
@@ -43,14 +43,14 @@ lint: venv  ## Check style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: venv  ## Bring the code into its style.
+format: venv  ## Format the code.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 services:  ## Install the system services that tests use (Debian, Ubuntu; as root).
 	@bin/install_services.sh
 
-clean:  ## Remove what these commands made.
+clean:  ## Remove the files that these commands created.
 	rm -rf $(VENV) .demo build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +

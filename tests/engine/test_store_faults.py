@@ -20,7 +20,7 @@ from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
 from tests.engine.test_store import make_job
-from tests.waiting import until, until_job
+from tests.waiting import TIMEOUT, until, until_job
 
 Phase = ExecutionPhase
 LOG = logging.getLogger("engine")
@@ -142,8 +142,10 @@ async def test_a_refused_job_that_was_stored_all_the_same_is_withdrawn(bench, as
     with monkeypatch.context() as patch:
         patch.setattr(manager.store, "insert", breaking)
         with pytest.raises(StoreError, match="connection lost"):
-            await manager.submit(ask())
-    await until(lambda: not manager.ledger._withdrawing)
+            await manager.submit(ask(job_id="abc"))
+    async with asyncio.timeout(TIMEOUT):
+        while await manager.store.get("abc"):
+            await asyncio.sleep(0.01)
     manager = await bench.reopen()
     assert manager.live() == []
     assert bench.backend.given == []

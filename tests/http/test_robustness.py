@@ -221,17 +221,20 @@ async def test_a_failure_of_ours_tells_a_stranger_nothing(served, monkeypatch):
 async def test_a_list_that_cannot_be_read_to_its_end_is_refused_or_cut_off(served, monkeypatch, path):
     for _ in range(3):
         await served.create()
-    store = served.manager.store
-    find_pages, count = store._pages, 0
+    store, count = served.manager.store, 0
 
-    async def fail(query, select, size):
-        async for rows in find_pages(query, select, 1):
-            if count == 0:
+    def failing(pages):
+        async def fail(query, size=1):
+            async for page in pages(query, 1):
+                if count == 0:
+                    raise StoreError("the disk is broken")
+                yield page
                 raise StoreError("the disk is broken")
-            yield rows
-            raise StoreError("the disk is broken")
 
-    monkeypatch.setattr(store, "_pages", fail)
+        return fail
+
+    for name in ("pages", "job_pages"):
+        monkeypatch.setattr(store, name, failing(getattr(store, name)))
     assert await served.ask("GET", path) == (503, "the disk is broken\n", ANY)
     count = 1
     answer = await raw(served, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), half=True)

@@ -285,14 +285,14 @@ async def test_a_preloaded_process_killed_while_it_loads_is_soon_started_again(
 ) -> None:
     monkeypatch.setattr("lsst.dm.OCPS.backends.local.zygote.pool.RETRY_AFTER", (0.0, 600.0))
     async with open_pool(tmp_path / "work", repo) as pool:
-        (zygote,) = pool.zygotes._zygotes.values()
-        await until(lambda: zygote.pid)
-        temporary, pattern = Path(tempfile.gettempdir()), f"ocps-warmup-{zygote.pid}-*"
+        await until(pool.zygotes.pids)
+        (pid,) = pool.zygotes.pids()
+        temporary, pattern = Path(tempfile.gettempdir()), f"ocps-warmup-{pid}-*"
         await until(lambda: list(temporary.glob(pattern)))
-        os.kill(zygote.pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         await until(lambda: not pool.zygotes.pids())
         assert (await pool.run("oneQuantum")).phase == Phase.COMPLETED
-        assert await pool.preloaded() != zygote.pid
+        assert await pool.preloaded() != pid
         assert not list(temporary.glob(pattern)), "the next one removes what it has left"
     assert "next attempt in 0 s" in caplog.text
 
