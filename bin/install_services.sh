@@ -2,7 +2,8 @@
 # Install the Debian packages of the services that OCPS is tested with.
 set -eu
 
-packages="redis-server postgresql iproute2 openssl munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins"
+packages="redis-server postgresql iproute2 openssl munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins
+    chromium fonts-dejavu-core"
 
 missing=""
 for package in $packages; do

@@ -24,7 +24,7 @@ from ..jobs.errors import (
 )
 from ..measures import Measures
 from ..version import __version__
-from . import events, health, metrics, openapi, rubin, uws, vosi
+from . import dashboard, events, health, metrics, openapi, rubin, uws, vosi
 from .connections import Connection
 from .context import CALLER, DONE, ORIGIN, SERVICE, Service
 from .site import SAFE_METHODS, check_site
@@ -52,11 +52,17 @@ _OPEN = frozenset(
         vosi.get_availability,
         vosi.get_capabilities,
         openapi.get_document,
+        # What they send holds nothing of jobs.
+        dashboard.get_page,
+        dashboard.get_file,
         # Jobs authenticate with their own tokens, which the handler checks.
         rubin.post_event,
     }
 )
 """Handlers that need no caller."""
+
+_SHOWN = frozenset({uws.get_list, uws.get_job})
+"""Handlers of what the dashboard shows to browsers."""
 
 
 def make_app(service: Service, measures: Measures | None = None) -> web.Application:
@@ -77,7 +83,7 @@ def make_app(service: Service, measures: Measures | None = None) -> web.Applicat
     app.add_routes(uws.routes(config.uws_root))
     app.add_routes(rubin.routes(config.api_root))
     app.add_routes(events.routes(config.api_root))
-    for served in (vosi, health, metrics):
+    for served in (vosi, health, metrics, dashboard):
         app.add_routes(served.routes(config.prefix))
     app.on_shutdown.append(events.end_streams)
     app.on_response_prepare.append(_name_server)
@@ -132,6 +138,8 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise web.HTTPUnsupportedMediaType(text="Compressed requests are not read\n")
         check_site(request, service.config)
+        if request.match_info.handler in _SHOWN and (page := dashboard.page_of(request)):
+            return web.Response(status=303, headers={"Location": page, "Vary": "Accept"})
         if request.match_info.handler not in _OPEN:
             request[CALLER] = await service.authenticator.caller(request)
         return await handler(request)

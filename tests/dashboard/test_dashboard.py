@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The dashboard in a browser: jobs of the real engine are asked for, followed, stopped and found."""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+import yaml
+from lsst.dm.OCPS.http.secrets_file import hash_password, hash_token
+from playwright.async_api import Page, expect
+
+from tests.waiting import TIMEOUT
+
+AXE = (Path(__file__).parent / "axe.min.js").read_text()
+HOSTILE = "<img src=x onerror=\"document.title='taken'\">&amp;"
+SHORT = TIMEOUT * 1000
+
+
+async def has_phase(page: Page, phase: str) -> None:
+    await expect(page.locator("main p .phase")).to_contain_text(phase, timeout=SHORT)
+
+
+async def serious_faults(page: Page) -> list[str]:
+    """Return what axe finds that keeps somebody from using a page."""
+    await page.evaluate(AXE)
+    found = await page.evaluate("() => axe.run()")
+    return [
+        f"{one['id']}: {one['nodes'][0]['html']}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def pixels(png: bytes) -> bytes:
+    """Return red, green, blue of all pixels of a picture without interlacing."""
+    data, at = b"", 8
+    width = height = step = 0
+    while at < len(png):
+        (size,), kind = struct.unpack(">I", png[at : at + 4]), png[at + 4 : at + 8]
+        body = png[at + 8 : at + 8 + size]
+        if kind == b"IHDR":
+            width, height = struct.unpack(">II", body[:8])
+            step = {2: 3, 6: 4}[body[9]]
+        data += body if kind == b"IDAT" else b""
+        at += size + 12
+    raw, rows, last = zlib.decompress(data), bytearray(), bytearray(width * step)
+    for y in range(height):
+        start = y * (width * step + 1)
+        how, line = raw[start], bytearray(raw[start + 1 : start + 1 + width * step])
+        for x in range(len(line)):
+            left = line[x - step] if x >= step else 0
+            up, corner = last[x], last[x - step] if x >= step else 0
+            paeth = min((left, up, corner), key=lambda one: abs(left + up - corner - one))
+            line[x] = (line[x] + (0, left, up, (left + up) // 2, paeth)[how]) & 255
+        rows += b"".join(line[x : x + 3] for x in range(0, len(line), step))
+        last = line
+    return bytes(rows)
+
+
+async def test_a_job_is_asked_for_by_form_followed_and_its_result_seen(served, open_page):
+    page = await open_page(f"{served.root}/ui/submit")
+    await page.get_by_role("link", name="sleep", exact=True).click()
+    await page.get_by_label("duration").fill("-1")
+    await page.get_by_role("button", name="Submit", exact=True).click()
+    await expect(page.locator("#field-duration-help [role=alert]")).to_contain_text("0", timeout=SHORT)
+    assert not served.manager.live()
+    await page.get_by_label("duration").fill("0.2")
+    await page.get_by_label("text").fill(HOSTILE)
+    await page.get_by_role("button", name="Check only").click()
+    await expect(page.locator("form [role=status]")).not_to_be_empty(timeout=SHORT)
+    assert not served.manager.live()
+    await page.get_by_role("button", name="Submit", exact=True).click()
+    await has_phase(page, "COMPLETED")
+    await page.get_by_role("button", name="Show result.txt").click()
+    await expect(page.locator("li pre")).to_contain_text(HOSTILE, timeout=SHORT)
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Download result.txt").click()
+    assert HOSTILE in (await (await download.value).path()).read_text()
+    # The same again, with a change.
+    await page.get_by_role("link", name="Run again, edited").click()
+    await expect(page.get_by_label("text")).to_have_value(HOSTILE)
+    assert await page.title() == "OCPS"
+    assert await page.locator("img").count() == 0
+
+
+async def test_a_running_job_is_aborted_and_found_in_the_history(served, open_page):
+    url = await served.create(run=True, duration="600")
+    await served.executing(url)
+    failed = await served.create(run=True, duration="0", fail="true")
+    assert await served.ended(failed) == "ERROR"
+    # What a browser asks for at an address of UWS.
+    page = await open_page(url)
+    assert "/ui/job/" in page.url
+    await page.get_by_role("button", name="Abort").click()
+    await has_phase(page, "ABORTED")
+    await page.get_by_role("link", name="History").click()
+    await page.get_by_label("phase").select_option("ERROR")
+    await expect(page.locator("tbody tr")).to_have_count(1)
+    await expect(page.get_by_role("listitem").first).to_contain_text("1 job")
+    shared = page.url
+    assert "phase=ERROR" in shared
+    await page.goto(shared)
+    await expect(page.locator("tbody tr")).to_have_count(1)
+    assert failed.rpartition("/")[2] in (await page.locator("tbody").inner_html())
+
+
+async def test_a_held_job_waits_until_it_is_run(served, open_page):
+    url = await served.create(duration="0")
+    page = await open_page(url)
+    await page.get_by_role("button", name="Hold").click()
+    await has_phase(page, "HELD")
+    await page.get_by_role("button", name="Run", exact=True).click()
+    await has_phase(page, "COMPLETED")
+
+
+async def test_changes_appear_by_themselves_and_the_log_can_be_searched(served, open_page):
+    page = await open_page(f"{served.root}/")
+    await expect(page.get_by_role("heading", name="Running (0)")).to_be_visible()
+    url = await served.create(run=True, duration="600")
+    await expect(page.get_by_role("heading", name="Running (1)")).to_be_visible(timeout=SHORT)
+    await page.get_by_role("link", name=url.rpartition("/")[2]).click()
+    await page.get_by_role("button", name="Abort").click()
+    await has_phase(page, "ABORTED")
+    written = await served.create("write", run=True, text="needle")
+    await served.ended(written)
+    await page.goto(written)
+    await page.get_by_label("Search the log").fill("no such words")
+    await expect(page.get_by_text("0 lines")).to_be_visible()
+
+
+async def test_users_log_in_and_see_their_own_jobs(start, open_page, tmp_path):
+    path = tmp_path / "secrets.yaml"
+    path.touch(0o600)
+    users = {
+        "alice": {"password": hash_password("wonder:land")},
+        "bob": {"token": hash_token("bobs-long-token")},
+    }
+    path.write_text(yaml.safe_dump({"users": users}))
+    served = await start(http={"auth": {"method": "secrets", "file": str(path)}})
+    status, _, answer = await served.ask(
+        "POST", served.url(), data={"duration": "600"}, headers={"Authorization": "Bearer bobs-long-token"}
+    )
+    assert status == 303
+    bobs = answer.headers["Location"].rpartition("/")[2]
+    page = await open_page(f"{served.root}/")
+    await page.get_by_label("Password or token").fill("wrong")
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("alert")).to_contain_text("Wrong", timeout=SHORT)
+    await page.get_by_label("Password or token").fill("bobs-long-token")
+    await page.get_by_role("button", name="Log in").click()
+    await expect(page.get_by_role("link", name=bobs)).to_be_visible(timeout=SHORT)
+    hers = await open_page(f"{served.root}/ui/job/{bobs}")
+    await hers.get_by_label("Name").fill("alice")
+    await hers.get_by_label("Password or token").fill("wonder:land")
+    await hers.get_by_role("button", name="Log in").click()
+    await expect(hers.get_by_role("alert")).to_contain_text("belongs to somebody else", timeout=SHORT)
+
+
+async def test_a_phone_the_keyboard_the_dome_and_those_who_see_little(served, open_page):
+    url = await served.create(run=True, duration="0", text="seen")
+    await served.ended(url)
+    page = await open_page(f"{served.root}/", viewport={"width": 360, "height": 640})
+    for key, heading in (("2", "Submit"), ("3", "History"), ("1", "Now")):
+        await page.keyboard.press(key)
+        await expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=SHORT)
+        assert not await serious_faults(page)
+        assert await page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    await page.goto(url)
+    await has_phase(page, "COMPLETED")
+    assert not await serious_faults(page)
+    assert await page.evaluate("() => document.documentElement.scrollWidth") <= 360
+    await page.keyboard.press("n")
+    seen = pixels(await page.screenshot())
+    assert max(seen[0::3]) > 150
+    assert max(seen[1::3]) == 0
+    assert max(seen[2::3]) == 0
+
+
+async def test_under_a_prefix(start, open_page):
+    served = await start(http={"prefix": "/ocps"})
+    page = await open_page(f"{served.root}/ocps/uws/sleep")
+    assert page.url.endswith("/ocps/ui/history?definition=sleep")
+    await page.get_by_role("link", name="Now").click()
+    await expect(page.get_by_role("heading", name="Now", exact=True)).to_be_visible(timeout=SHORT)
+    assert re.fullmatch(".*/ocps/", page.url)
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/xml", "application/xml, text/html;q=0.5"])
+async def test_clients_get_xml_at_addresses_of_uws(served, accept):
+    status, body, answer = await served.ask("GET", "/uws/sleep", headers={"Accept": accept})
+    assert status == 200
+    assert answer.content_type == "application/xml"
+    assert body.startswith("<?xml")
+
+
+async def test_what_is_not_there_and_foreign_hosts(served):
+    assert (await served.ask("GET", "/ui/static/../__init__.py"))[0] == 404
+    assert (await served.ask("GET", "/ui/static/..%2fpage.html"))[0] == 404
+    status, _, answer = await served.ask("GET", "/")
+    assert status == 200
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert (await served.ask("GET", "/", headers={"Host": "evil.example"}))[0] == 403
