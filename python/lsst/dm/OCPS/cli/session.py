@@ -55,7 +55,7 @@ SHORTEST_PREFIX = 4
 
 
 def exit_code(job: RemoteJob) -> int:
-    """Return the exit code that says how a job ended."""
+    """Return the exit code for a job that has ended."""
     return {"ERROR": FAILED, "ABORTED": ABORTED}.get(job.phase, 0)
 
 
@@ -84,11 +84,11 @@ class Session:
         return Client(self.profile.url, token=self.profile.token, ca_file=self.profile.ca_file, **options)
 
     def tell_away(self, reason: str) -> None:
-        """Say that the server is away while something is waited for, or that it is back."""
+        """Write that the server is unreachable during a wait, or that it answers again."""
         self.tell(f"{reason}; waiting for it" if reason else "the server answers again")
 
     def tell(self, text: str) -> None:
-        """Write a line beside what the command puts out."""
+        """Write a line to standard error."""
         print(f"ocps: {printable(text)}", file=sys.stderr, flush=True)
 
     def show_json(self, value: Any) -> None:
@@ -96,7 +96,7 @@ class Session:
         print(json.dumps(value), flush=True)
 
     def say(self, text: str) -> None:
-        """Write a text, without control characters that a server may have put into it."""
+        """Write a text, without control characters that a server may have sent."""
         self.console.print(printable(text), markup=False, soft_wrap=True)
 
 
@@ -111,7 +111,7 @@ def as_json(job: RemoteJob) -> dict[str, Any]:
 
 
 def show_outcome(session: Session, job: RemoteJob) -> None:
-    """Write what became of a job, in one line."""
+    """Write how a job ended, in one line."""
     if session.json:
         session.show_json(as_json(job))
     else:
@@ -165,7 +165,7 @@ def command_options(function: Callable[..., Awaitable[int | None]]) -> Callable[
         except (KeyboardInterrupt, click.Abort):
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read has read enough.
+            # The reader has closed the pipe.
             sys.stderr.close()
             sys.exit(0)
         except OSError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An OCPS as an observing script sees it."""
+"""The interface to an OCPS for observing scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lsst.ts import salobj
 from .result import DryRun, JobResult
 
 AVAILABLE_TIMEOUT = 15.0
-"""How long (s) an OCPS may take to be heard before it counts as not running."""
+"""How long (s) to wait for a heartbeat before an OCPS counts as not running."""
 
 HEARTBEAT_AGE = 10.0
 """Age (s) of a heartbeat above which the next one is awaited."""
@@ -43,7 +43,7 @@ FIELDS = ("pipeline", "version", "config", "data_query", "prereq_jobs", "output_
 """Fields of ``execute``; older interfaces lack the two last ones."""
 
 REMEMBERED = 1000
-"""How many results of unknown jobs to remember: a result can be heard before the job's id."""
+"""How many results of unknown jobs to keep, because a result can arrive before the job's id."""
 
 _UNDER_WAY = (salobj.SalRetCode.CMD_ACK, salobj.SalRetCode.CMD_INPROGRESS)
 
@@ -63,10 +63,10 @@ class UnavailableError(OcpsError):
 
 
 class Ocps:
-    """An OCPS, for a script to run jobs on.
+    """An OCPS on which a script runs jobs.
 
-    It has a SAL remote of its own, so that it neither takes messages away from
-    others nor changes what they have set. Any number of jobs can run at once:
+    It has its own SAL remote, so that it does not interfere with other users
+    of a remote. Any number of jobs can run at once:
     ``await asyncio.gather(ocps.run(…), ocps.run(…))``.
 
     Parameters
@@ -98,7 +98,7 @@ class Ocps:
     @classmethod
     @contextlib.asynccontextmanager
     async def connect(cls, index: int = 1) -> AsyncIterator[Self]:
-        """Connect a program that has no SAL domain of its own."""
+        """Connect a program that has no SAL domain."""
         async with salobj.Domain() as domain, cls(domain, index) as ocps:
             yield ocps
 
@@ -107,7 +107,7 @@ class Ocps:
         await self.remote.start_task
 
     async def close(self) -> None:
-        """Give up the remote; jobs go on."""
+        """Close the remote; jobs continue."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,12 +121,12 @@ class Ocps:
         await self.close()
 
     async def assert_enabled(self, timeout: float = AVAILABLE_TIMEOUT) -> None:
-        """Check that OCPS is there and takes jobs.
+        """Check that OCPS is running and accepts jobs.
 
         Parameters
         ----------
         timeout : `float`
-            How long it may take to be heard (s).
+            How long to wait for a heartbeat (s).
 
         Raises
         ------
@@ -159,7 +159,7 @@ class Ocps:
         output_dataset_types: Sequence[str] = (),
         timeout: float = ACCEPT_TIMEOUT,
     ) -> Job:
-        """Have a job accepted, and do not wait for its end.
+        """Submit a job, without waiting for its end.
 
         Parameters
         ----------
@@ -267,9 +267,9 @@ class Ocps:
             raise OcpsError(f"OCPS:{self.index}: {error}") from None
 
     async def run(self, pipeline: str, *, timeout: float = RUN_TIMEOUT, **fields: Any) -> JobResult:
-        """Run a job and wait for its end, however that is.
+        """Run a job and wait for its end, in whatever phase.
 
-        If the script is cancelled or time is over meanwhile, the job is aborted.
+        If the script is cancelled or ``timeout`` runs out, the job is aborted.
 
         Parameters
         ----------
@@ -309,7 +309,7 @@ class Ocps:
             _log.warning(f"The job of a cancelled script could not be aborted: {error}")
 
     async def abort(self, job_id: str) -> None:
-        """Stop a job; returns when nothing of it runs any more.
+        """Abort a job; return when none of its processes runs any more.
 
         Raises
         ------
@@ -326,7 +326,7 @@ class Ocps:
             raise RefusedError(_reason(error)) from None
 
     def _expect(self, job_id: str) -> asyncio.Future[JobResult]:
-        """Return the future of a job's result, also if that was heard already."""
+        """Return the future of a job's result, even if the result has arrived already."""
         future: asyncio.Future[JobResult] = asyncio.get_running_loop().create_future()
         if (data := self._unclaimed.pop(job_id, None)) is not None:
             _resolve(future, data)
@@ -377,7 +377,7 @@ class Job:
         self._acks = ocps._spawn(self._follow(ack))
 
     async def result(self, timeout: float = RUN_TIMEOUT) -> JobResult:
-        """Wait for the job's end; cancelling the wait leaves the job alone.
+        """Wait for the job's end; cancelling the wait does not abort the job.
 
         Parameters
         ----------
@@ -438,5 +438,5 @@ def _resolve(future: asyncio.Future[JobResult], data: Any) -> None:
 
 
 def _reason(error: salobj.AckError) -> str:
-    """Return why a command failed, without what salobj puts before it."""
+    """Return why a command failed, without salobj's prefix."""
     return str(error.ackcmd.result).removeprefix("Failed: ") or "no reason given"

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass(frozen=True)
 class Output:
-    """A file that a job left: its log, a picture, a dataset."""
+    """An output file of a job: its log, a picture, a dataset."""
 
     id: int
     uri: str
@@ -42,7 +42,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Metric:
-    """Small values that a pipeline measured, with what they belong to."""
+    """Small values that a pipeline measured, with their dataset type and data id."""
 
     dataset_type: str
     data_id: Mapping[str, Any]
@@ -88,7 +88,7 @@ class DryRun:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended, and what it left."""
+    """The result of a job: how it ended, its outputs and its metrics."""
 
     job_id: str
     phase: str
@@ -96,15 +96,15 @@ class JobResult:
     exit_code: int
     """0 for completed, 1 for error, 255 for aborted."""
     message: str
-    """Why it did not complete, in words; else empty."""
+    """Why it did not complete; empty if it did."""
     outputs: tuple[Output, ...]
     metrics: tuple[Metric, ...]
     document: Mapping[str, Any] = field(repr=False)
-    """The whole of what OCPS published."""
+    """The whole document that OCPS published."""
 
     @classmethod
     def from_event(cls, data: Any) -> JobResult:
-        """Return the result that an event ``job_result`` tells.
+        """Return the result in an event ``job_result``.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class JobResult:
 
     @property
     def completed(self) -> bool:
-        """Whether the job did what was asked for."""
+        """Whether the job completed."""
         return self.phase == "completed"
 
     def metric(self, dataset_type: str) -> Mapping[str, Any]:

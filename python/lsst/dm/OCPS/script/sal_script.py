@@ -96,7 +96,7 @@ class OcpsScript(salobj.BaseScript):  # type: ignore[misc]
         }
 
     async def configure(self, config: SimpleNamespace) -> None:
-        """Take a configuration and connect to the OCPS that it names."""
+        """Use a configuration and connect to its OCPS."""
         self.config = config
         if self.ocps is None or self.ocps.index != config.ocps_index:
             if self.ocps is not None:
@@ -105,7 +105,7 @@ class OcpsScript(salobj.BaseScript):  # type: ignore[misc]
             await self.ocps.start()
 
     def set_metadata(self, metadata: Any) -> None:
-        """Tell the queue what to expect."""
+        """Set the metadata for the queue."""
         assert self.config is not None
         metadata.duration = DURATION
         metadata.totalCheckpoints = CHECKPOINTS
