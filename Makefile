@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 4
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help venv demo demo-csc test test-loaded faults soak lint format services clean
+.PHONY: help venv demo demo-csc test test-loaded faults soak screenshots lint format services clean
 
 help:  ## Show this.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */make \1\t/' | expand -t 18
@@ -37,6 +37,9 @@ faults: venv  ## Inject faults into a working OCPS: [SECONDS=60] [SEED=…].
 
 soak: venv  ## Work OCPS for long, and see whether its costs stay flat: [MINUTES=].
 	$(BIN)/python -m soak --picture build/soak.svg $(if $(MINUTES),--minutes $(MINUTES))
+
+screenshots: venv  ## Take the pictures of the dashboard in doc/pictures; needs Chromium (make services).
+	@$(BIN)/python -m tests.dashboard.screenshots
 
 lint: venv  ## Check style and types.
 	$(BIN)/ruff check .

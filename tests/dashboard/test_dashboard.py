@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import struct
 import zlib
 from pathlib import Path
@@ -80,6 +81,9 @@ async def test_a_job_is_asked_for_by_form_followed_and_its_result_seen(served, o
     async with page.expect_download() as download:
         await page.get_by_role("button", name="Download result.txt").click()
     assert HOSTILE in (await (await download.value).path()).read_text()
+    await page.get_by_text("The same from elsewhere").click()
+    line = await page.locator("details pre").first.inner_text()
+    assert shlex.split(line) == ["ocps", "submit", "sleep", "duration=0.2", f"text={HOSTILE}", "fail=false"]
     # The same again, with a change.
     await page.get_by_role("link", name="Run again, edited").click()
     await expect(page.get_by_label("text")).to_have_value(HOSTILE)
@@ -130,6 +134,31 @@ async def test_changes_appear_by_themselves_and_the_log_can_be_searched(served, 
     await page.goto(written)
     await page.get_by_label("Search the log").fill("no such words")
     await expect(page.get_by_text("0 lines")).to_be_visible()
+
+
+async def test_pictures_and_tables_are_previewed(start, open_page, tmp_path):
+    drawn = '<svg xmlns="http://www.w3.org/2000/svg" width="30" height="20"><rect width="9"/></svg>'
+    command = f"echo '{drawn}' > plot.svg; printf 'band,seeing\\nr,0.7\\n' > seeing.csv"
+    document = {
+        "definitions": [
+            {
+                "name": "draw",
+                "kind": "command",
+                "argv": ["bash", "-c", command],
+                "outputs": ["plot.svg", "seeing.csv"],
+            }
+        ]
+    }
+    path = tmp_path / "draw.yaml"
+    path.write_text(yaml.safe_dump(document))
+    served = await start(definitions=["sleep", str(path)])
+    url = await served.create("draw", run=True)
+    assert await served.ended(url) == "COMPLETED"
+    page = await open_page(url)
+    await page.get_by_role("button", name="Show plot.svg").click()
+    await page.wait_for_function("() => document.querySelector('img')?.naturalWidth === 30")
+    await page.get_by_role("button", name="Show seeing.csv").click()
+    await expect(page.get_by_role("cell", name="0.7", exact=True)).to_be_visible(timeout=SHORT)
 
 
 async def test_users_log_in_and_see_their_own_jobs(start, open_page, tmp_path):

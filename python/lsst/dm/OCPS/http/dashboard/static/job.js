@@ -115,8 +115,9 @@ function Same({ job }) {
   const pairs = Object.entries(given);
   const url = location.origin + site.uws;
   return html`<details><summary>The same from elsewhere</summary>
-    <h3>Terminal</h3><pre tabindex="0">${["ocps", "submit", definition, ...pairs.map(([name, value]) => quote(`${name}=${value}`))].map(quote).join(" ")}</pre>
-    <h3>curl</h3><pre tabindex="0">${["curl", "-L", `${url}/${definition}`, "-d", "PHASE=RUN", ...pairs.flatMap(([name, value]) => ["--data-urlencode", `${name}=${value}`])].map(quote).join(" ")}</pre></details>`;
+    <h3>Terminal</h3><pre tabindex="0">${["ocps", "submit", definition, ...pairs.map(([name, value]) => `${name}=${value}`)].map(quote).join(" ")}</pre>
+    <h3>curl</h3><pre tabindex="0">${["curl", "-L", `${url}/${definition}`, "-d", "PHASE=RUN", ...pairs.flatMap(([name, value]) => ["--data-urlencode", `${name}=${value}`])].map(quote).join(" ")}</pre>
+    <h3>Python</h3><pre tabindex="0">${`from lsst.dm.OCPS.client import BlockingClient\n\nclient = BlockingClient(${JSON.stringify(location.origin + site.prefix)})\njob = client.submit(${JSON.stringify(definition)}, ${JSON.stringify(given)})`}</pre></details>`;
 }
 
 export function JobPage({ id, current, jobs }) {
