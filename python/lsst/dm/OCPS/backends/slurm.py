@@ -214,6 +214,11 @@ class Slurm:
                 found.setdefault(match[1], []).append(entry)
         return found
 
+    async def terminate(self, system_ids: Collection[str]) -> None:
+        """Send SIGTERM to what sbatch's script has become: the supervisor."""
+        with contextlib.suppress(BackendError):
+            await self._run("scancel", "--batch", "--signal=TERM", *system_ids)
+
     async def cancel(self, system_ids: Collection[str]) -> None:
         """Cancel jobs; Slurm ends them with SIGTERM, and after its KillWait with SIGKILL."""
         # Its exit code says nothing: one that has ended meanwhile is an error, an unknown one is none.

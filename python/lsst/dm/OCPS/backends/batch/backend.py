@@ -74,7 +74,8 @@ class _Watched:
     ``since`` is the time of the event loop (s) from which a list that lacks
     the job means that the system does not have it. ``ended_at`` is the time
     at which the system was first seen to have ended it, and ``left_at`` the
-    time at which the supervisor was first seen to have.
+    time at which the supervisor was first seen to have. ``told_at`` is the
+    time at which the supervisor was told to stop the job.
     """
 
     job: Job
@@ -85,6 +86,7 @@ class _Watched:
     cancelling: bool = False
     ended_at: float | None = None
     left_at: float | None = None
+    told_at: float | None = None
     shown: tuple[Phase | None, str] | None = None
 
 
@@ -136,6 +138,7 @@ class BatchBackend(SupervisedBackend):
         self._watched: dict[str, _Watched] = {}
         self._away_since: datetime | None = None
         self._wake = asyncio.Event()
+        self._told: list[str] = []
         self._places = asyncio.Semaphore(SUBMISSIONS_AT_A_TIME)
 
     @property
@@ -246,9 +249,12 @@ class BatchBackend(SupervisedBackend):
         for each, status in zip(watched, statuses, strict=True):
             if self._watched.get(each.job.id) is each and each.since <= began:
                 unwanted += await self._judge(each, status, view, words)
-        if unwanted:
-            with contextlib.suppress(SystemAwayError):
-                # Should it fail: the next look finds them again.
+        told, self._told = self._told, []
+        with contextlib.suppress(SystemAwayError):
+            # Should it fail: the next look finds them again.
+            if told:
+                await self.system.terminate(told)
+            if unwanted:
                 await self.system.cancel(unwanted)
 
     async def _judge(self, each: _Watched, status: Status | None, view: _View, away: str) -> Iterable[str]:
@@ -289,11 +295,18 @@ class BatchBackend(SupervisedBackend):
         self._show(each, phase, "" if running else entry.reason, entry.elapsed if running else None)
         if phase == Phase.EXECUTING:
             self._follow(each)
-        return [
-            other.system_id
-            for other in live
-            if other.state != State.STOPPING and (each.cancelling or other is not entry)
-        ]
+        unwanted = [other.system_id for other in live if other is not entry and other.state != State.STOPPING]
+        if each.cancelling and entry.state == State.RUNNING and each.told_at is None:
+            # The supervisor alone is told, so that no process of the job ends before it knows why.
+            each.told_at = asyncio.get_running_loop().time()
+            self._told.append(entry.system_id)
+        elif each.cancelling and entry.state != State.STOPPING and not self._is_being_stopped(each):
+            unwanted.append(entry.system_id)
+        return unwanted
+
+    def _is_being_stopped(self, each: _Watched) -> bool:
+        """Return whether a job's supervisor was told to stop it a short time ago."""
+        return each.told_at is not None and asyncio.get_running_loop().time() - each.told_at < STOP_DELAY
 
     async def _judge_unseen(self, each: _Watched, away: str) -> None:
         """Decide about a job while the system does not answer."""

@@ -114,5 +114,8 @@ class BatchSystem(Protocol):
     async def history(self, tags: Collection[str]) -> Mapping[str, list[Entry]] | None:
         """Return those of these jobs of which only the system's records tell; `None` without such records."""
 
+    async def terminate(self, system_ids: Collection[str]) -> None:
+        """Send SIGTERM to the supervisors of jobs that run, and to no other process."""
+
     async def cancel(self, system_ids: Collection[str]) -> None:
         """Begin to stop jobs; no error for those that have ended."""

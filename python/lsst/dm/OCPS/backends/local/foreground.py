@@ -37,7 +37,7 @@ def main() -> int:
     plan = json.loads((directory / "plan.json").read_bytes())
     allocated = {name: value for name, value in os.environ.items() if name.startswith(KEPT_VARIABLES)}
     plan["environment"] = {**allocated, **plan["environment"]}
-    runner = supervisor.Supervisor(directory, plan, supervisor.execute)
+    runner = supervisor.Supervisor(directory, plan, supervisor.steps.execute)
     try:
         runner.claim()
     except supervisor.durable.AlreadyClaimedError:
