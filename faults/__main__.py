@@ -9,6 +9,7 @@ import os
 import random
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -121,10 +122,10 @@ async def inject(injectors: Injectors, group: str, end: float, tally: Tally, ver
             await injectors.pause(group)
 
 
-async def campaign(seconds: float, seed: int, folder: Path, tally: Tally, verbose: bool) -> None:
+async def campaign(seconds: float, seed: int, folder: Path, repo: Path, tally: Tally, verbose: bool) -> None:
     """Break OCPS for so long (s); then mend everything and check every job."""
     chance = random.Random(seed)
-    world = World(folder)
+    world = World(folder, repo)
     try:
         await world.open()
         oracle = Oracle(world)
@@ -198,8 +199,10 @@ def main() -> int:
     print(f"fault campaign: {arguments.seconds:g} s, seed {seed}", flush=True)
     tally = Tally()
     folder = Path(tempfile.mkdtemp(prefix="ocps-faults-"))
+    repo = folder / "repo"
+    subprocess.run([sys.executable, "-m", "democam.make_repo", str(repo)], check=True)
     try:
-        asyncio.run(campaign(arguments.seconds, seed, folder, tally, arguments.verbose))
+        asyncio.run(campaign(arguments.seconds, seed, folder, repo, tally, arguments.verbose))
     finally:
         print(tally.table())
     if not tally.violations:

@@ -10,6 +10,8 @@ the original.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import random
 import shlex
 import shutil
@@ -49,8 +51,8 @@ async def read_only(world: World, oracle: Oracle) -> bool:
 async def crash_image(world: World, oracle: Oracle) -> bool:
     """Copy the work directory while jobs run; a server on the copy must come to true results.
 
-    The server is stopped meanwhile, so that the copy is what a crash at that
-    moment would have left. Jobs go on.
+    The server and its jobs are stopped meanwhile, so that the copy is what a
+    crash at that moment would have left.
     """
     folder = _empty(world)
     accepted = [each for each in oracle.orders.values() if each.accepted and each.server == world.main.name]
@@ -59,15 +61,15 @@ async def crash_image(world: World, oracle: Oracle) -> bool:
         for order in accepted
         if not order.deleted and order.face == "HTTP"
     }
-    async with world.main.busy:
-        process = world.main.process
-        assert process
-        process.send_signal(signal.SIGSTOP)
+    async with world.main.busy, world.jobs_busy:
+        stopped = _stop_all(world.main)
         try:
             started = {order.token for order in oracle.orders.values() if oracle.read(order.token).starts}
             await _copy(world, folder)
         finally:
-            process.send_signal(signal.SIGCONT)
+            for pid in stopped:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
     port = free_port()
     copy = await _start(world, folder, port)
     try:
@@ -109,9 +111,37 @@ async def _copy(world: World, folder: Path, store_only: bool = False) -> None:
             if (source / name).exists():
                 await asyncio.to_thread(shutil.copy, source / name, folder / name)
         return
-    # Jobs go on, so that some of their files may vanish meanwhile.
-    command = ["cp", "-a", f"{source}/.", folder]
-    await asyncio.to_thread(subprocess.run, command, stderr=subprocess.DEVNULL, check=False)
+    await asyncio.to_thread(subprocess.run, ["cp", "-a", f"{source}/.", folder], check=True)
+
+
+def _stop_all(server: Server) -> list[int]:
+    """Stop a server and everything that works in its work directory; return the process ids."""
+    assert server.process
+    # The server first, so that it starts no more jobs; what others start is found in the next round.
+    stopped = [server.process.pid]
+    os.kill(server.process.pid, signal.SIGSTOP)
+    while True:
+        found = [pid for pid in _at_work(server) if pid not in stopped]
+        if not found:
+            return stopped
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        stopped += found
+
+
+def _at_work(server: Server) -> list[int]:
+    """Return the supervisors and jobs of a server."""
+    work_dir = os.fsencode(server.work_dir)
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                words = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+                inside = os.fsencode(os.readlink(f"/proc/{name}/cwd")).startswith(work_dir)
+                if inside or any(word.startswith(work_dir) for word in words):
+                    found.append(int(name))
+    return found
 
 
 async def _start(world: World, folder: Path, port: int, options: str = "rw") -> asyncio.subprocess.Process:

@@ -9,18 +9,22 @@ import errno
 import os
 import random
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from .world import MIN_FREE
 
+Hold = Callable[[float], Awaitable[None]]
+"""Waits for at most so long (s)."""
 
-async def fill(folder: Path, chance: random.Random) -> bool:
+
+async def fill(folder: Path, hold: Hold, chance: random.Random) -> bool:
     """Fill the disk below OCPS's floor or to the last byte, for a while."""
     path = folder / "filling"
     left = chance.choice((0, MIN_FREE // 2))
     try:
         await asyncio.to_thread(_write, path, left)
-        await asyncio.sleep(chance.uniform(0.1, 2))
+        await hold(2)
     finally:
         path.unlink(missing_ok=True)
     return True
@@ -36,12 +40,12 @@ def _write(path: Path, left: int) -> None:
             size -= done
 
 
-async def use_up_inodes(folder: Path, chance: random.Random) -> bool:
+async def use_up_inodes(folder: Path, hold: Hold) -> bool:
     """Make files until there can be no more, for a while."""
     many = folder / "inodes"
     try:
         await asyncio.to_thread(_make_files, many)
-        await asyncio.sleep(chance.uniform(0.1, 1))
+        await hold(1)
     finally:
         await asyncio.to_thread(shutil.rmtree, many)
     return True

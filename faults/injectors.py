@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from . import copies, disk
-from .oracle import Oracle
+from .oracle import Oracle, Order
 from .servers import Server
 from .world import World
 
-PAUSES = {"jobs": 1.0, "CSC": 2.0, "services": 2.0, "server": 4.0, "copies": 20.0}
+PAUSES = {"jobs": 1.0, "CSC": 2.0, "services": 2.0, "server": 4.0, "copies": 20.0, "zygote": 8.0}
 """Mean time (s) between two faults of a group; what costs much is done less often."""
 
 Injector = Callable[[], Awaitable[bool]]
@@ -45,6 +45,8 @@ class Injectors:
         self.world = world
         self.oracle = oracle
         self.chance = chance
+        self.mended = 0.0
+        """When (monotonic) the last fault was over, and OCPS was to recover."""
         self.groups: dict[str, dict[str, tuple[int, Injector]]] = {
             "jobs": {
                 "job killed": (10, self.kill_job),
@@ -73,13 +75,18 @@ class Injectors:
             copied["store read-only (copy)"] = (1, lambda: copies.read_only(world, oracle))
             copied["crash image"] = (1, lambda: copies.crash_image(world, oracle))
         if world.small_disk:
-            server["disk full"] = (3, lambda: disk.fill(world.disk, chance))
-            server["inodes used up"] = (1, lambda: disk.use_up_inodes(world.disk, chance))
+            server["disk full"] = (3, lambda: disk.fill(world.disk, self.hold, chance))
+            server["inodes used up"] = (1, lambda: disk.use_up_inodes(world.disk, self.hold))
         if world.clock:
             server["clock jump"] = (4, self.jump)
+        self.groups["zygote"] = {
+            "zygote killed": (2, self.kill_zygote),
+            "zygote stopped": (1, self.stop_zygote),
+        }
         services = self.groups["services"] = {}
         if world.cluster:
-            second = world.servers[1]
+            second = world.second
+            assert second
             services["PostgreSQL restarted"] = (2, lambda: self.restart_postgresql("fast"))
             services["PostgreSQL killed"] = (2, lambda: self.restart_postgresql("immediate"))
             services["PostgreSQL stopped"] = (2, self.stop_postgresql)
@@ -103,15 +110,15 @@ class Injectors:
             How long (s) OCPS took from when the fault was over; `None` if
             there was nothing to break.
         """
+        self.mended = time.monotonic()
         if not await self.groups[group][name][1]():
             return None
-        mended = time.monotonic()
         # A fault of one job concerns nothing else.
         if group != "jobs":
             await self.world.answer()
         if group == "CSC":
             await self.world.enabled()
-        return time.monotonic() - mended
+        return time.monotonic() - self.mended
 
     async def pause(self, group: str) -> None:
         """Wait before the next fault of a group."""
@@ -120,6 +127,7 @@ class Injectors:
     async def hold(self, longest: float) -> None:
         """Leave something broken for a while."""
         await asyncio.sleep(self.chance.uniform(0.1, longest))
+        self.mended = time.monotonic()
 
     # Jobs
 
@@ -136,7 +144,10 @@ class Injectors:
         return await self._to_job(harm=False, supervisor=True)
 
     async def _to_job(self, harm: bool, supervisor: bool = False) -> bool:
-        running = self.oracle.running()
+        async with self.world.jobs_busy:
+            return await self._to_one_of(self.oracle.running(), harm, supervisor)
+
+    async def _to_one_of(self, running: list[tuple[Order, int]], harm: bool, supervisor: bool) -> bool:
         if not running:
             return False
         order, pid = self.chance.choice(running)
@@ -171,6 +182,7 @@ class Injectors:
             starting = asyncio.create_task(server.start())
             await asyncio.sleep(self.chance.uniform(0.5, 4))
             await server.stop(signal.SIGKILL)
+            self.mended = time.monotonic()
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             await server.start()
@@ -201,6 +213,34 @@ class Injectors:
         self.world.main.set_clock(self.chance.choice((-3600, 3600, -30, 30)))
         await self.hold(2)
         self.world.main.set_clock(0)
+        return True
+
+    # The preloaded process
+
+    def _zygote(self) -> int | None:
+        """Return the process id of the preloaded process of the server of pipelines."""
+        assert self.world.pipelines.process
+        server = self.world.pipelines.process.pid
+        for task in Path(f"/proc/{server}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                with contextlib.suppress(OSError):
+                    if b"/zygote/main.py" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        return int(child)
+        return None
+
+    async def kill_zygote(self) -> bool:
+        if (zygote := self._zygote()) is None:
+            return False
+        os.kill(zygote, signal.SIGKILL)
+        return True
+
+    async def stop_zygote(self) -> bool:
+        if (zygote := self._zygote()) is None:
+            return False
+        os.kill(zygote, signal.SIGSTOP)
+        await self.hold(5)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(zygote, signal.SIGCONT)
         return True
 
     # The CSC, and the link between it and its server

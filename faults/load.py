@@ -47,7 +47,9 @@ class Load:
         """Start so many workers over HTTP for each server, and over SAL; and one for Redis."""
         workers: list[Callable[[], Awaitable[bool]]] = [self._one_sal] * sal
         for server in self.world.servers:
-            workers += [functools.partial(self._one_http, server)] * http
+            # A pipeline costs much more than a shell script.
+            count = 2 if server is self.world.pipelines else http
+            workers += [functools.partial(self._one_http, server)] * count
         if self.world.rapid:
             workers.append(self._one_push)
         self._tasks = [asyncio.create_task(self._work(one)) for one in workers]
@@ -63,7 +65,8 @@ class Load:
             await asyncio.sleep(0.05 if accepted else 0.5)
 
     def _order(self, face: str, server: Server) -> tuple[Order, str]:
-        order = self.oracle.new(self.chance.choice(WAYS), self.chance.choice(CODES), face)
+        way = "pipeline" if server is self.world.pipelines else self.chance.choice(WAYS)
+        order = self.oracle.new(way, self.chance.choice(CODES), face)
         order.server = server.name
         return order, self.oracle.place(order, self.chance.choice((0, 0, 0.1, 0.5, 2)))
 

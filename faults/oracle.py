@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import time
 from collections import Counter
@@ -22,6 +23,9 @@ END_TIMEOUT = 300.0
 """How long (s) all jobs may take to end when nothing is broken any more."""
 
 ENDED = frozenset({"completed", "error", "aborted", "archived"})
+
+ANSWER = re.compile(r"/answer$|ledgerAnswer")
+"""The URI of the result of a job that completes, be it a script or a pipeline."""
 
 REDIS_KEY = "ocps-faults"
 """Where index 101 pushes to."""
@@ -235,7 +239,7 @@ class Oracle:
             if ledger.codes != [0] or not ledger.starts:
                 self.violate(f"{name}: COMPLETED, but its ledger says {ledger}")
             answer = await self._answer(job)
-            if answer.strip() != order.token:
+            if answer.strip() != (f"token: {order.token}" if order.way == "pipeline" else order.token):
                 self.violate(f"{name}: COMPLETED with the result {answer!r}")
         elif phase == "error":
             words = (job.get("errorSummary") or {}).get("message", "")
@@ -253,7 +257,7 @@ class Oracle:
             self.violate(f"{name}: in the end {phase}")
 
     async def _answer(self, job: dict[str, Any]) -> str:
-        found = next((result for result in job["results"] if str(result["uri"]).endswith("/answer")), None)
+        found = next((result for result in job["results"] if ANSWER.search(str(result["uri"]))), None)
         if found is None:
             return "no such result"
         url = f"{job['url']}/api/v1/job/result/{job['jobId']}/{found['id']}"

@@ -23,6 +23,7 @@ from tests.proxy import Proxy
 from .bystanders import Bystanders
 from .servers import START_TIMEOUT, Redis, Server
 
+ROOT = Path(__file__).resolve().parents[1]
 TICK = Path(__file__).with_name("tick.sh")
 
 DISK_SIZE = 128 << 20
@@ -34,23 +35,29 @@ class World:
     """Everything that a campaign runs on.
 
     A server with its store in SQLite on a small disk; a CSC that forwards to
-    it through a proxy. Where PostgreSQL is installed, a second server with
-    its store there; where Redis is, a CSC of index 101.
+    it through a proxy; a server that runs pipelines in preloaded processes.
+    Where PostgreSQL is installed, another server with its store
+    there; where Redis is, a CSC of index 101.
 
     Parameters
     ----------
     folder : `pathlib.Path`
         For all files.
+    repo : `pathlib.Path`
+        A Butler with DemoCam's data, which a third server runs pipelines on.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, repo: Path) -> None:
         self.folder = folder
+        self.repo = repo
+        self.pipelines: Server
         self.ledger = folder / "ledger"
         self.disk = folder / "disk"
         self.small_disk = False
         self.clock: Path | None = None
         self.main: Server
         self.servers: list[Server] = []
+        self.second: Server | None = None
         self.cluster: Cluster | None = None
         self.redis: Redis | None = None
         self.csc: CscProcess
@@ -60,6 +67,8 @@ class World:
         self.rapid: Script | None = None
         self.session: aiohttp.ClientSession
         self.bystanders: Bystanders
+        self.jobs_busy = asyncio.Lock()
+        """Held by the one fault that stops or ends jobs."""
         self._stack = contextlib.AsyncExitStack()
 
     async def open(self) -> None:
@@ -83,14 +92,17 @@ class World:
     async def _make_servers(self) -> None:
         """Configure the servers."""
         self.main = Server("server", self.folder, self._instance(self.disk / "server"), self.clock)
-        self.servers.append(self.main)
+        pipelines = self._instance(self.folder / "server-3") | self._pipelines()
+        self.pipelines = Server("server of pipelines", self.folder, pipelines)
+        self.servers += [self.main, self.pipelines]
         if program := find_program("postgres"):
             self.cluster = Cluster(program)
             self._stack.callback(self.cluster.remove)
             await asyncio.to_thread(self.cluster.create)
             await asyncio.to_thread(self.cluster.create_database, "jobs")
             instance = self._instance(self.folder / "server-2") | {"database": self.cluster.url("jobs")}
-            self.servers.append(Server("server on PostgreSQL", self.folder, instance))
+            self.second = Server("server on PostgreSQL", self.folder, instance)
+            self.servers.append(self.second)
 
     async def _start_servers(self) -> None:
         for server in self.servers:
@@ -161,6 +173,28 @@ class World:
             "min_free_files": 200,
             "definitions": [str(self.folder / "tick.yaml")],
             "commands": [{"command": f"sh {TICK}"}],
+        }
+
+    def _pipelines(self) -> dict[str, Any]:
+        """Return what the configuration of the server of pipelines has beside the others'."""
+        definition = {
+            "name": "tick",
+            "kind": "pipeline",
+            "pipeline": str(Path(__file__).with_name("ledger.yaml")),
+            "options": ["--register-dataset-types", "-c", "ledger:place={place}"],
+            "outputs": ["ledgerAnswer"],
+            "parameters": {"place": {"description": "As of the others"}},
+        }
+        path = self.folder / "pipelines.yaml"
+        path.write_text(yaml.safe_dump({"definitions": [definition]}))
+        python_path = os.pathsep.join([str(ROOT), str(ROOT / "demo" / "python")])
+        return {
+            "butler": str(self.repo),
+            "input_collection": "DemoCam/raw/all",
+            "definitions": [str(path)],
+            "commands": [],
+            "max_workers": 2,
+            "environments": [{"name": "default", "variables": {"PYTHONPATH": python_path}}],
         }
 
     def _configure_csc(self) -> None:

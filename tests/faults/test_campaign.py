@@ -14,10 +14,10 @@ from tests.conftest import find_program, missing_services
 SERVICES = {"postgres": "PostgreSQL restarted", "redis-server": "Redis restarted", "cc": "clock jump"}
 
 
-async def test_every_invariant_holds_through_every_kind_of_fault(tmp_path, bus):
+async def test_every_invariant_holds_through_every_kind_of_fault(tmp_path, repo, bus):
     seed = random.randrange(10**6)
     tally = Tally()
-    await campaign(0, seed, tmp_path / "campaign", tally, verbose=True)
+    await campaign(0, seed, tmp_path / "campaign", repo, tally, verbose=True)
     print(f"seed {seed}\n{tally.table()}")
     assert not tally.violations, f"seed {seed}: " + "\n".join(tally.violations)
     assert tally.injected.total() >= 12
