@@ -39,6 +39,7 @@ class Tally:
     survived: Counter[str] = field(default_factory=Counter)
     worst: dict[str, float] = field(default_factory=dict)
     jobs: int = 0
+    accepted: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     gap: float = 0.0
     violations: list[str] = field(default_factory=list)
@@ -74,7 +75,7 @@ class Tally:
         ends = ", ".join(f"{count} {phase}" for phase, count in sorted(self.ends.items()))
         lines += [
             "",
-            f"{self.jobs} jobs asked for; they ended: {ends}; longest heartbeat gap {self.gap:.1f} s;",
+            f"{self.accepted} jobs accepted, of {self.jobs} asked for; they ended: {ends}; longest heartbeat gap {self.gap:.1f} s;",
             f"{self.pushes} pushes to Redis; {self.age:.0f} s in all",
         ]
         return "\n".join(lines)
@@ -132,6 +133,7 @@ async def campaign(seconds: float, seed: int, folder: Path, repo: Path, tally: T
         tally.violations = oracle.violations
         await break_it(world, oracle, chance, seconds, tally, verbose)
         tally.jobs = len(oracle.orders)
+        tally.accepted = sum(order.accepted or token in oracle.seen for token, order in oracle.orders.items())
         tally.pushes = len(oracle.pushes)
         tally.ends += Counter(each["phase"] for each in oracle.seen.values())
     finally:

@@ -6,6 +6,7 @@ from __future__ import annotations
 __all__ = ["Proxy"]
 
 import asyncio
+import contextlib
 from collections import Counter
 from typing import Any
 
@@ -107,8 +108,10 @@ class Proxy:
             stream = answer.content_type == "text/event-stream"
             if not stream:
                 response.content_length = int(answer.headers.get("Content-Length", 0)) or None
-            await response.prepare(request)
-            await self._copy(request, response, answer, stream)
+            # Who asked may have gone meanwhile.
+            with contextlib.suppress(ConnectionError):
+                await response.prepare(request)
+                await self._copy(request, response, answer, stream)
             return response
 
     async def _copy(
@@ -124,8 +127,6 @@ class Proxy:
             async for part in answer.content.iter_any():
                 await response.write(part)
             await response.write_eof()
-        except ConnectionError:
-            pass
         except aiohttp.ClientError:
             _abort(request)
         finally:
