@@ -75,8 +75,8 @@ class Tally:
         ends = ", ".join(f"{count} {phase}" for phase, count in sorted(self.ends.items()))
         lines += [
             "",
-            f"{self.accepted} jobs accepted, of {self.jobs} asked for; they ended: {ends}; longest heartbeat gap {self.gap:.1f} s;",
-            f"{self.pushes} pushes to Redis; {self.age:.0f} s in all",
+            f"{self.accepted} jobs accepted, of {self.jobs} asked for; they ended: {ends};",
+            f"longest heartbeat gap {self.gap:.1f} s; {self.pushes} pushes to Redis; {self.age:.0f} s in all",
         ]
         return "\n".join(lines)
 
