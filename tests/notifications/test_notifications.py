@@ -149,6 +149,26 @@ async def test_a_refusal_is_final_and_no_redirect_is_followed(engine, receiver, 
     assert receiver.requests == 2
 
 
+async def test_what_was_accepted_is_not_sent_again_while_its_file_cannot_be_removed(
+    engine, receiver, monkeypatch
+):
+    remove, failures = Spool.remove, [OSError("read-only"), OSError("read-only")]
+
+    def failing(spool, name):
+        if failures:
+            raise failures.pop()
+        remove(spool, name)
+
+    monkeypatch.setattr(module, "STORE_PAUSE", 0.05)
+    monkeypatch.setattr(Spool, "remove", failing)
+    await engine.open([{"url": receiver.url}])
+    await engine.run()
+    await receiver.next()
+    await until(lambda: not engine.waiting())
+    assert not failures
+    assert receiver.requests == 1
+
+
 async def test_a_mail_server_that_is_busy_is_asked_again_and_a_refusal_is_final(engine, mail_server):
     mail_server.refusals = ["451 busy", "554 no"]
     settings = {"host": "127.0.0.1", "port": mail_server.port, "tls": "none", "sender": "ocps@example.org"}

@@ -24,6 +24,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import tenacity
@@ -272,13 +273,9 @@ class Notifier:
                 await self._filled[key].wait()
                 continue
             name = queue[0]
-            try:
-                await self._deliver(name, channel)
-                await asyncio.to_thread(self._spool.remove, name)
-            except OSError as error:
-                self._log.error(f"Notifications: {error}; trying again in {STORE_PAUSE:g} s")
-                await asyncio.sleep(STORE_PAUSE)
-                continue
+            await self._persist(partial(self._deliver, name, channel))
+            # Apart, so that nobody is told again because a file cannot be removed.
+            await self._persist(partial(asyncio.to_thread, self._spool.remove, name))
             queue.popleft()
 
     async def _deliver(self, name: str, channel: Channel) -> None:
