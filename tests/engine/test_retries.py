@@ -100,6 +100,26 @@ async def test_a_job_that_was_lost_is_not_run_again_as_it_may_still_run(bench, a
     assert (ended.phase, ended.attempt) == (Phase.ERROR, 1)
 
 
+async def test_a_job_of_which_something_may_still_run_is_not_run_again_whatever_its_log_says(bench, ask):
+    manager = await bench.open(retries=SOON)
+    job = await manager.submit(ask())
+    await bench.given(1)
+    error = ErrorSummary("its supervisor was killed", transient=True, detail="database is locked")
+    ended = await fail(bench, job, error, 75, may_still_run=True)
+    assert (ended.phase, ended.attempt) == (Phase.ERROR, 1)
+
+
+async def test_a_deadline_that_passed_while_its_attempt_failed_does_not_stop_the_next_one(bench, ask):
+    manager = await bench.open(retries=LATER)
+    job = await manager.submit(ask(execution_duration=3600))
+    await bench.given(1)
+    again = await fail(bench, job)
+    # The timer had expired before the failure was stored.
+    await manager.scheduler._deadline(job.id, attempt=1)
+    assert await manager.get(job.id) == again
+    assert bench.backend.cancelled == []
+
+
 async def test_while_a_job_waits_for_its_next_attempt_others_run(bench, ask):
     manager = await bench.open(retries=LATER, max_workers=1)
     job, other = await manager.submit(ask()), await manager.submit(ask())

@@ -58,7 +58,7 @@ RULES = {
     "dispatched": lambda _: rules.dispatched,
     "failed": lambda _: partial(rules.failed, error=ErrorSummary("e")),
     "abort_requested": lambda _: partial(rules.abort_requested, reason="r"),
-    "deadline_passed": lambda _: rules.deadline_passed,
+    "deadline_passed": lambda old: partial(rules.deadline_passed, attempt=old.attempt),
     "stopped": lambda _: rules.stopped,
     "lost": lambda _: partial(rules.lost, grace=1.0),
     "published": lambda _: rules.published,
@@ -165,13 +165,14 @@ def test_the_first_record_is_queued_with_a_spec_and_pending_without():
 
 @pytest.mark.parametrize("phase", Phase)
 def test_a_deadline_is_recorded_for_a_running_job_that_is_not_being_stopped(phase):
-    new = rules.deadline_passed(job(phase), AT)
+    new = rules.deadline_passed(job(phase), AT, attempt=1)
     if phase in TERMINAL:
         assert new is None
     else:
         assert (new.phase, new.deadline_passed) == (phase, True)
-        assert rules.deadline_passed(new, AT) is None
-        assert rules.deadline_passed(job(phase, abort_reason="r"), AT) is None
+        assert rules.deadline_passed(new, AT, attempt=1) is None
+        assert rules.deadline_passed(job(phase, abort_reason="r"), AT, attempt=1) is None
+        assert rules.deadline_passed(job(phase, attempt=2), AT, attempt=1) is None
 
 
 def test_a_job_that_is_stopped_for_its_deadline_ends_as_error():

@@ -12,7 +12,8 @@ import pytest
 from lsst.dm.OCPS.backends.local import backend as local_backend
 from lsst.dm.OCPS.backends.local.handle import Claim, SupervisorHandle
 from lsst.dm.OCPS.jobs import scheduler
-from lsst.dm.OCPS.jobs.model import ExecutionPhase
+from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase
+from lsst.dm.OCPS.jobs.retries import RetryPolicy
 
 from tests.backends.local.shell_pool import open_pool, request
 from tests.waiting import TIMEOUT, until
@@ -84,3 +85,28 @@ async def test_ocps_does_not_end_before_it_has_stopped_a_job_that_is_being_launc
     launched.set()
     await closing
     assert bench.backend.cancelled == [job.id]
+
+
+async def test_an_attempt_that_is_planned_while_ocps_ends_is_left_to_the_next_start(bench, ask):
+    manager = await bench.open(abort_grace=0.05, retries=RetryPolicy(max=1, delay=3600))
+    running = await manager.submit(ask())
+    await bench.given(1)
+    launch, launched = asyncio.Event(), asyncio.Event()
+
+    async def submit(job):
+        launch.set()
+        await launched.wait()
+
+    bench.backend.submit = submit
+    launching = await manager.submit(ask())
+    await launch.wait()
+    await manager.abort(launching.id)
+    closing = asyncio.create_task(manager.close())
+    # Let it come as far as it does without the launch.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    bench.backend.say(running.id, ExecutionPhase.ERROR, error=ErrorSummary("killed", transient=True))
+    await until(lambda: running.id in manager.scheduler._delayed)
+    launched.set()
+    await closing
+    assert manager.scheduler._delayed[running.id].cancelled()

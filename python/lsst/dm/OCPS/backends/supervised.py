@@ -235,9 +235,8 @@ class SupervisedBackend(Backend):
             return self._unreadable(job, error)
         except Exception as error:
             return self._unreadable(job, error)
-        if not gone and ending.error:
-            # What still runs must not meet a second attempt.
-            ending = dataclasses.replace(ending, error=dataclasses.replace(ending.error, transient=False))
+        # What still runs must not meet a second attempt.
+        ending = dataclasses.replace(ending, may_still_run=not gone)
         if status and status.failure:
             failed = ErrorSummary(status.failure, detail="\n".join(workspace.tail()))
             return dataclasses.replace(ending, phase=ExecutionPhase.ERROR, error=failed)

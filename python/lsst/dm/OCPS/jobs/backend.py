@@ -46,6 +46,9 @@ class BackendUpdate:
         Whether the job disappeared without a record of how it ended, for
         example because it was killed together with its supervisor. If the job
         was being stopped, it counts as stopped.
+    may_still_run : `bool`
+        Whether something of a job that failed may still run, so that it must
+        not be run again, whatever its definition says.
     """
 
     phase: ExecutionPhase | None = None
@@ -58,6 +61,7 @@ class BackendUpdate:
     info: Mapping[str, Any] | None = None
     elapsed: float | None = None
     outcome_lost: bool = False
+    may_still_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +107,9 @@ class Backend(abc.ABC):
     """Whether `submit` can run a job again, with a `Job.attempt` after the first.
 
     Each attempt has a workspace of its own, and is to be started once. The
-    backend reports ERROR only when nothing of the attempt runs any more, and
-    marks the error as transient if the same job may succeed the next time.
+    backend reports ERROR only when nothing of the attempt runs any more, or
+    with ``may_still_run``, and marks the error as transient if the same job
+    may succeed the next time.
     Job definitions with ``retries`` are refused where this is false.
     """
 

@@ -225,7 +225,7 @@ def seen(job: Job, at: datetime, *, update: BackendUpdate, attempt: int | None =
     phase = update.phase
     if phase == Phase.ABORTED or (phase == Phase.ERROR and update.outcome_lost and job.stopping):
         return stopped(job, at)
-    if phase == Phase.ERROR and (again := retried(job, at)):
+    if phase == Phase.ERROR and not update.may_still_run and (again := retried(job, at)):
         return again
     if phase == Phase.ERROR:
         return failed(job, at, error=job.error or ErrorSummary(update.message or "failed without a reason"))
@@ -312,9 +312,9 @@ def abort_requested(job: Job, at: datetime, *, reason: str) -> Job | None:
     return dataclasses.replace(job, abort_reason=reason, message=f"stopping: {reason}")
 
 
-def deadline_passed(job: Job, at: datetime) -> Job | None:
-    """Record that a job exceeded its run time; no change if it has ended or is being stopped."""
-    if job.terminal or job.stopping:
+def deadline_passed(job: Job, at: datetime, *, attempt: int) -> Job | None:
+    """Record that an attempt of a job exceeded its run time; no change if it has ended or is being stopped."""
+    if job.terminal or job.stopping or job.attempt != attempt:
         return None
     message = f"stopping: ran longer than {job.execution_duration} s"
     return dataclasses.replace(job, deadline_passed=True, message=message)

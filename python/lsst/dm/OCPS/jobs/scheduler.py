@@ -65,14 +65,14 @@ class Scheduler:
 
     async def close(self) -> None:
         """Stop all tasks and close the backends; running jobs continue."""
-        for timer in self._delayed.values():
-            timer.cancel()
         if stopped := [task for task in self._tasks if task.get_name() in self.unconfirmed]:
             # Jobs that are being launched can only be stopped afterwards.
             await asyncio.wait(stopped, timeout=LAUNCH_WAIT)
         for lane in self.lanes.values():
             for run in lane.runs.values():
                 run.cancel_timers()
+        for timer in self._delayed.values():
+            timer.cancel()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -246,8 +246,7 @@ class Scheduler:
             lane.push(job)
             self._dispatch(lane)
 
-        loop = asyncio.get_running_loop()
-        self._delayed[job.id] = loop.call_later(max(0.0, left), begin)
+        self._delayed[job.id] = asyncio.get_running_loop().call_later(max(0.0, left), begin)
 
     async def _consider(self, job_id: str) -> None:
         """Check again what a queued job waits for, and queue it for a worker if that is nothing."""
@@ -344,9 +343,9 @@ class Scheduler:
             await self._remember_unconfirmed(job.id, True)
             return await self.ledger.persist(job.id, partial(rules.stopped, doubt=doubt))
 
-    async def _deadline(self, job_id: str) -> None:
-        job = await self.ledger.persist(job_id, rules.deadline_passed)
-        if not job.terminal:
+    async def _deadline(self, job_id: str, attempt: int) -> None:
+        job = await self.ledger.persist(job_id, partial(rules.deadline_passed, attempt=attempt))
+        if job.stopping and not job.terminal:
             await self.stop(job)
 
     async def _end_lost(self, job_id: str, grace: float) -> None:
@@ -420,7 +419,8 @@ class Scheduler:
             elapsed = (now() - job.start_time).total_seconds() if job.start_time else 0.0
             run.began = asyncio.get_running_loop().time() - max(0.0, elapsed)
         if job.execution_duration and not job.stopping:
-            run.deadline = self._timer(run.began + job.execution_duration, lambda: self._deadline(job.id))
+            when = run.began + job.execution_duration
+            run.deadline = self._timer(when, lambda: self._deadline(job.id, job.attempt))
 
     def _set_lost(self, lane: Lane, job: Job) -> None:
         """Set the timer that ends a job which stays UNKNOWN."""
