@@ -313,7 +313,7 @@ def abort_requested(job: Job, at: datetime, *, reason: str) -> Job | None:
 
 
 def deadline_passed(job: Job, at: datetime, *, attempt: int) -> Job | None:
-    """Record that an attempt of a job exceeded its run time; no change if it has ended or is being stopped."""
+    """Record that an attempt exceeded its run time; no change if the job has ended or is being stopped."""
     if job.terminal or job.stopping or job.attempt != attempt:
         return None
     message = f"stopping: ran longer than {job.execution_duration} s"
