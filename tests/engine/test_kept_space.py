@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 from lsst.dm.OCPS.jobs import archivist
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Result
+from lsst.dm.OCPS.jobs.workspace import Workspaces
 
-from tests.waiting import until
+from tests.waiting import TIMEOUT, until
 
 Phase = ExecutionPhase
 MEGABYTE = 2**20
@@ -117,6 +122,33 @@ async def test_links_neither_add_to_nor_hide_what_a_job_keeps(bench, ask, tmp_pa
     with (workspace.output / "sparse").open("wb") as file:
         file.truncate(2**40)
     assert before <= workspace.disk_usage() < 5 * MEGABYTE
+
+
+def test_a_directory_that_cannot_be_read_or_written_is_no_hindrance(tmp_path):
+    """A job may take away rights to its own directories; without root's rights they count where it is let."""
+    workspace = Workspaces(tmp_path / "work").of("job")
+    for name in ("readable", "locked", "fixed"):
+        (workspace.output / name / "deep").mkdir(parents=True)
+        (workspace.output / name / "data.bin").write_bytes(b"x" * MEGABYTE)
+    (workspace.output / "last.bin").write_bytes(b"x" * MEGABYTE)
+    modes = {"readable": 0o400, "locked": 0o000, "fixed": 0o500}
+    for name, mode in modes.items():
+        (workspace.output / name).chmod(mode)
+    script = f"""
+from pathlib import Path
+from lsst.dm.OCPS.jobs.workspace import Workspaces
+workspace = Workspaces(Path({str(tmp_path / "work")!r})).of("job")
+print(workspace.disk_usage())
+workspace.remove()
+"""
+    ordinary = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    done = subprocess.run(
+        [*ordinary, sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    # That of the directory whose names alone can be read, and of the one that is locked, is not known.
+    assert 2 * MEGABYTE <= int(done.stdout) < 3 * MEGABYTE
+    assert not workspace.root.exists()
 
 
 async def test_more_ended_jobs_than_are_kept_go_without_waiting(bench, ask, monkeypatch):

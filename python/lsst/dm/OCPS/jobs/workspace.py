@@ -106,6 +106,10 @@ class Workspace:
         """Remove the directories with their content; no error if they do not exist."""
         for folder in (self.root, self.engine):
             shutil.rmtree(folder, ignore_errors=True)
+            if folder.is_dir() and not folder.is_symlink():
+                with contextlib.suppress(OSError):
+                    _make_writable(folder)
+                shutil.rmtree(folder, ignore_errors=True)
 
     def read_json(self, name: str) -> Any:
         """Return the content of a JSON file of the engine; `None` if it is missing or not valid.
@@ -190,13 +194,14 @@ class Workspace:
         size = 0
         left = ENTRY_LIMIT
         for top in (self.root, self.engine):
-            # The job may be deleted at the same time.
-            with contextlib.suppress(FileNotFoundError):
+            # The job may be deleted at the same time, and may have taken away rights to its own directories.
+            with contextlib.suppress(FileNotFoundError, PermissionError):
                 for _, _, names, descriptor in os.fwalk(top, follow_symlinks=False):
                     size += os.fstat(descriptor).st_blocks * 512
                     for name in names:
-                        status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                        size += status.st_blocks * 512 // (status.st_nlink or 1)
+                        with contextlib.suppress(FileNotFoundError, PermissionError):
+                            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                            size += status.st_blocks * 512 // (status.st_nlink or 1)
                     left -= len(names) + 1
                     if left < 0:
                         return size
@@ -213,6 +218,16 @@ class Workspace:
             file.seek(max(0, length - size))
             text = file.read(size).decode(errors="replace")
         return text.splitlines()[-lines:]
+
+
+def _make_writable(top: Path) -> None:
+    """Give this account all rights to a directory and those below it, which a job may have taken away."""
+    top.chmod(0o700)
+    for _, names, _, descriptor in os.fwalk(top, follow_symlinks=False):
+        for name in names:
+            with contextlib.suppress(OSError):
+                if stat.S_ISDIR(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                    os.chmod(name, 0o700, dir_fd=descriptor)
 
 
 def printable(name: str) -> str:
