@@ -42,6 +42,7 @@ class Tally:
     accepted: int = 0
     ends: Counter[str] = field(default_factory=Counter)
     gap: float = 0.0
+    delay: float = 0.0
     violations: list[str] = field(default_factory=list)
     pushes: int = 0
     begin: float = field(default_factory=time.monotonic)
@@ -93,6 +94,14 @@ async def heartbeats(world: World, tally: Tally) -> None:
         world.csc_harmed = False
 
 
+async def delays(tally: Tally) -> None:
+    """Measure by how much the machine delays a process that only sleeps."""
+    while True:
+        start = time.monotonic()
+        await asyncio.sleep(0.2)
+        tally.delay = max(tally.delay, time.monotonic() - start - 0.2)
+
+
 def holdings(process: asyncio.subprocess.Process | None) -> int:
     """Return how many descriptors and threads a process has."""
     assert process
@@ -123,15 +132,56 @@ async def inject(injectors: Injectors, group: str, end: float, tally: Tally, ver
             await injectors.pause(group)
 
 
-async def campaign(seconds: float, seed: int, folder: Path, repo: Path, tally: Tally, verbose: bool) -> None:
-    """Break OCPS for so long (s); then mend everything and check every job."""
+async def campaign(
+    seconds: float,
+    seed: int,
+    folder: Path,
+    repo: Path,
+    tally: Tally,
+    *,
+    clients: int = 8,
+    verbose: bool = False,
+) -> None:
+    """Break OCPS while it works; then mend everything and check every job.
+
+    Parameters
+    ----------
+    seconds : `float`
+        How long (s) to inject faults; each kind is injected once anyway.
+    seed : `int`
+        Seed of the dice.
+    folder, repo : `pathlib.Path`
+        As for `World`.
+    tally : `Tally`
+        Gets the figures.
+    clients : `int`
+        How many clients work with each server over HTTP.
+    verbose : `bool`
+        Whether to print each fault.
+    """
     chance = random.Random(seed)
     world = World(folder, repo)
     try:
         await world.open()
         oracle = Oracle(world)
         tally.violations = oracle.violations
-        await break_it(world, oracle, chance, seconds, tally, verbose)
+        load = Load(world, oracle, random.Random(chance.random()))
+        csc_held = holdings(world.csc.process)
+        measuring = [asyncio.create_task(heartbeats(world, tally)), asyncio.create_task(delays(tally))]
+        load.start(clients)
+        try:
+            await inject_all(world, oracle, chance, seconds, tally, verbose)
+        finally:
+            await load.stop()
+        await world.answer()
+        await world.enabled()
+        await oracle.check()
+        for task in measuring:
+            task.cancel()
+        await asyncio.gather(*measuring, return_exceptions=True)
+        check_gap(oracle, tally.gap, tally.delay)
+        check_held(oracle, "CSC", holdings(world.csc.process), csc_held)
+        await check_servers(world, oracle)
         tally.jobs = len(oracle.orders)
         tally.accepted = sum(order.accepted or token in oracle.seen for token, order in oracle.orders.items())
         tally.pushes = len(oracle.pushes)
@@ -140,29 +190,19 @@ async def campaign(seconds: float, seed: int, folder: Path, repo: Path, tally: T
         await world.close()
 
 
-async def break_it(
+async def inject_all(
     world: World, oracle: Oracle, chance: random.Random, seconds: float, tally: Tally, verbose: bool
 ) -> None:
-    """Give a world work and faults, and check what came of it."""
-    load = Load(world, oracle, random.Random(chance.random()))
-    csc_before = holdings(world.csc.process)
-    beating = asyncio.create_task(heartbeats(world, tally))
-    load.start(http=8, sal=5)
+    """Inject the faults of all groups at the same time."""
     end = time.monotonic() + seconds
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for group in Injectors(world, oracle, chance).groups:
-                injectors = Injectors(world, oracle, random.Random(chance.random()))
-                tasks.create_task(inject(injectors, group, end, tally, verbose))
-    finally:
-        await load.stop()
-    await world.answer()
-    await world.enabled()
-    await oracle.check()
-    beating.cancel()
-    await asyncio.gather(beating, return_exceptions=True)
-    check_gap(oracle, tally.gap)
-    check_held(oracle, "CSC", holdings(world.csc.process), csc_before)
+    async with asyncio.TaskGroup() as tasks:
+        for group in Injectors(world, oracle, chance).groups:
+            injectors = Injectors(world, oracle, random.Random(chance.random()))
+            tasks.create_task(inject(injectors, group, end, tally, verbose))
+
+
+async def check_servers(world: World, oracle: Oracle) -> None:
+    """Compare each server's descriptors and threads with those of a new process."""
     # Connections of ours are none of theirs.
     await world.session.close()
     world.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
@@ -176,9 +216,9 @@ async def break_it(
         check_held(oracle, server.name, old, holdings(server.process))
 
 
-def check_gap(oracle: Oracle, gap: float) -> None:
-    """Compare the longest time (s) between heartbeats with what is allowed."""
-    if gap > MAX_GAP:
+def check_gap(oracle: Oracle, gap: float, delay: float) -> None:
+    """Compare the longest time (s) between heartbeats with what is allowed on so slow a machine."""
+    if gap > MAX_GAP + delay:
         oracle.violate(f"a gap of {gap:.1f} s between heartbeats of a CSC that nobody harmed")
 
 
@@ -204,7 +244,7 @@ def main() -> int:
     repo = folder / "repo"
     subprocess.run([sys.executable, "-m", "democam.make_repo", str(repo)], check=True)
     try:
-        asyncio.run(campaign(arguments.seconds, seed, folder, repo, tally, arguments.verbose))
+        asyncio.run(campaign(arguments.seconds, seed, folder, repo, tally, verbose=arguments.verbose))
     finally:
         print(tally.table())
     if not tally.violations:

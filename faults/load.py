@@ -14,7 +14,7 @@ from typing import Any
 import aiohttp
 from lsst.ts import salobj
 
-from .oracle import ENDED, REDIS_KEY, Oracle, Order
+from .oracle import END_TIMEOUT, ENDED, REDIS_KEY, Oracle, Order
 from .servers import Server
 from .world import World
 
@@ -43,12 +43,12 @@ class Load:
         self.stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self, http: int, sal: int) -> None:
-        """Start so many workers over HTTP for each server, and over SAL; and one for Redis."""
-        workers: list[Callable[[], Awaitable[bool]]] = [self._one_sal] * sal
+    def start(self, clients: int) -> None:
+        """Start so many clients over HTTP for each server, two thirds of that over SAL, and one for Redis."""
+        workers: list[Callable[[], Awaitable[bool]]] = [self._one_sal] * (clients * 2 // 3)
         for server in self.world.servers:
             # A pipeline costs much more than a shell script.
-            count = 2 if server is self.world.pipelines else http
+            count = 2 if server is self.world.pipelines else clients
             workers += [functools.partial(self._one_http, server)] * count
         if self.world.rapid:
             workers.append(self._one_push)
@@ -57,7 +57,13 @@ class Load:
     async def stop(self) -> None:
         """Ask for no more jobs, and wait until those that were asked for have ended."""
         self.stopping = True
-        await asyncio.gather(*self._tasks)
+        _, late = await asyncio.wait(self._tasks, timeout=END_TIMEOUT)
+        for task in late:
+            task.cancel()
+        outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
 
     async def _work(self, one: Callable[[], Awaitable[bool]]) -> None:
         while not self.stopping:
