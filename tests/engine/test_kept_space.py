@@ -125,7 +125,7 @@ async def test_links_neither_add_to_nor_hide_what_a_job_keeps(bench, ask, tmp_pa
 
 
 def test_a_directory_that_cannot_be_read_or_written_is_no_hindrance(tmp_path):
-    """A job may take away rights to its own directories; without root's rights they count where it is let."""
+    """A job may take away rights to its own directories, which count for all accounts but root's."""
     workspace = Workspaces(tmp_path / "work").of("job")
     for name in ("readable", "locked", "fixed"):
         (workspace.output / name / "deep").mkdir(parents=True)

@@ -24,7 +24,7 @@ from tests.engine.test_rules import RULES
 Phase = ExecutionPhase
 ENDS = {Phase.COMPLETED, Phase.ERROR, Phase.ABORTED}
 
-# Written down once more, from the design and not from the program.
+# Written down once more, so that a mistake in the program is not repeated here.
 LEGAL = {
     "PENDING": "QUEUED HELD ABORTED ERROR",
     "HELD": "QUEUED ABORTED ERROR",
