@@ -12,6 +12,7 @@ import pytest
 from lsst.dm.OCPS.backends.local import backend as local_backend
 from lsst.dm.OCPS.backends.local.handle import Claim, SupervisorHandle
 from lsst.dm.OCPS.jobs import scheduler
+from lsst.dm.OCPS.jobs.errors import BackendError
 from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase
 from lsst.dm.OCPS.jobs.retries import RetryPolicy
 
@@ -110,3 +111,26 @@ async def test_an_attempt_that_is_planned_while_ocps_ends_is_left_to_the_next_st
     launched.set()
     await closing
     assert manager.scheduler._delayed[running.id].cancelled()
+
+
+async def test_a_stop_that_fails_once_more_keeps_ocps_from_nothing(bench, ask, monkeypatch):
+    manager = await bench.open(abort_grace=0.05)
+    bench.backend.confirms = False
+    job = await manager.submit(ask())
+    await bench.given(1)
+    await manager.abort(job.id)
+    asked = asyncio.Event()
+
+    async def fail(backend, job):
+        asked.set()
+        raise BackendError("no answer")
+
+    with monkeypatch.context() as context:
+        context.setattr(type(bench.backend), "cancel", fail)
+        manager = await bench.reopen()
+        await asyncio.wait_for(asked.wait(), TIMEOUT)
+        await manager.submit(ask())
+        await bench.given(1)
+    manager = await bench.reopen()
+    await until(lambda: bench.backend.cancelled == [job.id])
+    await until(lambda: not manager.scheduler.unconfirmed)

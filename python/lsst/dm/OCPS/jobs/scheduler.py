@@ -103,7 +103,7 @@ class Scheduler:
                 lane.waiting += 1
                 self._line_up(lane, job)
         for job_id in list(self.unconfirmed):
-            await self._stop_again(lane, job_id)
+            self.spawn(self._stop_again(lane, job_id))
 
     async def _stop_again(self, lane: Lane, job_id: str) -> None:
         """Stop a job that has ended in its record, but about which the backend was in doubt."""
