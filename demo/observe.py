@@ -18,8 +18,7 @@ from typing import Any
 from lsst.dm.OCPS.backends.local.pipetask_progress import ProgressReader
 from lsst.dm.OCPS.cli.table import jobs_table
 from lsst.dm.OCPS.client import Client, ClientError
-from lsst.dm.OCPS.script import JobResult, Ocps, OcpsError
-from lsst.dm.OCPS.script.ocps import Job
+from lsst.dm.OCPS.script import Job, JobResult, Ocps, OcpsError
 from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 from rich.console import Console

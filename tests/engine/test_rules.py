@@ -25,6 +25,7 @@ from lsst.dm.OCPS.jobs.model import (
     Progress,
     Result,
 )
+from lsst.dm.OCPS.jobs.retries import RetryPolicy
 
 from tests.engine.conftest import AnySpec
 
@@ -50,12 +51,15 @@ JOBS = {(phase, False): job(phase) for phase in Phase} | {
 }
 """One record of each phase; a queued one both before and after it was passed to the backend."""
 
+RETRIES = RetryPolicy(1, exit_codes=(75,))
+
 RULES = {
     "queued": lambda old: partial(rules.queued, before=old, spec=SPEC, backend="test", message="m"),
     "held": lambda _: rules.held,
     "waiting_for": lambda _: partial(rules.waiting_for, message="waiting for b"),
     "modified": lambda _: partial(rules.modified, changes={"destruction": AT}),
     "dispatched": lambda _: rules.dispatched,
+    "progressed": lambda _: partial(rules.progressed, update=BackendUpdate(message="step 1")),
     "failed": lambda _: partial(rules.failed, error=ErrorSummary("e")),
     "abort_requested": lambda _: partial(rules.abort_requested, reason="r"),
     "deadline_passed": lambda old: partial(rules.deadline_passed, attempt=old.attempt),
@@ -86,6 +90,13 @@ def phase_after(old: Job, rule: rules.Rule) -> ExecutionPhase | None:
     except TransitionError:
         return None
     return None if new is None or new.phase == old.phase else new.phase
+
+
+def test_every_rule_is_held_against_the_table():
+    # These two have tables of their own below, and `created` has no record before it.
+    apart = {"seen", "retried", "created"}
+    helpers = {"Rule", "check_runnable"}
+    assert {*RULES} | apart | helpers == {*rules.__all__}
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -290,3 +301,70 @@ def test_only_a_running_job_says_how_far_it_is():
     for old in (job(Phase.QUEUED), job(Phase.PENDING), job(Phase.COMPLETED)):
         with pytest.raises(TransitionError, match="only a job that runs has progress"):
             rules.progressed(old, AT, update=update)
+
+
+# Running again
+
+
+def failing(phase: ExecutionPhase, **fields) -> Job:
+    """Return a record in a phase, whose job has a policy that the exit code fits."""
+    return job(phase, **({"retries": RETRIES, "exit_code": 75, "error": ErrorSummary("busy")} | fields))
+
+
+@pytest.mark.parametrize("phase", sorted(LIVE))
+def test_a_started_job_that_failed_for_a_transient_cause_is_queued_again(phase):
+    old = failing(phase)
+    new = rules.retried(old, AT)
+    if not old.dispatched:
+        assert new is None
+        return
+    assert (new.phase, new.attempt, new.dispatched, new.exit_code) == (Phase.QUEUED, 2, False, None)
+    assert new.retry_time == AT + RETRIES.wait(1)
+    assert new.waiting
+    assert [(attempt.number, attempt.cause) for attempt in new.attempts] == [(1, "exit code 75")]
+    # As an update of the backend it has the same effect.
+    assert rules.seen(old, AT, update=BackendUpdate(phase=Phase.ERROR)) == new
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"retries": None},
+        {"attempt": 2},
+        {"exit_code": 1},
+        {"abort_reason": "enough"},
+        {"deadline_passed": True},
+    ],
+    ids=str,
+)
+def test_a_job_is_not_run_again_without_reason_or_against_a_wish(fields):
+    old = failing(Phase.EXECUTING, **fields)
+    assert rules.retried(old, AT) is None
+    assert rules.seen(old, AT, update=BackendUpdate(phase=Phase.ERROR)).phase == Phase.ERROR
+
+
+@pytest.mark.parametrize("phase", sorted(TERMINAL))
+def test_a_job_that_has_ended_is_not_run_again(phase):
+    assert rules.seen(failing(phase), AT, update=BackendUpdate(phase=Phase.ERROR)) is None
+
+
+def test_an_update_about_a_former_attempt_changes_nothing():
+    again = rules.retried(failing(Phase.EXECUTING), AT)
+    late = BackendUpdate(phase=Phase.COMPLETED)
+    assert rules.seen(again, AT, update=late, attempt=1) is None
+    # Nor about the present one before it has been started.
+    assert rules.seen(again, AT, update=late, attempt=2) is None
+    started = rules.dispatched(again, AT)
+    assert rules.seen(started, AT, update=late, attempt=2).phase == Phase.COMPLETED
+
+
+# Files that go
+
+
+@pytest.mark.parametrize("phase", sorted(ENDED))
+def test_an_archived_job_says_why_its_files_are_gone_and_how_it_ended(phase):
+    old = job(phase, results=(Result("x", "file:///x"),), exit_code=3)
+    new = rules.archived(old, AT, reason="archived: more than the space to keep")
+    assert (new.phase, new.final_phase, new.results) == (Phase.ARCHIVED, phase, ())
+    assert (new.message, new.exit_code) == ("archived: more than the space to keep", 3)
+    assert rules.archived(new, AT, reason="archived") is None

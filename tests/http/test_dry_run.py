@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from lsst.dm.OCPS import audit
@@ -134,7 +135,8 @@ async def test_a_server_without_dry_runs_is_not_asked_to_create_a_job(
     async with Client(served.root) as client:
         # An older OCPS does not say in its document that it has them.
         server = await client.server()
-        client._server = Server(server.uws, server.api)
+        older = Server(server.uws, server.api)
+        monkeypatch.setattr(client, "server", AsyncMock(return_value=older))
         with pytest.raises(RefusedError, match="has no dry runs"):
             await client.dry_run("sleep", {"duration": 1})
     assert await jobs(served) == 0

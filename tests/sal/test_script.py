@@ -169,7 +169,7 @@ async def heard_aborted(ocps, act):
 async def test_a_cancelled_script_aborts_its_job(slow):
     async def act():
         running = asyncio.create_task(slow.run("true.yaml"))
-        await until(lambda: slow._waiting, TIMEOUT)
+        await until(lambda: slow._inbox._waiting, TIMEOUT)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

@@ -13,11 +13,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from .client import Client, JobOrId
+from .client import Client
 from .content import Content
 from .documents import RemoteJob, RemoteResult
 from .dry_run import DryRun
 from .errors import ClientError
+from .finding import JobOrId
 from .patience import Away
 
 T = TypeVar("T")

@@ -16,22 +16,19 @@ from urllib.parse import quote
 from .content import Content
 from .documents import RemoteJob, RemoteResult
 from .dry_run import DryRun
-from .errors import ClientError, RefusedError, UnknownError, UnreachableError
-from .follow import Follower, PollFollower, Server, StreamFollower, discover
+from .errors import ClientError, RefusedError, UnreachableError
+from .finding import JobFinder, JobOrId, reachable
+from .follow import Follower, PollFollower, Server, StreamFollower
 from .job_lists import JobLists
 from .link import Link
-from .parts import job_form, moved, multipart, wanted_phases
+from .parts import job_form, multipart, wanted_phases
 from .patience import Away, Patience
 from .profiles import find_profile
 from .results import read_log, read_result, save_result
-from .rubin import RubinServer
 from .telling import tell
 from .waiting import WAIT, wait_for_end, wait_for_ends
 
 T = TypeVar("T")
-
-JobOrId = RemoteJob | str
-"""A job, its URL, or its id."""
 
 FULL = 503
 """HTTP status: the server accepts no jobs at present."""
@@ -89,9 +86,9 @@ class Client:
             url, token, ca_file = found.url, token or found.token, ca_file or found.ca_file
         self._link = Link(url, token=token, timeout=timeout, ca_file=ca_file)
         self._lists = JobLists(self._link)
+        self._finder = JobFinder(self._link, self._lists)
         self.url = self._link.name
         self.poll_interval = poll_interval
-        self._server: Server | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,12 +102,7 @@ class Client:
 
     async def server(self) -> Server:
         """Return the kind and URLs of the server, which are requested once."""
-        if self._server is None:
-            self._server = await discover(self._link)
-        return self._server
-
-    def _rubin(self, server: Server) -> RubinServer:
-        return RubinServer(self._link, server.api, server.uws)
+        return await self._finder.server()
 
     # Reading
 
@@ -119,7 +111,7 @@ class Client:
         server = await self.server()
         if not server.ours:
             return []
-        return await self._rubin(server).definitions()
+        return await self._finder.rubin(server).definitions()
 
     async def availability(self) -> str:
         """Return why an OCPS accepts no jobs now; empty if it does."""
@@ -161,42 +153,14 @@ class Client:
         ValueError
             If ``last`` is below 1, or there is no such phase.
         """
-        server = await self.server()
         wanted = wanted_phases(phases)
         if last is not None and last < 1:
             raise ValueError(f"last: expected a number above 0, not {last}")
-        if server.ours and not definition:
-            found = await self._rubin(server).list(last=last if last and not wanted else 0, after=after)
-            found = [job for job in found if not wanted or job.phase in wanted]
-            # The newest first, as UWS has it with LAST.
-            return found[: -last - 1 : -1] if last and wanted else found
-        url = f"{server.uws}/{quote(definition)}" if definition else server.uws
-        listed = await self._lists.list(url, phases=wanted, last=last, after=after)
-        return [self._rebased(job, server) for job in listed]
+        return await self._finder.list(definition, phases=wanted, last=last, after=after)
 
     async def get(self, job: JobOrId) -> RemoteJob:
         """Return a job as it is now."""
-        server = await self.server()
-        return self._rebased(await self._lists.get(await self._address(job)), server)
-
-    async def _address(self, job: JobOrId) -> str:
-        if isinstance(job, RemoteJob):
-            return job.url
-        if job.startswith(("http://", "https://")):
-            return job
-        server = await self.server()
-        if not job or "/" in job or ".." in job:
-            raise UnknownError(f"No such job: {job!r}")
-        if not server.ours:
-            return f"{server.uws}/{quote(job)}"
-        return (await self._rubin(server).get(job)).url
-
-    @staticmethod
-    def _rebased(job: RemoteJob, server: Server) -> RemoteJob:
-        """Return a job of an OCPS with the URL by which this client reaches the server."""
-        if not server.ours:
-            return job
-        return moved(job, f"{server.uws}/{'/'.join(job.url.rsplit('/', 2)[1:])}")
+        return await self._finder.get(job)
 
     # Changing
 
@@ -263,7 +227,7 @@ class Client:
                 return multipart(fields, files, opened) if files else fields
 
             created = await self._lists.create(url, form, again=True)
-        job = self._rebased(created, server)
+        job = reachable(created, server)
         if not run:
             return await self.get(job)
         try:
@@ -323,12 +287,12 @@ class Client:
         return await self._tell(job, "ABORT", lambda found: found.phase == "ABORTED")
 
     async def _tell(self, job: JobOrId, phase: str, done: Callable[[RemoteJob], bool]) -> RemoteJob:
-        url = await self._address(job)
+        url = await self._finder.address(job)
         return await tell(self._lists, url, phase, lambda: self.get(url), done)
 
     async def delete(self, job: JobOrId) -> None:
         """Remove a job with its results; a live job is aborted first."""
-        await self._lists.delete(await self._address(job), timeout=60)
+        await self._lists.delete(await self._finder.address(job), timeout=60)
 
     # Waiting
 
@@ -355,7 +319,7 @@ class Client:
     async def wait_for_change(self, job: RemoteJob) -> RemoteJob:
         """Return a job when its phase has changed, or after `WAIT` seconds."""
         changed = await self._lists.wait(job.url, job.phase, WAIT, timeout=WAIT + 30)
-        return self._rebased(changed, await self.server())
+        return reachable(changed, await self.server())
 
     async def patiently(self, request: Callable[[], Awaitable[T]]) -> T:
         """Return the answer to a request of this client; repeat it while the server is unreachable."""
@@ -391,7 +355,7 @@ class Client:
         follower: Follower
         patience = Patience(self._patience, self._away)
         if server.ours:
-            follower = StreamFollower(self._rubin(server), patience)
+            follower = StreamFollower(self._finder.rubin(server), patience)
             return follower.changes(definitions)
         follower = PollFollower(self._lists, server.uws, self.poll_interval, patience)
         # There the address is the list.

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 __all__ = ["Answer", "Link"]
 
-import base64
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
 import tenacity
 from yarl import URL
 
+from .credentials import basic, bearer, read_token, reason, trusted
 from .errors import ClientError, RefusedError, UnknownError, UnreachableError
 from .parts import next_cursor
 from .text import one_line
@@ -115,7 +113,7 @@ class Link:
         """The URL for messages."""
         self.ours = False
         """Whether the last answer was from an OCPS."""
-        self._auth = _bearer(token) if token else _basic(base)
+        self._auth = bearer(token) if token else basic(base)
         self._token_file = token_file
         self._timeout = timeout
         self._ca_file = ca_file
@@ -312,9 +310,9 @@ class Link:
             words = f"{self.name} did not answer within {silence or whole:g} s"
             raise UnreachableError(words, sent=True) from None
         except aiohttp.ClientConnectorError as error:
-            raise UnreachableError(f"{self.name} cannot be reached: {_words(error.os_error)}") from None
+            raise UnreachableError(f"{self.name} cannot be reached: {reason(error.os_error)}") from None
         except aiohttp.ClientSSLError as error:
-            raise UnreachableError(f"{self.name}: no secure connection: {_words(error)}") from None
+            raise UnreachableError(f"{self.name}: no secure connection: {reason(error)}") from None
         except (aiohttp.ClientError, _LostError) as error:
             # Not the text of the error, which can contain headers of the request.
             name = type(error.__cause__ or error).__name__
@@ -323,12 +321,12 @@ class Link:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             if self._token_file:
-                self._auth = _bearer(_read_token(self._token_file))
+                self._auth = bearer(read_token(self._token_file))
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.UnixConnector(self._socket, limit=self._connections)
                 if self._socket
                 else aiohttp.TCPConnector(
-                    limit=self._connections, limit_per_host=self._connections, ssl=_trusted(self._ca_file)
+                    limit=self._connections, limit_per_host=self._connections, ssl=trusted(self._ca_file)
                 ),
                 middlewares=(_once,),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -388,37 +386,6 @@ def _address(url: str) -> URL:
     )
 
 
-def _bearer(token: str) -> str:
-    if not token.isascii() or not token.isprintable():
-        raise ClientError("The token contains characters that are not allowed in tokens")
-    return f"Bearer {token}"
-
-
-def _basic(base: URL) -> str:
-    if not base.user:
-        return ""
-    return "Basic " + base64.b64encode(f"{base.user}:{base.password or ''}".encode()).decode()
-
-
-def _read_token(name: str) -> str:
-    try:
-        token = Path(name).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreachableError(f"token_file {name}: {_words(error)}") from None
-    if not token or not token.isascii() or not token.isprintable():
-        raise UnreachableError(f"token_file {name}: it does not contain a token")
-    return token
-
-
-def _trusted(ca_file: str) -> ssl.SSLContext | bool:
-    if not ca_file:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:
-        raise UnreachableError(f"ca_file {ca_file}: {_words(error)}") from None
-
-
 async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
     """Prevent aiohttp from repeating a request.
 
@@ -443,7 +410,3 @@ async def _read(response: aiohttp.ClientResponse, url: str) -> bytes:
                 f"{url}: its answer is longer than {MAX_ANSWER} bytes", sent=True, reached=True
             )
     return b"".join(parts)
-
-
-def _words(error: BaseException) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

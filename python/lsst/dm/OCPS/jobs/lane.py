@@ -6,17 +6,19 @@ from __future__ import annotations
 __all__ = ["Lane", "Run"]
 
 import asyncio
+import dataclasses
 import heapq
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import rules
 from .backend import Backend
 from .definition import JobDefinition
 from .errors import RequestError
 from .limits import Limits
-from .model import Job, JobRequest
+from .model import Job, JobRequest, now
 from .spec import Spec
 
 Entry = tuple[int, int, str]
@@ -125,6 +127,37 @@ class Lane:
                 "definition",
             )
         return spec
+
+    async def record(
+        self, definition: JobDefinition, request: JobRequest, job_id: str, *, run: bool, message: str
+    ) -> Job:
+        """Return the first record of a job, which is not stored yet; errors are those of `spec`.
+
+        Parameters
+        ----------
+        definition : `JobDefinition`
+            The definition, which has checked the request.
+        request : `JobRequest`
+            The request.
+        job_id : `str`
+            The job's id.
+        run : `bool`
+            Whether the job is to be queued; otherwise it has no spec yet.
+        message : `str`
+            What it waits for.
+        """
+        time = now()
+        return rules.created(
+            dataclasses.replace(request, priority=request.priority or definition.priority),
+            time,
+            job_id=job_id,
+            backend=self.key,
+            spec=await self.spec(definition, request, job_id) if run else None,
+            execution_duration=self.duration(request.definition, request.execution_duration),
+            destruction=self.limits.destruction(request.destruction, time),
+            message=message,
+            retries=definition.retries,
+        )
 
     def begin(self, job: Job) -> Run:
         """Assign a worker to a job."""

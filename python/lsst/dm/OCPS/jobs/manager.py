@@ -175,7 +175,7 @@ class JobManager:
         lane = self.lane
         job = await self._record(lane, request, run=run)
         owner = None if request.exempt else job.owner
-        with self.scheduler.place(lane, owner, reserved=job.reserved, queue=run):
+        with self.scheduler.places.keep(lane, owner, reserved=job.reserved, queue=run):
             await self._check_disk()
             job = await self.ledger.insert(job)
         self._archivist.expect(job)
@@ -192,7 +192,7 @@ class JobManager:
         lane = self.lane
         job = await self._record(lane, dataclasses.replace(request, job_id=dry_run_id()), run=True)
         owner = None if request.exempt else job.owner
-        with self.scheduler.place(lane, owner, reserved=job.reserved, queue=True):
+        with self.scheduler.places.keep(lane, owner, reserved=job.reserved, queue=True):
             await self._check_disk()
         return await lane.backend.dry_run(job)
 
@@ -202,19 +202,8 @@ class JobManager:
         definition.check(request, complete=run)
         job_id = check_job_id(request.job_id) if request.job_id else definition.new_id(request)
         await self.scheduler.check_prerequisites(job_id, request.prerequisites)
-        request = dataclasses.replace(request, priority=request.priority or definition.priority)
-        time = now()
-        return rules.created(
-            request,
-            time,
-            job_id=job_id,
-            backend=lane.key,
-            spec=await lane.spec(definition, request, job_id) if run else None,
-            execution_duration=lane.duration(request.definition, request.execution_duration),
-            destruction=lane.limits.destruction(request.destruction, time),
-            message=self.scheduler.obstacle(request.prerequisites) if run else "",
-            retries=definition.retries,
-        )
+        message = self.scheduler.obstacle(request.prerequisites) if run else ""
+        return await lane.record(definition, request, job_id, run=run, message=message)
 
     async def _check_disk(self) -> None:
         """Raise `StoreError` if the disk has no room for new jobs; concurrent requests share one check."""
@@ -245,7 +234,7 @@ class JobManager:
             lane, spec = self.lanes[job.backend], job.spec
         message = self.scheduler.obstacle(job.prerequisites)
         rule = partial(rules.queued, before=job, spec=spec, backend=lane.key, message=message)
-        with self.scheduler.place(lane, None, reserved=job.reserved, queue=True):
+        with self.scheduler.places.keep(lane, None, reserved=job.reserved, queue=True):
             job = await self.ledger.change(job_id, rule)
         return self.ledger.live.get(job_id, job)
 

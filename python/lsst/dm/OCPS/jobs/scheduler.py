@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The scheduler: queue places, workers, prerequisites, starting, stopping, deadlines.
+"""The scheduler: workers, prerequisites, starting, stopping, deadlines.
 
 It decides when something is to happen to a job; what becomes of the job is
 decided in `rules`, and recorded by the `Ledger`.
@@ -10,20 +10,20 @@ from __future__ import annotations
 __all__ = ["Scheduler"]
 
 import asyncio
-import contextlib
 import json
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
 from . import rules
 from .backend import BackendUpdate
-from .errors import BackendError, JobError, QueueFullError, RequestError, StoreError, UnknownJobError
+from .errors import BackendError, JobError, RequestError, StoreError, UnknownJobError
 from .lane import Lane, Run
 from .ledger import Ledger
 from .model import TERMINAL, ErrorSummary, ExecutionPhase, Job, now
+from .places import Places
 
 Phase = ExecutionPhase
 
@@ -49,7 +49,7 @@ class Scheduler:
         self.log = log
         self.ledger = ledger
         self.lanes: dict[str, Lane] = {}
-        self._owners: Counter[str] = Counter()
+        self.places = Places(ledger, self.lanes)
         self._dependents: defaultdict[str, set[str]] = defaultdict(set)
         self._tasks: set[asyncio.Task[Any]] = set()
         # Jobs that wait for the time of their next attempt.
@@ -60,7 +60,7 @@ class Scheduler:
 
     async def open(self) -> None:
         """Count the jobs that the ledger has read, and read which stops nobody confirmed."""
-        self._owners = Counter(job.owner for job in self.ledger.live.values())
+        self.places.open()
         self.unconfirmed = set(json.loads(await self.ledger.store.recall(_UNCONFIRMED) or "[]"))
 
     async def close(self) -> None:
@@ -160,57 +160,6 @@ class Scheduler:
                 unknown = True
             if unknown:
                 raise RequestError(f"no such job: {other!r}", "prerequisites")
-
-    @contextlib.contextmanager
-    def place(self, lane: Lane, owner: str | None, *, reserved: bool, queue: bool) -> Iterator[None]:
-        """Keep a place free while a job is being stored.
-
-        Parameters
-        ----------
-        lane : `Lane`
-            The lane that the job is for.
-        owner : `str` or `None`
-            The owner of a new job that counts; `None` for a job that exists
-            already, or whose owner has no limit.
-        reserved : `bool`
-            Whether the job may use reserved places.
-        queue : `bool`
-            Whether the job is to be queued.
-
-        Raises
-        ------
-        QueueFullError
-            If no place is free.
-        """
-        if queue:
-            self._check_queue(lane, reserved)
-        if owner is not None:
-            mine, limit = self._owners[owner], lane.limits.max_jobs_per_owner
-            if limit and mine >= limit:
-                raise QueueFullError(f"{mine} of your jobs have not ended; the limit is {limit}")
-        lane.waiting += queue
-        self._count_owner(owner, 1)
-        try:
-            yield
-        finally:
-            lane.waiting -= queue
-            self._count_owner(owner, -1)
-
-    def _check_queue(self, lane: Lane, reserved: bool) -> None:
-        limits = lane.limits
-        if limits.mode == "sync":
-            # Jobs of former configurations count too.
-            for job in self.ledger.live.values():
-                if job.waiting or job.dispatched:
-                    raise QueueFullError(f"One job at a time (mode sync), and job {job.id} has not ended yet")
-            if any(other.waiting for other in self.lanes.values()):
-                raise QueueFullError("One job at a time (mode sync), and another one is being accepted")
-        # A job that a free worker takes at once does not wait.
-        free, places = limits.max_workers - len(lane.runs), limits.max_queued
-        if not reserved:
-            free, places = min(free, limits.ordinary_workers - lane.ordinary), limits.ordinary_places
-        if lane.waiting >= places + max(0, free):
-            raise QueueFullError(f"The queue is full: {lane.waiting} jobs wait; try again later")
 
     def obstacle(self, prerequisites: Iterable[str]) -> str:
         """Return in words which prerequisites have not ended; empty if all have."""
@@ -360,7 +309,7 @@ class Scheduler:
         again = bool(old and old.attempt != job.attempt)
         if lane and again:
             lane.end(job.id)
-        self._count(old, job)
+        self.places.count(old, job)
         if not job.waiting and (timer := self._delayed.pop(job.id, None)):
             timer.cancel()
         if lane is None:
@@ -387,24 +336,6 @@ class Scheduler:
         for lane in self.lanes.values():
             if lane.kind == kind:
                 self._dispatch(lane)
-
-    def _count(self, old: Job | None, job: Job) -> None:
-        """Update the numbers of waiting jobs and of each owner's live jobs."""
-        for record, change in ((old, -1), (job, 1)):
-            lane = self.lanes.get(record.backend) if record and record.waiting else None
-            # A job that is being started is not counted as waiting.
-            if lane and job.id not in lane.runs:
-                lane.waiting += change
-        if old is None:
-            self._count_owner(job.owner, 1)
-        elif job.terminal and not old.terminal:
-            self._count_owner(job.owner, -1)
-
-    def _count_owner(self, owner: str | None, change: int) -> None:
-        if owner is not None:
-            self._owners[owner] += change
-            if not self._owners[owner]:
-                del self._owners[owner]
 
     def _set_deadline(self, lane: Lane, job: Job) -> None:
         """Set the timer of a running job's deadline; it runs by a monotonic clock."""

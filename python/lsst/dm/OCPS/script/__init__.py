@@ -4,11 +4,13 @@
 It needs nothing but salobj, 6 or 8, and hides their differences.
 """
 
-from .ocps import Ocps, OcpsError, RefusedError, UnavailableError
+from .errors import OcpsError, RefusedError, UnavailableError
+from .ocps import Job, Ocps
 from .result import DryRun, JobFailedError, JobResult, Metric, Output
 
 __all__ = [
     "DryRun",
+    "Job",
     "JobFailedError",
     "JobResult",
     "Metric",

@@ -3,19 +3,20 @@
 
 from __future__ import annotations
 
-__all__ = ["Job", "Ocps", "OcpsError", "RefusedError", "UnavailableError"]
+__all__ = ["Job", "Ocps"]
 
 import asyncio
 import contextlib
 import json
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
 from lsst.ts import salobj
 
+from .errors import OcpsError, RefusedError, UnavailableError
+from .inbox import Inbox
 from .result import DryRun, JobResult
 
 AVAILABLE_TIMEOUT = 15.0
@@ -42,24 +43,9 @@ ACK_GRACE = 10.0
 FIELDS = ("pipeline", "version", "config", "data_query", "prereq_jobs", "output_dataset_types")
 """Fields of ``execute``; older interfaces lack the two last ones."""
 
-REMEMBERED = 1000
-"""How many results of unknown jobs to keep, because a result can arrive before the job's id."""
-
 _UNDER_WAY = (salobj.SalRetCode.CMD_ACK, salobj.SalRetCode.CMD_INPROGRESS)
 
 _log = logging.getLogger(__name__)
-
-
-class OcpsError(RuntimeError):
-    """Something went wrong with OCPS."""
-
-
-class RefusedError(OcpsError):
-    """OCPS refused a command; the message says why."""
-
-
-class UnavailableError(OcpsError):
-    """OCPS is not running or not ENABLED."""
 
 
 class Ocps:
@@ -88,11 +74,10 @@ class Ocps:
         )
         self._heartbeat = 0.0
         self._beats = asyncio.Event()
-        self._waiting: dict[str, asyncio.Future[JobResult]] = {}
-        self._unclaimed: OrderedDict[str, Any] = OrderedDict()
+        self._inbox = Inbox()
         self._accepting = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self.remote.evt_job_result.callback = self._hear_result
+        self.remote.evt_job_result.callback = self._inbox.hear
         self.remote.evt_heartbeat.callback = self._hear_heartbeat
 
     @classmethod
@@ -325,23 +310,6 @@ class Ocps:
         except salobj.AckError as error:
             raise RefusedError(_reason(error)) from None
 
-    def _expect(self, job_id: str) -> asyncio.Future[JobResult]:
-        """Return the future of a job's result, even if the result has arrived already."""
-        future: asyncio.Future[JobResult] = asyncio.get_running_loop().create_future()
-        if (data := self._unclaimed.pop(job_id, None)) is not None:
-            _resolve(future, data)
-        else:
-            self._waiting[job_id] = future
-        return future
-
-    async def _hear_result(self, data: Any) -> None:
-        if future := self._waiting.pop(data.job_id, None):
-            _resolve(future, data)
-            return
-        self._unclaimed[data.job_id] = data
-        while len(self._unclaimed) > REMEMBERED:
-            self._unclaimed.popitem(last=False)
-
     async def _hear_heartbeat(self, data: Any) -> None:
         self._heartbeat = time.monotonic()
         self._beats.set()
@@ -373,7 +341,7 @@ class Job:
         self.id = job_id
         self.progress: dict[str, Any] = {}
         """``done``, ``failed`` and ``total`` quanta, as OCPS tells them every few minutes."""
-        self._result = ocps._expect(job_id)
+        self._result = ocps._inbox.expect(job_id)
         self._acks = ocps._spawn(self._follow(ack))
 
     async def result(self, timeout: float = RUN_TIMEOUT) -> JobResult:
@@ -427,14 +395,6 @@ class Job:
             except (salobj.AckError, RuntimeError):
                 # Final, or OCPS is away: the result tells how the job ended.
                 return
-
-
-def _resolve(future: asyncio.Future[JobResult], data: Any) -> None:
-    if not future.done():
-        try:
-            future.set_result(JobResult.from_event(data))
-        except ValueError as error:
-            future.set_exception(OcpsError(str(error)))
 
 
 def _reason(error: salobj.AckError) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 
 from lsst.ts import salobj
 
-from .ocps import RUN_TIMEOUT, Ocps, OcpsError
+from .errors import OcpsError
+from .ocps import RUN_TIMEOUT, Ocps
 from .result import JobFailedError, JobResult
 
 INSTRUMENTS = {1: "LATISS", 2: "LSSTComCam", 3: "LSSTCam"}
