@@ -17,6 +17,7 @@ from lsst.dm.OCPS.jobs.model import JobRequest
 from lsst.dm.OCPS.jobs.store import JobQuery
 
 from tests.backends.local.harness import BIAS, Pool, open_pool
+from tests.backends.local.shell_pool import gone
 from tests.backends.local.shell_pool import open_pool as open_shell_pool
 from tests.backends.local.shell_pool import request as shell_request
 from tests.waiting import TIMEOUT, until
@@ -137,6 +138,34 @@ async def test_it_is_stopped_when_it_takes_too_long(
         with pytest.raises(BackendError, match=r"stopped: it took longer than 0\.2 s"):
             await pool.manager.dry_run(request)
         assert not folders(pool.manager)
+
+
+async def test_one_that_is_given_up_while_it_is_launched_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = await open_shell_pool(tmp_path / "work")
+    backend: Any = manager.lane.backend
+    launch, answer, pid = backend._dry_runs._launch, asyncio.Event(), tmp_path / "pid"
+
+    async def launch_and_wait(*arguments: Any) -> None:
+        await launch(*arguments)
+        await answer.wait()
+
+    planner = backend.planners["command"]
+    monkeypatch.setattr(planner, "dry_plan", planner.plan)
+    monkeypatch.setattr(backend._dry_runs, "_launch", launch_and_wait)
+    try:
+        running = asyncio.create_task(manager.dry_run(shell_request(f"echo $$ > {pid}; sleep 3600")))
+        await until(lambda: pid.exists() and pid.read_text() != "")
+        running.cancel()
+        await asyncio.sleep(0)
+        answer.set()
+        await asyncio.wait({running}, timeout=TIMEOUT)
+        assert running.cancelled()
+        assert gone(int(pid.read_text()))
+        assert not folders(manager)
+    finally:
+        await manager.close()
 
 
 async def test_a_command_line_is_shown_without_secrets(tmp_path: Path) -> None:

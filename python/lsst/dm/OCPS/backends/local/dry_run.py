@@ -84,7 +84,16 @@ class DryRuns:
 
     async def _run(self, job: Job, workspace: Workspace, plan: dict[str, Any]) -> dict[str, Any]:
         """Run a plan to its end; return the status that its supervisor wrote."""
-        await self._launch(job, workspace, plan)
+        launch = asyncio.ensure_future(self._launch(job, workspace, plan))
+        try:
+            await asyncio.shield(launch)
+        except asyncio.CancelledError:
+            # What is being started can only be stopped afterwards.
+            await asyncio.gather(launch, return_exceptions=True)
+            claim = await asyncio.to_thread(Claim.read, workspace, "supervisor.json")
+            if handle := SupervisorHandle.find(claim):
+                await _stop(handle)
+            raise
         claim = await asyncio.to_thread(Claim.read, workspace, "supervisor.json")
         handle = SupervisorHandle.find(claim)
         if handle:
