@@ -222,8 +222,9 @@ class Injectors:
         assert self.world.pipelines.process
         server = self.world.pipelines.process.pid
         for task in Path(f"/proc/{server}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                with contextlib.suppress(OSError):
+            # Threads and processes may end meanwhile.
+            with contextlib.suppress(OSError):
+                for child in (task / "children").read_text().split():
                     if b"/zygote/main.py" in Path(f"/proc/{child}/cmdline").read_bytes():
                         return int(child)
         return None
@@ -291,17 +292,9 @@ class Injectors:
         return True
 
     async def stop_postgresql(self) -> bool:
-        """Stop the server's processes, those of its connections too, without ending them."""
         assert self.world.cluster
-        postmaster = self.world.cluster.pid
-        children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-        processes = [postmaster, *map(int, children)]
-        for number in (signal.SIGSTOP, signal.SIGCONT):
-            for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, number)
-            if number == signal.SIGSTOP:
-                await self.hold(4)
+        with self.world.cluster.stopped():
+            await self.hold(4)
         return True
 
     async def restart_redis(self, number: int) -> bool:

@@ -9,6 +9,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -64,6 +65,20 @@ class Cluster:
     def pid(self) -> int:
         """Process id of the server."""
         return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop all its processes, those of its connections too, without ending them."""
+        pids = [self.pid, *map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split())]
+        try:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            yield
+        finally:
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
     def create_database(self, name: str) -> None:
         """Create an empty database."""

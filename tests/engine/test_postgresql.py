@@ -8,7 +8,7 @@ import logging
 
 import pytest
 import sqlalchemy as sa
-from lsst.dm.OCPS.jobs import lease
+from lsst.dm.OCPS.jobs import answer_guard, lease
 from lsst.dm.OCPS.jobs.errors import StoreError
 from lsst.dm.OCPS.jobs.lease import Lease
 from lsst.dm.OCPS.jobs.records import leases
@@ -146,3 +146,19 @@ async def test_the_lease_and_the_jobs_outlast_a_restart_of_postgresql(holders, c
     with pytest.raises(StoreError, match="in use by another OCPS"):
         await second.lease.acquire()
     assert [job.id for job in await first.store.live()] == [make_job(1).id, make_job(3).id]
+
+
+async def test_a_postgresql_that_hangs_keeps_nobody_waiting(url, cluster, monkeypatch):
+    store = await JobStore.open(url)
+    await store.insert(make_job(1))
+    monkeypatch.setattr(answer_guard, "ANSWER_TIMEOUT", 0.3)
+    with cluster.stopped():
+        with pytest.raises(StoreError, match="could not be written"):
+            await store.insert(make_job(2))
+        # Neither do those who ask next.
+        with pytest.raises(StoreError, match="could not be read"):
+            await store.live()
+    monkeypatch.undo()
+    await store.insert(make_job(3))
+    assert [job.id for job in await store.live()] == [make_job(1).id, make_job(3).id]
+    await store.close()

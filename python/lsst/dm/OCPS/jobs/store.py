@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from .answer_guard import AnswerGuard
 from .errors import StoreError
 from .model import LIVE, TERMINAL, ExecutionPhase, Job, from_ms, to_ms
 from .query import JobQuery, JobSummary
@@ -65,6 +66,7 @@ class JobStore:
         self._engine = engine
         self._file = file
         self._writer = GroupWriter(self._transaction)
+        self._guard = AnswerGuard(engine) if engine.dialect.driver == "psycopg" else None
         self._fence: tuple[sa.Select[Any], str] | None = None
         self.on_written: Callable[[float], None] | None = None
         """Called with the time (s) that each transaction took, for statistics."""
@@ -349,9 +351,10 @@ class JobStore:
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Turn errors of the database into `StoreError`."""
+        """Turn errors of the database into `StoreError`; bound how long it may hang."""
         try:
-            yield
+            with self._guard.watch() if self._guard else contextlib.nullcontext():
+                yield
         except (sa.exc.SQLAlchemyError, OSError, ValueError, OverflowError) as error:
             reason = getattr(error, "orig", None) or error
             raise StoreError(f"The job store {self.name} could not be {what}: {reason}") from error
