@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
-from lsst.dm.OCPS.jobs.errors import BackendError, RequestError, WouldFailError
-from lsst.dm.OCPS.jobs.model import JobRequest
+from lsst.dm.OCPS.backends.uws.server import MAX_DRY_RUNS, UwsServer
+from lsst.dm.OCPS.jobs.errors import BackendError, QueueFullError, RequestError, WouldFailError
+from lsst.dm.OCPS.jobs.model import Job, JobRequest
 from lsst.dm.OCPS.jobs.store import JobQuery
 
 from tests.backends.uws.conftest import Engine, MakeEngine
@@ -71,3 +73,23 @@ async def test_a_server_that_is_away_is_named(make_engine: MakeEngine) -> None:
     engine = await make_engine(url=f"http://127.0.0.1:{port}")
     with pytest.raises(BackendError, match=f"127.0.0.1:{port}"):
         await engine.manager.dry_run(pipeline())
+
+
+async def test_no_more_are_under_way_than_leave_connections_to_jobs(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, answered = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(server: UwsServer, job: Job) -> None:
+        begun.release()
+        await answered.wait()
+
+    monkeypatch.setattr(UwsServer, "dry_run", slow)
+    running = [asyncio.create_task(engine.manager.dry_run(pipeline())) for _ in range(MAX_DRY_RUNS)]
+    for _ in running:
+        await begun.acquire()
+    with pytest.raises(QueueFullError, match=f"{MAX_DRY_RUNS} dry runs are under way"):
+        await engine.manager.dry_run(pipeline())
+    answered.set()
+    await asyncio.gather(*running)
+    await engine.manager.dry_run(pipeline())

@@ -7,9 +7,9 @@ __all__ = ["dry_run"]
 
 from ...client.errors import ClientError, RefusedError, UnknownError
 from ...jobs.dry_run import DryRun
-from ...jobs.errors import BackendError, WouldFailError
+from ...jobs.errors import BackendError, QueueFullError, WouldFailError
 from ...jobs.model import Job
-from .server import UwsServer
+from .server import MAX_DRY_RUNS, UwsServer
 from .updates import in_words
 
 
@@ -25,13 +25,18 @@ async def dry_run(server: UwsServer, job: Job) -> DryRun:
 
     Raises
     ------
+    QueueFullError
+        If too many are under way.
     WouldFailError
         If the server would refuse it, or says that it would fail.
     BackendError
         If the server cannot be asked.
     """
+    if server.dry_runs.locked():
+        raise QueueFullError(f"{MAX_DRY_RUNS} dry runs are under way; try again later")
     try:
-        found = await server.dry_run(job)
+        async with server.dry_runs:
+            found = await server.dry_run(job)
     except (RefusedError, UnknownError) as error:
         before, would_fail, reason = str(error).partition("The job would fail: ")
         if would_fail and not before:

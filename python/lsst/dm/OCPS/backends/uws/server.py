@@ -45,6 +45,9 @@ MAX_READS = 8
 MAX_LISTS = 3
 """How many lists and streams may be in progress at a time: one to follow jobs, one to find one, a spare."""
 
+MAX_DRY_RUNS = 4
+"""How many dry runs may be in progress at a time; each holds a connection for minutes."""
+
 SILENCE = 60.0
 """How long (s) the transfer of a file may pause before the connection counts as lost."""
 
@@ -91,7 +94,7 @@ class UwsServer:
                 attempts=1,
                 follow=False,
                 # As many as the semaphores allow: waiting for a connection would count for the time-out.
-                connections=MAX_WRITES + MAX_READS + MAX_LISTS,
+                connections=MAX_WRITES + MAX_READS + MAX_LISTS + MAX_DRY_RUNS,
             )
         except ClientError:
             raise ConfigError(
@@ -105,6 +108,8 @@ class UwsServer:
         self._lists = JobLists(self._link)
         self._writes = asyncio.Semaphore(MAX_WRITES)
         self._reads = asyncio.Semaphore(MAX_READS)
+        self.dry_runs = asyncio.Semaphore(MAX_DRY_RUNS)
+        """Places for dry runs."""
         self._log = log
         self._streamless = False
 
