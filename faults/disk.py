@@ -15,7 +15,7 @@ from pathlib import Path
 from .world import MIN_FREE
 
 Hold = Callable[[float], Awaitable[None]]
-"""Waits for at most so long (s)."""
+"""Waits for at most the given time (s)."""
 
 
 async def fill(folder: Path, hold: Hold, chance: random.Random) -> bool:

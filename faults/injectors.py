@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is done to OCPS: each injector breaks one thing and mends what OCPS cannot mend itself."""
+"""The faults: each injector breaks one thing, and repairs what OCPS cannot repair itself."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class LedgerTask(PipelineTask):
     config: LedgerConfig
 
     def run(self) -> Struct:
-        """Do it; other exit codes than 0 end the process here."""
+        """Run the quantum; an exit code other than 0 ends the process here."""
         place = Path(self.config.place)
         token, duration, code, _ = place.stem.split("-")
         ledger = place.with_name(token)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The soak: OCPS worked for long, and whether its costs stay what they were; see ``doc/reliability.rst``."""
+"""The soak test: a long run under load, in which OCPS's costs must stay flat; see ``doc/reliability.rst``."""

@@ -35,7 +35,7 @@ PERIOD = 2.0
 
 
 class Soak:
-    """A CSC with a store of many records, a server that runs commands, and what both are given to do.
+    """A CSC with a store of many records, a server that runs commands, and the load on both.
 
     The CSC simulates its jobs, so that their number is limited by OCPS alone.
 
@@ -83,7 +83,7 @@ class Soak:
 
     @contextlib.asynccontextmanager
     async def csc(self) -> AsyncIterator[tuple[CscProcess, float]]:
-        """Run the CSC; give how long (s) it took until it answered over HTTP."""
+        """Run the CSC; yield it with the time (s) until it answered over HTTP."""
         arguments = ("--configdir", str(self.folder / "config"), "--state", "enabled", "--settings", "soak")
         csc = CscProcess("1", *arguments, log=self.folder / "csc.log")
         begun = time.monotonic()
@@ -94,7 +94,7 @@ class Soak:
 
     @contextlib.asynccontextmanager
     async def server(self) -> AsyncIterator[int]:
-        """Run the server; give its process id."""
+        """Run the server; yield its process id."""
         config = str(self.folder / "config" / "soak.yaml")
         command = [sys.executable, "-m", "faults.server", "--config", config, "--index", "2"]
         with (self.folder / "server.log").open("ab") as log:
@@ -123,7 +123,7 @@ class Soak:
                 await asyncio.sleep(0.02)
 
     async def restart_time(self, starts: int) -> float:
-        """Return the best time (s) of so many from the start of the process to its first answer."""
+        """Return the shortest time (s), of several starts, until the first answer of the process."""
         times = []
         for _ in range(starts):
             async with self.csc() as (_, took):
@@ -156,7 +156,7 @@ class Soak:
     async def run(
         self, jobs: int, readers: int, records: int, minutes: float | None = None, starts: int = 3
     ) -> None:
-        """Fill the store, work, start again; write down what was found."""
+        """Fill the store, run the load, restart; record what was found."""
         private_bus()
         self.configure(records)
         async with self.csc(), Script.connect() as script:
@@ -166,7 +166,7 @@ class Soak:
         await self.fill(records)
         async with self.csc() as (csc, _), self.server() as server, Script.connect() as script:
             urls = self.url, self.server_url
-            # What is loaded and filled once, is loaded and filled before anything is measured.
+            # Modules are loaded and caches are filled before anything is measured.
             await Work(urls, script, Samples()).run(min(1000, jobs), min(200, readers), minutes)
             self.samples = Samples()
             work = Work(urls, script, self.samples)
@@ -197,8 +197,10 @@ class Soak:
 
 def main() -> int:
     """Run from the command line; return 1 if a figure did not stay flat."""
-    parser = argparse.ArgumentParser(description="Work OCPS for long, and see whether its costs stay flat.")
-    parser.add_argument("--minutes", type=float, help="begin nothing after so long (default: no limit)")
+    parser = argparse.ArgumentParser(
+        description="Run OCPS under load for long, and check that its costs stay flat."
+    )
+    parser.add_argument("--minutes", type=float, help="start no job after this time (default: no limit)")
     parser.add_argument("--jobs", type=int, default=JOBS, help=f"default: {JOBS}")
     parser.add_argument(
         "--readers", type=int, default=READERS, help=f"of the change stream; default: {READERS}"

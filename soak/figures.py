@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is measured during a soak, whether it stayed flat, and the picture of it."""
+"""The figures of a soak test: their samples, whether they stayed flat, and a picture of them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ FIGURES = (
 
 @dataclass
 class Samples:
-    """Samples of all figures, and what was done meanwhile."""
+    """Samples of all figures over time."""
 
     begin: float = field(default_factory=time.monotonic)
     values: dict[str, list[tuple[float, float]]] = field(default_factory=dict)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What OCPS is given to do during a soak: jobs over HTTP and SAL, and readers of its change stream."""
+"""The load of a soak test: jobs over HTTP and SAL, and readers of the change stream."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LONGEST = 300.0
 
 
 class Work:
-    """Jobs and readers, so many of each.
+    """Runs a number of jobs and of readers.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Work:
         self._session: aiohttp.ClientSession
 
     async def run(self, jobs: int, readers: int, minutes: float | None) -> None:
-        """Do it all; begin nothing more after so many minutes."""
+        """Run the load; start nothing after ``minutes``."""
         if minutes is not None:
             self.deadline = time.monotonic() + minutes * 60
         numbers, places = iter(range(jobs)), iter(range(readers))
@@ -66,11 +66,11 @@ class Work:
                 async with asyncio.TaskGroup() as commanding:
                     for _ in range(AT_A_TIME):
                         commanding.create_task(self._jobs(numbers))
-                # Those who wait now wait for jobs that do not come any more.
+                # Readers that still wait need further changes.
                 await self._last_jobs(reading)
 
     async def _last_jobs(self, reading: list[asyncio.Task[None]]) -> None:
-        """Keep jobs coming until all readers have read what they wanted."""
+        """Run further jobs until all readers have read enough."""
         while not all(task.done() for task in reading):
             await self._over_http()
 
@@ -141,7 +141,7 @@ class Work:
             await self._read_some()
 
     async def _read_some(self) -> None:
-        """Read some events of the change stream; leave half of the time without a word."""
+        """Read some events of the change stream; half of the readers then cut the connection."""
         timeout = aiohttp.ClientTimeout(LONGEST)
         async with self._session.get(f"{self.url}/api/v1/events", timeout=timeout) as answer:
             if answer.status != 200:

@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from tests.loopback import serve
+
 _NOT_PASSED = {"host", "transfer-encoding", "content-length", "connection", "keep-alive"}
 
 
@@ -55,10 +57,7 @@ class Proxy:
         )
         app = web.Application(client_max_size=1 << 30)
         app.add_routes([*self.routes, web.route("*", "/{path:.*}", self._pass)])
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._runner, self.url = await serve(app)
         return self
 
     async def stop(self) -> None:

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 import pytest_asyncio
 from aiohttp import web
 
+from tests.loopback import serve
+
 _NAMES = 'xmlns="http://www.ivoa.net/xml/UWS/v1.0" xmlns:xlink="http://www.w3.org/1999/xlink" version="1.1"'
 
 
@@ -50,10 +52,8 @@ class Uws11:
                 web.get("/async/{id}/results/{name}", self._result),
             ]
         )
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/async"
+        self._runner, root = await serve(app)
+        self.url = f"{root}/async"
         return self
 
     async def stop(self) -> None:

@@ -26,6 +26,7 @@ from lsst.dm.OCPS.client.uws_xml import parse_job, parse_list
 
 from tests.client.conftest import OCPS, environment, ocps
 from tests.client.test_watch import Terminal
+from tests.loopback import serve
 
 ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~@+:-]*")
 
@@ -258,10 +259,8 @@ class Hostile:
     async def start(self) -> Hostile:
         app = web.Application()
         app.add_routes([web.route("*", "/{path:.*}", self._handle)])
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/async"
+        self._runner, root = await serve(app)
+        self.url = f"{root}/async"
         return self
 
     async def stop(self) -> None:

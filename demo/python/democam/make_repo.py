@@ -85,7 +85,7 @@ def make_repo(
     Raises
     ------
     FileExistsError
-        If something else is in the way.
+        If something else exists there.
     RuntimeError
         If the registry database cannot be reached, is not empty or lacks the extension.
     ValueError

@@ -17,6 +17,7 @@ from lsst.dm.OCPS.jobs.model import ExecutionPhase
 
 from tests.backends.uws.conftest import Engine, MakeEngine
 from tests.backends.uws.standin import StandIn
+from tests.loopback import serve
 from tests.waiting import TIMEOUT
 
 ROUNDS = 40
@@ -78,10 +79,7 @@ class FakeOcps:
                 web.get("/events", self._events),
             ]
         )
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._runner, self.url = await serve(app)
         return self
 
     async def stop(self) -> None:

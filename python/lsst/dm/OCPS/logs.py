@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Keep a log readable and bounded, whatever strangers send."""
+"""Logging: readable and bounded, whatever clients send."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class CleanText(logging.Filter):
 
 
 class RateLimit(logging.Filter):
-    """Let only so many records of a logger pass in a time; count the others.
+    """Limit the rate of a logger's records, and count those that are dropped.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def log_to_stderr(*, as_json: bool = False, expected: tuple[type[BaseException],
         Whether each record is one JSON object on one line, for programs,
         instead of a line for people.
     expected : `tuple` [`type`, ...]
-        Errors whose text says everything: they are shown without a traceback.
+        Errors with a complete message: they are shown without a traceback.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json(expected) if as_json else _Line(expected))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``run_uws.py``: the engine with its HTTP face alone."""
+"""``run_uws.py``: the engine with its HTTP server, without SAL."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--hash", choices=("password", "token"), help="read a secret and print its hash for http/auth/file"
     )
     parser.add_argument(
-        "--index", type=int, default=int(SalIndex.LATISS), help="which instance of it (SAL index; default: 1)"
+        "--index",
+        type=int,
+        default=int(SalIndex.LATISS),
+        help="which instance of the configuration (SAL index; default: 1)",
     )
     parser.add_argument("--host", help="address to listen at (default: as configured, or 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen at (default: as configured, or 8080)")
@@ -63,11 +66,11 @@ def _load(arguments: argparse.Namespace) -> InstanceConfig:
     changes: dict[str, Any] = {
         name: getattr(arguments, name) for name in ("host", "port") if getattr(arguments, name) is not None
     }
-    # What the command line says counts more than the environment.
+    # The command line takes precedence over the environment.
     for name in changes:
         os.environ.pop(f"API_{name.upper()}", None)
     if arguments.demo:
-        # On this machine alone, and only for as long as somebody tries it.
+        # The demo listens on this machine alone, and only while somebody tries it.
         changes["auth"] = http.auth.model_copy(update={"open": True})
     update: dict[str, Any] = {"http": http.model_copy(update=changes)}
     if arguments.work_dir and not arguments.demo:
@@ -76,7 +79,7 @@ def _load(arguments: argparse.Namespace) -> InstanceConfig:
 
 
 def _prepare_demo(arguments: argparse.Namespace) -> None:
-    """Make a DemoCam Butler and set what the demo's configuration needs."""
+    """Make a DemoCam Butler, and set the environment variables that the demo's configuration uses."""
     found = importlib.util.find_spec("democam")
     if found is None or found.origin is None:
         raise ConfigError("--demo needs the package democam: pip install ./demo")
@@ -100,7 +103,7 @@ async def _serve(config: InstanceConfig, log: logging.Logger) -> None:
     stopping = asyncio.ensure_future(stop.wait())
     starting = asyncio.ensure_future(host.configure(config))
     try:
-        # A check of a slow environment must not keep it from ending.
+        # A signal ends the program even while a slow environment is being checked.
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
@@ -124,11 +127,11 @@ def main(arguments: list[str] | None = None) -> int:
     Returns
     -------
     status : `int`
-        0 at a clean end, 1 if it could not serve.
+        0 after a clean end, 1 if the server could not be started.
     """
     parsed = _parse(arguments)
     if parsed.hash:
-        # Not an argument: everybody on the machine could read it.
+        # Not an argument, which everybody on the machine could read.
         asked = sys.stdin.isatty()
         secret = getpass.getpass(f"{parsed.hash}: ") if asked else sys.stdin.readline().rstrip("\n")
         print(hash_password(secret) if parsed.hash == "password" else hash_token(secret))

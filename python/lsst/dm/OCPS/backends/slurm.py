@@ -2,7 +2,7 @@
 """Slurm: jobs submitted, followed and cancelled with Slurm's own commands.
 
 A job is found again by its comment and its name, which hold OCPS's id of it;
-Slurm's own numbers are given anew when a controller loses its state.
+Slurm's job numbers are reused after a controller has lost its state.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .local.kinds import make_kinds
 from .supervised import SUPERVISOR_VARIABLES
 
 MAX_WORKERS = 1000
-"""Jobs that Slurm has at a time where the configuration does not say; it has a queue of its own."""
+"""Default of ``max_workers``: how many jobs are submitted at a time, for Slurm has its own queue."""
 
 COMMAND_TIMEOUT = 60.0
 """How long (s) one of Slurm's commands may take."""
@@ -40,7 +40,7 @@ MAX_HISTORY = 64 * 2**20
 """How much (bytes) of the end of the file of completed jobs is searched."""
 
 VARIABLES = (*SUPERVISOR_VARIABLES, "HOME", "USER", "SLURM_CONF")
-"""What Slurm's commands get of OCPS's environment. Others, such as SBATCH_PARTITION, would be options."""
+"""Variables that Slurm's commands get of OCPS. Others, such as SBATCH_PARTITION, act as options."""
 
 STATES = {
     "PENDING": State.WAITING,
@@ -58,7 +58,7 @@ STATES = {
     "SUSPENDED": State.SUSPENDED,
     "STOPPED": State.SUSPENDED,
 }
-"""What Slurm's states mean; all others are ends."""
+"""What Slurm's states mean; all others are final."""
 
 FAILURES = {
     "BOOT_FAIL": ("its node did not boot", True),
@@ -70,7 +70,7 @@ FAILURES = {
     "REVOKED": ("it was moved to another cluster", False),
     "TIMEOUT": ("it ran longer than its time limit", False),
 }
-"""Ends that are not the job's own doing, in words, and whether another try may succeed."""
+"""Final states that are not the job's own fault: the reason, and whether another attempt may succeed."""
 
 _AWAY = re.compile(
     r"[Uu]nable to contact slurm controller|timed out|[Cc]onnection (refused|reset|failure)|Zero Bytes|"
@@ -162,7 +162,7 @@ class Slurm:
         await self._run("sbatch", "--test-only", *self.settings.arguments(), script="#!/bin/sh\n")
 
     async def submit(self, submission: Submission) -> str:
-        """Submit a job and return Slurm's number of it."""
+        """Submit a job; return its number in Slurm."""
         tag = submission.tag
         answer = await self._run(
             "sbatch",
@@ -170,9 +170,9 @@ class Slurm:
             *self.settings.arguments(),
             f"--job-name={PREFIX}-{tag}",
             f"--comment={PREFIX}:{tag}",
-            # A supervisor that has been started and killed is never to begin anew.
+            # A supervisor that was killed must not be started again.
             "--no-requeue",
-            # A percent sign begins a place for one of Slurm's values.
+            # In a file name, Slurm replaces ``%`` and a letter by a value.
             f"--output={str(submission.output).replace('%', '%%')}",
             f"--chdir={submission.folder}",
             script=f"#!/bin/sh\nexec {shlex.join(submission.argv)}\n",
@@ -221,7 +221,7 @@ class Slurm:
 
     async def cancel(self, system_ids: Collection[str]) -> None:
         """Cancel jobs; Slurm ends them with SIGTERM, and after its KillWait with SIGKILL."""
-        # Its exit code says nothing: one that has ended meanwhile is an error, an unknown one is none.
+        # The exit code is of no use: scancel fails for a job that has just ended, and not for an unknown one.
         with contextlib.suppress(BackendError):
             await self._run("scancel", *system_ids)
 
@@ -233,7 +233,7 @@ class Slurm:
         SystemAwayError
             If Slurm does not answer.
         BackendError
-            If it refuses.
+            If Slurm refuses the request.
         """
         try:
             process = await asyncio.create_subprocess_exec(
@@ -243,7 +243,7 @@ class Slurm:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=self._environment,
-                # What is sent to OCPS's group is not for a submission under way.
+                # A signal to OCPS's process group must not interrupt a submission.
                 start_new_session=True,
             )
         except FileNotFoundError:

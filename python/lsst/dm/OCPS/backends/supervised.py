@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all backends share whose jobs run under OCPS's supervisor, on this machine or on a node.
+"""The common part of backends whose jobs run under OCPS's supervisor, here or on a cluster's nodes.
 
 A job is a plan in its workspace (see `local.supervisor`). Its supervisor
 claims it, so that it runs once however often it is started, and writes how
@@ -31,13 +31,13 @@ from .local.handle import Claim, Status
 from .local.planner import Planner, ProgressSource
 
 PROGRESS_INTERVAL = 0.5
-"""How often (s) the logs of running jobs are looked at."""
+"""How often (s) progress is read from the logs of running jobs."""
 
 RETRY_INTERVAL = 1.0
-"""How long (s) to wait before something is tried again that failed for want of resources."""
+"""Pause (s) before what failed for lack of resources is tried again."""
 
 SUPERVISOR_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL")
-"""What a supervisor gets of OCPS's environment; the rest may be secret."""
+"""Variables of OCPS's environment that a supervisor gets; others may be secret."""
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class SupervisedBackend(Backend):
         return ""
 
     def _kill_remains(self, job: Job, workspace: Workspace, claim: Claim | None) -> bool:
-        """Kill what a supervisor left that was killed itself; return whether nothing runs any more.
+        """Kill what a killed supervisor left behind; return whether nothing of the job runs any more.
 
         Runs in a thread.
         """
@@ -223,7 +223,7 @@ class SupervisedBackend(Backend):
             self.log.warning(f"Job {job.id}: its status was not written by its supervisor, and is ignored")
             status = None
         if status is None:
-            # A supervisor writes before it ends; so it was killed, or never began.
+            # A supervisor writes its status before it ends: this one was killed, or never began.
             gone = self._kill_remains(job, workspace, claim)
         try:
             seen = status.model_dump() if status else None
@@ -235,7 +235,7 @@ class SupervisedBackend(Backend):
             return self._unreadable(job, error)
         except Exception as error:
             return self._unreadable(job, error)
-        # What still runs must not meet a second attempt.
+        # A second attempt must not run beside processes of the first.
         ending = dataclasses.replace(ending, may_still_run=not gone)
         if status and status.failure:
             failed = ErrorSummary(status.failure, detail="\n".join(workspace.tail()))
@@ -273,7 +273,7 @@ class SupervisedBackend(Backend):
 async def retry(act: Callable[..., T], *arguments: Any) -> T:
     """Return what ``act`` returns in a thread; while resources are missing, try again.
 
-    What cannot be read for want of a descriptor has not gone.
+    A file that cannot be read for lack of descriptors still exists.
     """
     while True:
         try:

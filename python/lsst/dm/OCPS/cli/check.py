@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``ocps check``: try a server from end to end, and say what is wrong."""
+"""``ocps check``: test a server from end to end, and report what is wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .submit import parse_pairs
 Step = Callable[[], Awaitable[str]]
 
 CHECKS = "lsst.dm.OCPS.checks"
-"""Group of the entry points of checks that need the server side."""
+"""Entry-point group of the checks that need the server side of OCPS."""
 
 
 class _WrongError(Exception):
@@ -31,20 +31,20 @@ class _WrongError(Exception):
 
 
 class Checks:
-    """The checks of a server, one after the other.
+    """Checks a server step by step.
 
     Parameters
     ----------
     session : `Session`
-        Which server.
+        The command's options; prints the outcome of each step.
     client : `Client`
-        Asks it.
+        Client of the server.
     definition : `str`
-        The job to run; empty for ``sleep``, where there is one.
+        Definition of the job to run; empty for ``sleep``, if the server has it.
     parameters : `dict` [`str`, `str`]
-        Its parameters.
+        Parameters of the job.
     timeout : `float`
-        How long it may take (s).
+        How long the job may take (s).
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Checks:
         self.passed: list[dict[str, Any]] = []
 
     async def run(self) -> int:
-        """Carry out all; stop at the first that fails. Return the exit code."""
+        """Run all steps, up to the first that fails; return the exit code."""
         for name, step in (
             ("server", self._reach),
             ("access", self._list),
@@ -88,28 +88,28 @@ class Checks:
     async def _reach(self) -> str:
         server = await self._client.server()
         if trouble := await self._client.availability():
-            raise _WrongError(f"it answers, but takes no jobs: {trouble}")
+            raise _WrongError(f"it answers, but accepts no jobs: {trouble}")
         return f"{self._client.url} is " + ("an OCPS" if server.ours else "a UWS server, not an OCPS")
 
     async def _list(self) -> str:
         jobs = await self._client.jobs(last=10)
-        return "lists of jobs can be read" + (f"; the newest is {jobs[0].id}" if jobs else "; there are none")
+        return "job lists can be read" + (f"; the newest job is {jobs[0].id}" if jobs else "; they are empty")
 
     async def _define(self) -> str:
         if not (await self._client.server()).ours:
-            return "this server does not show them"
+            return "this server does not show its definitions"
         names = [entry["name"] for entry in await self._client.definitions()]
         self._definition = self._definition or ("sleep" if "sleep" in names else "")
         if self._definition and self._definition not in names:
-            raise _WrongError(f"there is no {self._definition}; there are: {', '.join(names)}")
+            raise _WrongError(f"there is no definition {self._definition}; there are: {', '.join(names)}")
         return ", ".join(names)
 
     async def _stream(self) -> str:
         if not (await self._client.server()).ours:
-            return "this server has none; lists are asked for"
+            return "this server has none; job lists are polled instead"
         async with asyncio.timeout(self._timeout), aclosing(self._client.changes()) as changes:  # type: ignore[type-var]
             await anext(changes)
-        return "changes are shown as they come"
+        return "the stream is open"
 
     async def _run_job(self) -> str:
         ours = (await self._client.server()).ours
@@ -133,7 +133,7 @@ class Checks:
 
     async def _results(self) -> str:
         if self._job is None or not self._job.results:
-            return "there are none"
+            return "the job has none"
         with tempfile.TemporaryDirectory(prefix="ocps-check-") as folder:
             for result in self._job.results:
                 await self._client.download(result, Path(folder))
@@ -143,8 +143,8 @@ class Checks:
 async def _check_configuration(path: Path, index: int) -> str:
     """Return what is wrong with a configuration file; empty if nothing is.
 
-    The server side of OCPS knows that; it is found by its entry point,
-    because the terminal works without it too.
+    The check itself is part of the server side of OCPS. It is loaded by its
+    entry point, because the terminal can be installed without the server side.
     """
     try:
         (entry,) = importlib.metadata.entry_points(group=CHECKS, name="configuration")
@@ -157,12 +157,14 @@ async def _check_configuration(path: Path, index: int) -> str:
 
 @click.command()
 @click.argument("parameters", nargs=-1)
-@click.option("--definition", "-d", default="", help="The job to try (default: sleep, where there is one).")
-@click.option("--timeout", type=float, default=60.0, help="How long it may take (s; default: 60).")
+@click.option(
+    "--definition", "-d", default="", help="Definition of the job to run (default: sleep, if there is one)."
+)
+@click.option("--timeout", type=float, default=60.0, help="How long the job may take (s; default: 60).")
 @click.option(
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Instead: try the backend of this configuration file from here.",
+    help="Check this configuration file and its backend instead of a server.",
 )
 @click.option(
     "--index", type=int, default=1, help="Which instance of the configuration (SAL index; default: 1)."
@@ -176,7 +178,7 @@ async def check(
     config: Path | None,
     index: int,
 ) -> int:
-    """Try everything from end to end: server, access, change stream, a job, its results."""
+    """Test a server from end to end: access, change stream, a job, its results."""
     if config:
         wrong = await _check_configuration(config, index)
         if session.json:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Words that a shell completes by asking the server."""
+"""Completion of words in a shell, with names from the server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..client.profiles import ProfileError, find_profile
 from .session import Session
 
 PATIENCE = 2.0
-"""How long a shell waits for the words (s)."""
+"""How long the server may take (s)."""
 
 
 def _ask(
@@ -31,7 +31,7 @@ def _ask(
         profile = find_profile(context.params.get("url") or "", context.params.get("profile") or "")
         return asyncio.run(ask(Session(profile)))
     except (ClientError, ProfileError, TimeoutError, OSError):
-        # A shell that completes has nobody to tell.
+        # No message: it would appear within the command line that is being typed.
         return []
 
 
@@ -40,7 +40,7 @@ def _beginning(items: list[CompletionItem], incomplete: str) -> list[CompletionI
 
 
 def complete_definition(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the job definitions that begin with what is there."""
+    """Return the job definitions that begin with what has been typed."""
 
     async def names(client: Client) -> list[CompletionItem]:
         found = await client.definitions()
@@ -50,7 +50,7 @@ def complete_definition(context: click.Context, _: click.Parameter, incomplete: 
 
 
 def complete_job(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of recent jobs that begin with what is there."""
+    """Return the ids of recent jobs that begin with what has been typed."""
 
     async def ids(client: Client) -> list[CompletionItem]:
         jobs = await client.jobs(last=100)

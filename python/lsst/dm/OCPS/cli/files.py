@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Commands about what jobs write: logs and results."""
+"""Commands for the logs and results of jobs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LOOK_INTERVAL = 0.5
 @click.option("--attempt", type=click.IntRange(1), help="The log of a former attempt, by its number.")
 @command_options
 async def log(session: Session, job_id: str, follow: bool, attempt: int | None) -> int:
-    """Print a job's log; with -f as it is written, and the exit code is that of its end."""
+    """Print a job's log; with -f, follow it until the job ends, which gives the exit code."""
     # In UTF-8, whose characters may be cut between two parts.
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     async with session.client() as client:
         job = await find_job(client, job_id)
         position, number = 0, attempt or job.attempt
         while True:
-            # What was written before the end is there when the end is known.
+            # Once a job is known to have ended, all of its log can be read.
             ended = job.ended
             while text := await client.patiently(lambda: client.read_log(job, position, number)):  # noqa: B023
                 position += len(text)
@@ -61,9 +61,14 @@ async def log(session: Session, job_id: str, follow: bool, attempt: int | None) 
 @click.command()
 @click.argument("job_id", shell_complete=complete_job)
 @click.argument("names", nargs=-1)
-@click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), help="Where to save them.")
-@click.option("--list", "only_list", is_flag=True, help="Only list them.")
-@click.option("--force", is_flag=True, help="Overwrite files that are there, without asking.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for the files (default: the job's id).",
+)
+@click.option("--list", "only_list", is_flag=True, help="Only list the results.")
+@click.option("--force", is_flag=True, help="Overwrite existing files without asking.")
 @command_options
 async def results(
     session: Session, job_id: str, names: tuple[str, ...], output: Path | None, only_list: bool, force: bool
@@ -96,12 +101,12 @@ async def results(
 
 
 def _may_overwrite(paths: list[Path]) -> bool:
-    """Ask whether files that are there may be overwritten; return `False` if there are none.
+    """Ask whether existing files may be overwritten; return `False` if there are none.
 
     Raises
     ------
     ClientError
-        If not.
+        If they may not.
     """
     there = [str(path) for path in paths if os.path.lexists(path)]
     if not there:

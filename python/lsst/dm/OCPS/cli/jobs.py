@@ -19,7 +19,9 @@ PHASES = ("PENDING", "HELD", "QUEUED", "EXECUTING", "SUSPENDED", "UNKNOWN", "COM
 @click.command("list")
 @click.argument("definition", default="", shell_complete=complete_definition)
 @click.option("--phase", "-p", "phases", multiple=True, type=click.Choice(PHASES, case_sensitive=False))
-@click.option("--last", "-n", type=click.IntRange(1), default=50, help="The newest so many (default: 50).")
+@click.option(
+    "--last", "-n", type=click.IntRange(1), default=50, help="How many of the newest jobs (default: 50)."
+)
 @click.option("--long", "-l", "long", is_flag=True, help="Also show owner, run id, and time of creation.")
 @command_options
 async def list_jobs(
@@ -29,7 +31,7 @@ async def list_jobs(
     async with session.client() as client:
         jobs = await client.jobs(definition, phases=phases, last=last)
         if definition and len(jobs) <= 200 and (await client.server()).ours:
-            # A UWS list says little; our own server has it all in one.
+            # Entries of a UWS list have little more than the phase; an OCPS returns whole jobs in one answer.
             whole = {job.id: job for job in await client.jobs(last=1000)}
             jobs = [whole.get(job.id, job) for job in jobs]
     if session.json:
@@ -42,7 +44,7 @@ async def list_jobs(
 @click.argument("job_id", shell_complete=complete_job)
 @command_options
 async def show(session: Session, job_id: str) -> int:
-    """Show all that is known of a job."""
+    """Show everything that is known about a job."""
     async with session.client() as client:
         job = await find_job(client, job_id)
     if session.json:
@@ -86,7 +88,7 @@ def _change(name: str, help_text: str) -> click.Command:
 @click.argument("job_ids", nargs=-1, required=True, shell_complete=complete_job)
 @command_options
 async def delete(session: Session, job_ids: tuple[str, ...]) -> None:
-    """Remove jobs with all that they wrote; one that runs is stopped."""
+    """Delete jobs with their files; running ones are stopped first."""
     deleted = []
     async with session.client() as client:
         for job_id in job_ids:
@@ -126,7 +128,7 @@ COMMANDS = {
     "delete": delete,
     "definitions": definitions,
     "abort": _change("abort", "Stop jobs; what they wrote is kept."),
-    "hold": _change("hold", "Keep jobs that wait from being started."),
+    "hold": _change("hold", "Keep waiting jobs from being started."),
     "release": _change("release", "Run jobs that are held or pending."),
 }
 """All commands of this file."""

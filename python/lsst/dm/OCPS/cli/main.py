@@ -19,17 +19,17 @@ from ..version import __version__
 
 COMMANDS = {
     "abort": ("jobs", "Stop jobs; what they wrote is kept."),
-    "check": ("check", "Try everything from end to end: server, access, change stream, a job, its results."),
-    "completion": ("shell", 'Print what makes a shell complete ocps: eval "$(ocps completion bash)".'),
+    "check": ("check", "Test a server from end to end: access, change stream, a job, its results."),
+    "completion": ("shell", 'Print the script for completion in a shell: eval "$(ocps completion bash)".'),
     "definitions": ("jobs", "Show which jobs may be submitted, with their parameters."),
-    "delete": ("jobs", "Remove jobs with all that they wrote; one that runs is stopped."),
-    "hold": ("jobs", "Keep jobs that wait from being started."),
+    "delete": ("jobs", "Delete jobs with their files; running ones are stopped first."),
+    "hold": ("jobs", "Keep waiting jobs from being started."),
     "list": ("jobs", "List jobs, the newest first."),
     "log": ("files", "Print a job's log; with -f as it is written."),
     "release": ("jobs", "Run jobs that are held or pending."),
     "rerun": ("submit", "Run a job once more, with PARAMETERS (name=value) instead of those it had."),
     "results": ("files", "Save a job's results in a folder: all, or those whose NAMES (globs) are given."),
-    "show": ("jobs", "Show all that is known of a job."),
+    "show": ("jobs", "Show everything that is known about a job."),
     "submit": ("submit", "Run a job: ocps submit sleep duration=2."),
     "watch": ("watch", "Follow jobs: all until Ctrl-C, or those given until they have ended."),
 }
@@ -65,11 +65,11 @@ class _Commands(click.Group):
 def main() -> None:
     """Submit jobs to an OCPS, or another UWS server, and follow them.
 
-    Which server: --url, --profile, OCPS_URL, OCPS_PROFILE, or the default of
+    The server is given by --url, --profile, OCPS_URL, OCPS_PROFILE, or the default of
     ~/.config/ocps/profiles.toml; a token is in OCPS_TOKEN, or in the file or
     the variable that the profile names.
 
     Exit codes: 0 done, 1 the job failed (or a check did), 2 wrong command
     line, 3 server not reached or time run out, 4 refused, unknown, or a file
-    is in the way, 5 the job was aborted, 130 interrupted.
+    exists already, 5 the job was aborted, 130 interrupted.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``ocps completion``: what makes a shell complete words."""
+"""``ocps completion``: the script for completion in a shell."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import click
 from click.shell_completion import get_completion_class
 
 NO_SPACE = "    [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace\n"
-"""After ``name=`` comes a value, in the same word."""
+"""Keeps bash from adding a space after ``name=``, where the value follows in the same word."""
 
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete ocps: eval "$(ocps completion bash)"."""
+    """Print the script for completion in a shell: eval "$(ocps completion bash)"."""
     from .main import main
 
     found = get_completion_class(shell)

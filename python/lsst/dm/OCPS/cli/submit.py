@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Commands that submit jobs, and perhaps wait for them."""
+"""Commands that submit jobs and, if wanted, wait for their ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .session import UNREACHABLE, Session, command_options, exit_code, find_job,
 
 
 def parse_pairs(words: tuple[str, ...]) -> dict[str, str]:
-    """Return what is given as ``name=value``."""
+    """Return the parameters that are given as ``name=value``."""
     found: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -31,7 +31,7 @@ def parse_pairs(words: tuple[str, ...]) -> dict[str, str]:
 
 
 async def _finish(session: Session, client: Client, job: RemoteJob, wait: bool, timeout: float | None) -> int:
-    """Show a job that was submitted, with ``wait`` when it has ended; return the exit code."""
+    """Show a submitted job, after its end if ``wait``; return the exit code."""
     if not wait:
         show_outcome(session, job)
         return 0
@@ -50,15 +50,15 @@ async def _finish(session: Session, client: Client, job: RemoteJob, wait: bool, 
 
 def wait_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--wait`` and ``--timeout``."""
-    function = click.option("--timeout", type=float, help="Wait so long at most (s).")(function)
-    return click.option("--wait", "-w", is_flag=True, help="Wait for its end.")(function)
+    function = click.option("--timeout", type=float, help="Longest time to wait (s).")(function)
+    return click.option("--wait", "-w", is_flag=True, help="Wait until the job has ended.")(function)
 
 
 @click.command()
 @click.argument("definition", shell_complete=complete_definition)
 @click.argument("parameters", nargs=-1, shell_complete=complete_parameter)
 @click.option("--file", "-f", "files", multiple=True, help="A file for a parameter: name=path.")
-@click.option("--run-id", default="", help="A name of your own.")
+@click.option("--run-id", default="", help="A name of your own for the job.")
 @click.option("--limit", type=int, help="Longest run time (s).")
 @click.option(
     "--after",
@@ -66,9 +66,9 @@ def wait_options(function: Callable[..., None]) -> Callable[..., None]:
     shell_complete=complete_job,
     help="Start when this job has ended; may be repeated.",
 )
-@click.option("--priority", type=int, default=0, help="Jobs with a larger one start earlier (default: 0).")
-@click.option("--pending", is_flag=True, help="Do not run it yet; see release.")
-@click.option("--dry-run", is_flag=True, help="Check it and say what it would do; run nothing.")
+@click.option("--priority", type=int, default=0, help="Jobs of higher priority start earlier (default: 0).")
+@click.option("--pending", is_flag=True, help="Create the job without running it; see release.")
+@click.option("--dry-run", is_flag=True, help="Check the job and show what it would do, without running it.")
 @wait_options
 @command_options
 async def submit(

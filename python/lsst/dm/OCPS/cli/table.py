@@ -29,12 +29,12 @@ PHASE_STYLES = {
     "UNKNOWN": "bold yellow",
     "ARCHIVED": "dim",
 }
-"""How phases are shown; those that are not here, plainly."""
+"""Styles of phases; the others have none."""
 
 BAR_WIDTH = 16
 
 WIDE = 100
-"""From this width of the terminal (characters) on, progress is a bar."""
+"""Least width of the terminal (characters) in which progress is shown as a bar."""
 
 SHORT_ID = 12
 LONGEST_NAME = 24
@@ -42,14 +42,14 @@ LONGEST_NAME = 24
 
 
 class JobsTable:
-    """A table of jobs, a row each; phases are never cut, messages take what is left of the line.
+    """A table with one row per job; phases are never cut, and messages fill the rest of the line.
 
     Parameters
     ----------
     jobs : `~collections.abc.Iterable` [`RemoteJob`]
         The jobs.
     title : `str`
-        What to write above; empty for nothing.
+        Title; empty for none.
     long : `bool`
         Whether to show owner, run id and time of creation too.
     """
@@ -93,9 +93,9 @@ def jobs_table(documents: Iterable[RemoteJob | Mapping[str, Any]], *, title: str
     ----------
     documents : `~collections.abc.Iterable`
         Jobs of a `Client`, or documents: those of our JSON dialect, or the
-        results that go out over SAL.
+        results published over SAL.
     title : `str`
-        What to write above; empty for nothing.
+        Title; empty for none.
     """
     jobs = (
         document if isinstance(document, RemoteJob) else parse_json_job(document, "", "")
@@ -128,12 +128,12 @@ def _elapsed(job: RemoteJob) -> str:
 
 
 class Throughput:
-    """Counts what has been done in the last minute.
+    """Counts the jobs and quanta that ended in the last minute.
 
     Parameters
     ----------
     window : `float`
-        What counts as the last minute (s).
+        Length of that minute (s), for tests.
     """
 
     def __init__(self, window: float = 60.0) -> None:
@@ -152,7 +152,7 @@ class Throughput:
             self._ends.append(now)
 
     def words(self) -> str:
-        """Return how many jobs ended, and quanta, in the last minute."""
+        """Return the numbers of jobs and quanta per minute, in words."""
         begin = time.monotonic() - self._window
         while self._ends and self._ends[0] < begin:
             self._ends.popleft()

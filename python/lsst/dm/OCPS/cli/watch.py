@@ -21,14 +21,14 @@ from .session import Session, as_json, command_options, exit_code, find_job
 from .table import JobsTable, Throughput
 
 MOST_LISTED = 200
-"""How many jobs, the newest, are kept in sight."""
+"""How many jobs, the newest, are kept."""
 
 REFRESH = 4.0
-"""How often a second the table is drawn; bars and times move on in between."""
+"""How many times per second the table is drawn: run times advance between changes."""
 
 
 class Board:
-    """The jobs in sight.
+    """The jobs that are shown.
 
     Parameters
     ----------
@@ -39,14 +39,14 @@ class Board:
     def __init__(self, height: int) -> None:
         self.jobs: dict[str, RemoteJob] = {}
         self.away = ""
-        """Why the server cannot be reached, while that is so."""
+        """Why the server cannot be reached; empty while it can."""
         self.wanted: set[str] = set()
-        """Addresses of the jobs to watch; empty for all."""
+        """URLs of the jobs to watch; empty for all."""
         self._rows = max(3, height - 4)
         self._throughput = Throughput()
 
     def take(self, job: RemoteJob) -> bool:
-        """Take a change; return whether it is of a job that is watched."""
+        """Apply a change of a job; return whether it changes what is shown."""
         if self.wanted and job.url not in self.wanted:
             return False
         former = self.jobs.get(job.url)
@@ -57,7 +57,7 @@ class Board:
         return former != job
 
     def replace(self, jobs: list[RemoteJob]) -> None:
-        """Take all jobs anew; those that are not among them are gone."""
+        """Replace all jobs; those that are not in ``jobs`` are removed."""
         gone = self.jobs.keys() - {job.url for job in jobs}
         for url in gone:
             del self.jobs[url]
@@ -72,7 +72,7 @@ class Board:
     def __rich__(self) -> Group:
         counts = Counter(job.phase for job in self.jobs.values())
         words = ", ".join(f"{count} {phase.lower()}" for phase, count in sorted(counts.items())) or "no jobs"
-        # Those that live first, then the newest.
+        # Live jobs first, the newest of each group first.
         ordered = sorted(self.jobs.values(), key=lambda job: (job.ended, -_age(job)))
         more = len(ordered) - self._rows
         foot = f"{words}; {self._throughput.words()}" + (f"; {more} more not shown" if more > 0 else "")
@@ -93,7 +93,7 @@ def _age(job: RemoteJob) -> float:
 async def watch(session: Session, job_ids: tuple[str, ...], definition: str) -> int:
     """Follow jobs: all until Ctrl-C, or those given until they have ended.
 
-    In a terminal a live table; else, or with --json, a line for every change.
+    Shows a live table in a terminal; elsewhere, or with --json, one line per change.
     """
     live = sys.stdout.isatty() and not session.json
     board = Board(session.console.height)
@@ -139,8 +139,8 @@ async def _look(client: Client, wanted: list[RemoteJob], definition: str) -> lis
         try:
             found.append(await client.get(job))
         except UnknownError:
-            # Somebody has removed it: there is nothing to wait for any more.
-            raise UnknownError(f"Job {job.id} is not there any more") from None
+            # The job was deleted, so its end will never be seen.
+            raise UnknownError(f"Job {job.id} has been deleted") from None
     return found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The archivist: removes files of ended jobs when their time or their space is up, and deleted jobs."""
+"""The archivist: removes the files of ended jobs in time or for want of space, and deleted jobs."""
 
 from __future__ import annotations
 

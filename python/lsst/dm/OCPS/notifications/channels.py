@@ -34,7 +34,7 @@ SHORTEST_SECRET = 24
 """Prefix and least length (bytes) of the secret of webhooks, as in Standard Webhooks."""
 
 PASSING = frozenset({408, 425, 429})
-"""HTTP statuses below 500 with which a receiver asks for another attempt."""
+"""HTTP statuses below 500 after which delivery is tried again."""
 
 
 class AwayError(Exception):
@@ -42,14 +42,14 @@ class AwayError(Exception):
 
 
 class RefusedError(Exception):
-    """The receiver does not take this notification, and will not."""
+    """The receiver refuses this notification for good."""
 
 
 class Channel(Protocol):
-    """Where notifications of some rules go."""
+    """A receiver of notifications."""
 
     name: str
-    """Names the receiver for people, without anything secret."""
+    """The receiver's name in messages, without secrets."""
 
     async def send(self, notification_id: str, document: dict[str, Any]) -> None:
         """Deliver a notification.
@@ -59,7 +59,7 @@ class Channel(Protocol):
         AwayError
             If it should be tried again.
         RefusedError
-            If that would be of no use.
+            If the receiver will never accept it.
         """
 
     async def close(self) -> None:
@@ -160,7 +160,7 @@ class MailChannel:
             codes = [one.code for one in error.recipients]
             raise _smtp_error(min(codes), "no recipient was accepted") from None
         except aiosmtplib.SMTPAuthenticationError as error:
-            # Somebody will mend that; it may take a while.
+            # Tried again, because somebody may correct the password meanwhile.
             raise AwayError(f"the mail server did not accept user and password ({error.code})") from None
         except aiosmtplib.SMTPResponseException as error:
             raise _smtp_error(error.code, f"the mail server answered {error.code}") from None
@@ -168,7 +168,7 @@ class MailChannel:
             raise AwayError(type(error).__name__) from None
 
     async def close(self) -> None:
-        """There is nothing to close: each message has a connection of its own."""
+        """Do nothing: each message has its own connection."""
 
 
 def _smtp_error(code: int, words: str) -> AwayError | RefusedError:

@@ -41,10 +41,10 @@ from .message import end_document
 from .spool import Spool, entry_name
 
 MAX_QUEUED = 10_000
-"""How many notifications wait at most for all receivers together; more are dropped."""
+"""Most notifications that may wait, of all receivers together; further ones are dropped."""
 
 MAX_PENDING = 1000
-"""How many ends wait at most to be written to files; more are read from the store."""
+"""Most ends that may wait in memory to be written to files; further ones are read from the store."""
 
 MAX_AGE = 86400.0
 """How long (s) a receiver may be away before a notification for it is dropped."""
@@ -53,11 +53,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
 """Shortest and longest pause (s) between two attempts to deliver."""
 
 STORE_PAUSE = 2.0
-"""How long (s) to wait before something is written again that could not be written."""
+"""Pause (s) before a failed write is tried again."""
 
 MARGIN = timedelta(seconds=60)
 CLEAN_MARGIN = timedelta(seconds=1)
-"""How much older than the last ends that were written others may be: after a crash, and else."""
+"""How far before the last written end to look for unwritten ones: after a crash, and after a clean end."""
 
 CURSOR = "notifications"
 """Name under which the store remembers up to which change all ends are in files."""
@@ -67,7 +67,7 @@ CLOSE_TIMEOUT = 5.0
 
 
 class Notifier:
-    """Tells of ends of jobs.
+    """Sends notifications about ends of jobs.
 
     Parameters
     ----------
@@ -108,13 +108,13 @@ class Notifier:
         self._counts = dict.fromkeys(("sent", "retried", "failed", "dropped"), 0)
 
     async def open(self) -> None:
-        """Begin to tell, first of what happened since the last time."""
+        """Start delivery, beginning with ends since the last run."""
         for name in await asyncio.to_thread(self._spool.open):
             if (queue := self._queues.get(self._spool.target_of(name))) is not None:
                 queue.append(name)
                 self._known[name] = None
             else:
-                # Its rule is gone: nobody who is not configured is told anything.
+                # Its rule was removed, and with it the receiver.
                 await asyncio.to_thread(self._spool.remove, name)
         self._manager.ledger.observers.append(self._observe)
         self._tasks = [self._start(self._write_forever())]
@@ -123,7 +123,7 @@ class Notifier:
             self._tasks.append(self._start(self._deliver_forever(key, channel)))
 
     async def close(self) -> None:
-        """Write what is still to be told into files, and stop."""
+        """Write pending notifications to files, and stop."""
         with contextlib.suppress(ValueError):
             self._manager.ledger.observers.remove(self._observe)
         with contextlib.suppress(TimeoutError, JobError):
@@ -161,11 +161,11 @@ class Notifier:
     # Ends of jobs become files
 
     def _observe(self, old: Job | None, job: Job) -> None:
-        """Take an end; called by the engine, so it only appends to a list."""
+        """Record an end. The engine calls this, so it only appends to a list."""
         if not job.terminal or (old and old.terminal):
             return
         if len(self._pending) >= MAX_PENDING:
-            # The store has it.
+            # It will be read from the store.
             self._left_out += 1
         else:
             self._pending.append(job)
@@ -195,7 +195,7 @@ class Notifier:
             await self._remember()
 
     async def _persist(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Do something that needs the disk or the store, again and again until it succeeds."""
+        """Repeat an operation on the disk or the store until it succeeds."""
         while True:
             try:
                 await act()
@@ -205,7 +205,7 @@ class Notifier:
                 await asyncio.sleep(STORE_PAUSE)
 
     async def _catch_up(self) -> None:
-        """Write the ends that the store has since the last ones that were noted."""
+        """Write the ends that are in the store and newer than the cursor."""
         left_out, time = self._left_out, now()
         text = await self._manager.store.recall(CURSOR)
         last = await self._manager.last_change()
@@ -279,7 +279,7 @@ class Notifier:
             queue.popleft()
 
     async def _deliver(self, name: str, channel: Channel) -> None:
-        """Deliver a notification, or give it up."""
+        """Deliver a notification, or drop it if it is refused or too old."""
         document = await asyncio.to_thread(self._spool.get, name)
         if document is None:
             return
@@ -300,7 +300,7 @@ class Notifier:
             self._counts["failed"] += 1
             self._log.error(f"Job {job_id}: {channel.name} was not told of its end: {error}")
         except Exception:
-            # One that cannot be sent must not keep all others waiting.
+            # A notification that cannot be sent must not hold up the others.
             self._counts["failed"] += 1
             self._log.exception(f"Job {job_id}: {channel.name} was not told of its end")
         else:

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Fetch a file that a parameter gives by reference.
+"""Fetch a file whose URL was given as a parameter.
 
     python -I fetch.py URL FILE MAX_BYTES GLOB ...
 
-The globs say from where. Host and path are compared apart; a redirection is
-followed only to what a glob allows too; and private addresses (this machine,
-the local network) are connected to only where a glob names their host in
-full. No proxy is used, because then the host would be looked up elsewhere.
+The globs say which URLs are allowed. Host and path are compared separately; a
+redirection is followed only to a URL that a glob allows; and private
+addresses (this machine, the local network) are connected to only if a glob
+names their host in full. No proxy is used, because it would look up the host
+itself.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 TIMEOUT = 60.0
-"""How long (s) the other side may be silent."""
+"""How long (s) the server may be silent."""
 
 _ENCODED = re.compile(r"%(?:2[ef]|5c|25|00)", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9._*:-]+")
@@ -36,7 +37,7 @@ _PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
 
 @dataclass(frozen=True)
 class Address:
-    """A URL in the one form that is compared; its parts may have ``*`` in them.
+    """A URL, or a glob of URLs, in normal form for comparison.
 
     Parameters
     ----------
@@ -53,12 +54,12 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Return a URL or a glob of URLs in its parts.
+        """Parse a URL or a glob of URLs.
 
         Raises
         ------
         ValueError
-            If it is no URL, or could be read in two ways.
+            If it is not a URL, or is ambiguous.
         """
         if not text.isprintable() or "\\" in text or " " in text:
             raise ValueError(f"{text!r} is not a URL")
@@ -126,7 +127,7 @@ def check(url: str, globs: Iterable[str]) -> bool:
     Raises
     ------
     ValueError
-        If none allows it; the text says so.
+        If no glob allows it.
     """
     address = Address.parse(url)
     found = [glob for glob in map(Address.parse, globs) if address.matches(glob)]
@@ -147,7 +148,7 @@ def _connect(host: str, port: int, timeout: Any, private: bool) -> socket.socket
         sock = socket.socket(family, kind, protocol)
         try:
             sock.settimeout(timeout)
-            # To the address that was looked at, not to the name once more.
+            # To the address that was checked: the name might lead elsewhere by now.
             sock.connect(place)
         except OSError as error:
             sock.close()
@@ -158,7 +159,7 @@ def _connect(host: str, port: int, timeout: Any, private: bool) -> socket.socket
 
 
 class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
-    """Opens connections to addresses that were looked at."""
+    """Opens connections to checked addresses."""
 
     def __init__(self, globs: list[str]) -> None:
         super().__init__()
@@ -185,7 +186,7 @@ class _Handler(urllib.request.HTTPHandler, urllib.request.HTTPSHandler):
 
 
 class _Redirections(urllib.request.HTTPRedirectHandler):
-    """Follows a redirection only to what a glob allows."""
+    """Follows redirections only to URLs that a glob allows."""
 
     max_redirections = 5
 
@@ -206,16 +207,16 @@ class _Redirections(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(url: str, path: str, max_bytes: int, globs: list[str]) -> None:
-    """Write what is at ``url`` into the file ``path``.
+    """Download a URL into a file.
 
     Parameters
     ----------
     url : `str`
-        From where.
+        The URL.
     path : `str`
-        Where to.
+        The file; missing folders are made.
     max_bytes : `int`
-        The longest that it may be (bytes).
+        Largest size (bytes).
     globs : `list` [`str`]
         Globs of the URLs that are allowed.
 

@@ -34,12 +34,8 @@ class LocalBackend(SupervisedBackend):
 
     Parameters
     ----------
-    workspaces : `~lsst.dm.OCPS.jobs.workspace.Workspaces`
-        The directories of jobs.
-    planners : `~collections.abc.Mapping` [`str`, `Planner`]
-        The planners by kind of job.
-    log : `logging.Logger`, optional
-        Gets warnings.
+    workspaces, planners, log
+        As for `SupervisedBackend`.
     zygotes : `ZygotePool` or `None`
         Preloaded processes, from which jobs start faster; closed by `close`.
     """
@@ -143,7 +139,7 @@ class LocalBackend(SupervisedBackend):
         if handle:
             self._running[job.id] = handle
         if claim:
-            # Also for one that has ended already: it did run.
+            # Also for a job that has ended already, because it did run.
             seen = BackendUpdate(
                 phase=ExecutionPhase.EXECUTING,
                 message="",
@@ -166,12 +162,12 @@ class LocalBackend(SupervisedBackend):
         try:
             ending = await retry(self._ending, job, workspace, claim, source)
         except Exception as error:
-            # Whatever it is, the job must not stay open for ever.
+            # Any error at all: the job must end.
             ending = self._unreadable(job, error)
         self.report(job.id, ending)
 
     def _kill_remains(self, job: Job, workspace: Workspace, claim: Claim | None) -> bool:
-        # Its child dies with a supervisor, but not what that child may have started.
+        # A supervisor's child is killed with it, but not what that child has started.
         group, mark = _group(workspace), mark_of(workspace)
         known = claim.model_dump() if claim else None
         gone = processes.kill_job(known, group, mark)

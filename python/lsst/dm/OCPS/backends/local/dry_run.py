@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Dry runs of the local pool: what builds a quantum graph, run as a job is."""
+"""Dry runs of the local pool: a quantum graph is built under a supervisor, as a job is run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .handle import Claim, Status, SupervisorHandle
 from .planner import Planner
 
 MAX_AT_ONCE = 2
-"""How many dry runs work at a time, beside the jobs that run."""
+"""How many dry runs are carried out at a time, beside jobs."""
 
 MAX_WAITING = 8
-"""How many more may wait."""
+"""How many further dry runs may wait."""
 
 STOP_TIMEOUT = 10.0
-"""How long (s) one that is stopped may take to end."""
+"""How long (s) to wait for the end of a supervisor that is stopped."""
 
 Launch = Callable[[Job, Workspace, dict[str, Any]], Awaitable[None]]
 """Writes a plan into a workspace and starts a supervisor there."""
@@ -34,8 +34,8 @@ Launch = Callable[[Job, Workspace, dict[str, Any]], Awaitable[None]]
 class DryRuns:
     """Carries out dry runs, a few at a time.
 
-    Each has a supervisor, limits and a directory as a job has them; the
-    directory is removed at the end.
+    Each has a supervisor, limits and a directory like a job; the directory is
+    removed at the end.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ class DryRuns:
         self._running: set[SupervisorHandle] = set()
 
     def close(self) -> None:
-        """Stop those that are under way."""
+        """Stop all dry runs."""
         for handle in self._running:
             handle.terminate()
 
