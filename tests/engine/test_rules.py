@@ -343,6 +343,11 @@ def test_a_job_is_not_run_again_without_reason_or_against_a_wish(fields):
     assert rules.seen(old, AT, update=BackendUpdate(phase=Phase.ERROR)).phase == Phase.ERROR
 
 
+def test_a_job_of_which_something_may_still_run_is_not_run_again():
+    update = BackendUpdate(phase=Phase.ERROR, may_still_run=True)
+    assert rules.seen(failing(Phase.EXECUTING), AT, update=update).phase == Phase.ERROR
+
+
 @pytest.mark.parametrize("phase", sorted(TERMINAL))
 def test_a_job_that_has_ended_is_not_run_again(phase):
     assert rules.seen(failing(phase), AT, update=BackendUpdate(phase=Phase.ERROR)) is None
