@@ -66,7 +66,8 @@ async def test_a_job_whose_stop_was_not_confirmed_is_stopped_after_a_restart(tmp
     await manager.close()
 
 
-async def test_ocps_does_not_end_before_it_has_stopped_a_job_that_is_being_launched(bench, ask):
+async def test_ocps_does_not_end_before_it_has_stopped_a_job_that_is_being_launched(bench, ask, monkeypatch):
+    monkeypatch.setattr(scheduler, "LAUNCH_WAIT", TIMEOUT)
     manager = await bench.open(abort_grace=0.05)
     launch, launched = asyncio.Event(), asyncio.Event()
 
@@ -88,7 +89,8 @@ async def test_ocps_does_not_end_before_it_has_stopped_a_job_that_is_being_launc
     assert bench.backend.cancelled == [job.id]
 
 
-async def test_an_attempt_that_is_planned_while_ocps_ends_is_left_to_the_next_start(bench, ask):
+async def test_an_attempt_that_is_planned_while_ocps_ends_is_left_to_the_next_start(bench, ask, monkeypatch):
+    monkeypatch.setattr(scheduler, "LAUNCH_WAIT", TIMEOUT)
     manager = await bench.open(abort_grace=0.05, retries=RetryPolicy(max=1, delay=3600))
     running = await manager.submit(ask())
     await bench.given(1)

@@ -364,6 +364,13 @@ async def test_a_check_accepts_what_works(tmp_path):
     assert config.key() == config.model_copy(update={"notifications": None}).key()
 
 
+async def test_a_work_dir_that_takes_no_notifications_is_refused_with_the_reason(engine, receiver):
+    (engine.folder / "work").mkdir()
+    (engine.folder / "work" / "notifications").write_text("in the way")
+    with pytest.raises(ConfigError, match="work/notifications: File exists"):
+        await engine.open([{"url": receiver.url}])
+
+
 @pytest.mark.parametrize(
     "url", ["https://u:p@hooks.example.org/", "https://[::1/", "https://hooks.example.org:x/", "https:///x"]
 )

@@ -178,7 +178,10 @@ class Host:
             from .notifications.notifier import Notifier
 
             notifier = Notifier(self.manager, config, self._log)
-            await notifier.open()
+            try:
+                await notifier.open()
+            except OSError as error:
+                raise ConfigError(f"notifications: {error.filename}: {error.strerror}") from None
             self._notifier = notifier
 
     async def _stop_notifying(self) -> None:
