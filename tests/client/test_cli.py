@@ -164,7 +164,7 @@ async def test_check_says_what_is_wrong(user: User, served: Served) -> None:
     assert "failed server: http://127.0.0.1:1 cannot be reached" in out
     code, out, _ = await user("check", "-d", "nap")
     assert code == 1
-    assert "there is no nap; there are: " in out
+    assert "there is no definition nap; there are: " in out
     code, out, _ = await user("check", "-d", "sleep", "duration=0", "fail=true", "--json")
     assert code == 1
     assert json.loads(out)[-1]["check"] == "job"

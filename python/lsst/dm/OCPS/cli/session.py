@@ -40,7 +40,7 @@ UNREACHABLE = 3
 """Exit code: the server cannot be reached, or a time ran out."""
 
 REFUSED = 4
-"""Exit code: the server said no or does not know the job, or a file is in the way."""
+"""Exit code: the server refused or does not know the job, or a file exists already."""
 
 ABORTED = 5
 """Exit code: the job ended as ABORTED."""

@@ -71,7 +71,7 @@ class JobLists:
         return self._understood(await self._link.get(url), parse_job)
 
     async def wait(self, url: str, phase: str, seconds: int, timeout: float) -> RemoteJob:
-        """Return a job when it is not in ``phase`` any more, or after so many seconds.
+        """Return a job when it has left ``phase``, or after ``seconds``.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class JobLists:
         phases : `~collections.abc.Collection` [`str`]
             Only jobs in one of these phases.
         last : `int`
-            Only the newest so many, newest first.
+            Only this many of the newest, newest first.
         after : `datetime.datetime`
             Only jobs created after this time.
         timeout : `float`

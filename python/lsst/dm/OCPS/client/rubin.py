@@ -108,7 +108,7 @@ class RubinServer:
         phase : `str`
             Only those in this phase.
         last : `int`
-            Only the newest so many, at an OCPS; 0 for all.
+            Only this many of the newest, at an OCPS; 0 for all.
         run_id : `str`
             Only those with this run id; servers other than an OCPS ignore it.
         after : `datetime.datetime`

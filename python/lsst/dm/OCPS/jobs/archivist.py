@@ -44,7 +44,7 @@ class Archivist:
     limits : `~collections.abc.Callable`
         Returns the present limits.
     log : `logging.Logger`
-        Gets what goes wrong.
+        Gets errors and warnings.
     """
 
     def __init__(

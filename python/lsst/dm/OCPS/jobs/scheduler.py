@@ -42,7 +42,7 @@ class Scheduler:
     ledger : `Ledger`
         All jobs.
     log : `logging.Logger`
-        Gets what goes wrong.
+        Gets errors and warnings.
     """
 
     def __init__(self, ledger: Ledger, log: logging.Logger) -> None:

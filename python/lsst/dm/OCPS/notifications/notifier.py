@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Tells of ends of jobs, as the rules of the configuration say.
 
-An end is written to a file before anybody is told, and the file goes when the
+An end is written to a file before it is sent, and the file is removed when the
 receiver has accepted it. What OCPS had no time to write when it was killed is
-found in the job store at the next start. So each end is told at least once;
+found in the job store at the next start. So each end is sent at least once;
 the id of a notification is the same each time.
 
-Nothing here waits in the way of a job: the engine only appends to a list of
+No job waits for a notification: the engine only appends to a list of
 bounded length, and each receiver has a task of its own.
 """
 
@@ -274,7 +274,7 @@ class Notifier:
                 continue
             name = queue[0]
             await self._persist(partial(self._deliver, name, channel))
-            # Apart, so that nobody is told again because a file cannot be removed.
+            # Separately, so that a file that cannot be removed does not cause a second delivery.
             await self._persist(partial(asyncio.to_thread, self._spool.remove, name))
             queue.popleft()
 
