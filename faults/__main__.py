@@ -27,8 +27,8 @@ from .world import World
 MAX_GAP = 10.0
 """Longest time (s) between two heartbeats; Watcher alarms after 15 s."""
 
-SPARE = 25
-"""By how many descriptors and threads a process may differ from a new one."""
+SPARE = 40
+"""By how many descriptors and threads a process may exceed a new one: connections and threads are kept."""
 
 
 @dataclass
