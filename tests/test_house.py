@@ -173,6 +173,34 @@ def test_no_file_is_too_long():
     assert not long
 
 
+def phases_decided(tree: ast.Module) -> list[int]:
+    """Return the lines on which a job's phase is set, other than in what a backend saw."""
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) != "BackendUpdate":
+            lines += [word.lineno for word in node.keywords if word.arg in ("phase", "final_phase")]
+    return lines
+
+
+def test_only_the_rules_decide_a_phase():
+    engine = [path for path in modules() if room_of(name_of(path)) == "jobs"]
+    deciding = [path.name for path in engine if phases_decided(parse(path))]
+    assert deciding == ["rules.py"]
+
+
+def test_the_engine_names_no_face():
+    """The upgrade of old records alone does: they named their face instead of what it wanted."""
+    faces = {"sal", "http", "cli"}
+    naming = [
+        path.name
+        for path in modules()
+        if room_of(name_of(path)) == "jobs"
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Constant) and node.value in faces
+    ]
+    assert naming == ["records.py"]
+
+
 def test_nothing_knows_a_backend_by_name():
     """Backends are found by their entry points, ours like those of a site."""
     for path in modules():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tells of ends of jobs, as the rules of the configuration say.
+"""Sends notifications about ends of jobs, by the rules of the configuration.
 
 An end is written to a file before it is sent, and the file is removed when the
 receiver has accepted it. What OCPS had no time to write when it was killed is
