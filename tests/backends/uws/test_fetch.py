@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import pytest_asyncio
+from lsst.dm.OCPS.backends.uws.server import MAX_FILES
 from lsst.dm.OCPS.client import Client, ClientError, RemoteJob
 from lsst.dm.OCPS.config import AuthConfig, HttpConfig, InstanceConfig, UwsConfig
 from lsst.dm.OCPS.factory import make_manager
 from lsst.dm.OCPS.http.secrets_file import hash_token
 from lsst.dm.OCPS.http.server import start_server
+from lsst.dm.OCPS.jobs.errors import BackendError
 from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, Result
 
@@ -106,6 +110,19 @@ async def test_they_are_streamed_on_while_the_job_runs_and_after(
     assert (tmp_path / job.id / "plots" / "a.png").stat().st_size == 1_000_004
 
 
+async def test_slow_readers_of_files_leave_connections_to_jobs(outer: Outer, remote: Remote) -> None:
+    backend: Any = outer.manager.lane.backend
+    async with AsyncExitStack() as places:
+        for _ in range(MAX_FILES):
+            await places.enter_async_context(backend._server.files)
+        with pytest.raises(
+            BackendError, match=f"{MAX_FILES} files are being fetched from .*; try again later"
+        ):
+            await places.enter_async_context(backend.fetch(None, Result("a", f"{backend._server.url}/a"), 0))
+        job = await submit(outer.manager)
+        await phase(outer.manager, job, "EXECUTING")
+
+
 async def test_a_file_that_is_gone_is_said_so(outer: Outer, remote: Remote, tmp_path: Path) -> None:
     job = await submit(outer.manager)
     await phase(outer.manager, job, "EXECUTING")
@@ -113,7 +130,7 @@ async def test_a_file_that_is_gone_is_said_so(outer: Outer, remote: Remote, tmp_
     await remote.change(job, phase=ExecutionPhase.COMPLETED, exit_code=0, results=(gone,))
     await phase(outer.manager, job, "COMPLETED")
     shown = await outer.job(job)
-    with pytest.raises(ClientError, match="no such file any more"):
+    with pytest.raises(ClientError, match="file does not exist any more"):
         await outer.client.download(shown.results[0], tmp_path)
     assert TOKEN not in repr(shown)
 

@@ -31,7 +31,7 @@ from ...jobs.errors import BackendError
 from ...jobs.model import TERMINAL, ErrorSummary, ExecutionPhase, Job, Result
 from .dry_run import dry_run
 from .polling import HANDFUL, PollWatcher
-from .server import Dialect, UwsServer
+from .server import MAX_FILES, Dialect, UwsServer
 from .stream import StreamWatcher
 from .submission import ServerJobs, Tracked
 from .tracking import JobTable
@@ -144,8 +144,12 @@ class UwsBackend(Backend):
     @asynccontextmanager
     async def fetch(self, job: Job, result: Result | None, start: int) -> AsyncIterator[RemoteFile | None]:
         url = result.uri if result else self._server.log_url(job.handle) if job.handle else ""
+        if self._server.files.locked():
+            raise BackendError(
+                f"{MAX_FILES} files are being fetched from {self._server.url}; try again later"
+            )
         try:
-            async with self._server.fetch(url, start) as file:
+            async with self._server.files, self._server.fetch(url, start) as file:
                 yield file
         except ClientError as error:
             raise BackendError(in_words(self._server.url, error)) from None

@@ -45,6 +45,9 @@ MAX_READS = 8
 MAX_LISTS = 3
 """How many lists and streams may be in progress at a time: one to follow jobs, one to find one, a spare."""
 
+MAX_FILES = 32
+"""How many files may be fetched at a time; a slow reader holds a connection for long."""
+
 MAX_DRY_RUNS = 4
 """How many dry runs may be in progress at a time; each holds a connection for minutes."""
 
@@ -94,7 +97,7 @@ class UwsServer:
                 attempts=1,
                 follow=False,
                 # As many as the semaphores allow: waiting for a connection would count for the time-out.
-                connections=MAX_WRITES + MAX_READS + MAX_LISTS + MAX_DRY_RUNS,
+                connections=MAX_WRITES + MAX_READS + MAX_LISTS + MAX_FILES + MAX_DRY_RUNS,
             )
         except ClientError:
             raise ConfigError(
@@ -108,6 +111,8 @@ class UwsServer:
         self._lists = JobLists(self._link)
         self._writes = asyncio.Semaphore(MAX_WRITES)
         self._reads = asyncio.Semaphore(MAX_READS)
+        self.files = asyncio.Semaphore(MAX_FILES)
+        """Places for files that are fetched."""
         self.dry_runs = asyncio.Semaphore(MAX_DRY_RUNS)
         """Places for dry runs."""
         self._log = log
