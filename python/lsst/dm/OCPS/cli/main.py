@@ -25,7 +25,7 @@ COMMANDS = {
     "delete": ("jobs", "Delete jobs with their files; running ones are stopped first."),
     "hold": ("jobs", "Keep waiting jobs from being started."),
     "list": ("jobs", "List jobs, the newest first."),
-    "log": ("files", "Print a job's log; with -f as it is written."),
+    "log": ("files", "Print a job's log; with -f, follow it until the job ends."),
     "release": ("jobs", "Run jobs that are held or pending."),
     "rerun": ("submit", "Run a job once more, with PARAMETERS (name=value) instead of those it had."),
     "results": ("files", "Save a job's results in a folder: all, or those whose NAMES (globs) are given."),
