@@ -18,6 +18,7 @@ from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
 from tests.conftest import ROOT
+from tests.generations import write_common_files
 from tests.waiting import TIMEOUT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -57,8 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, pristine_repo: Path) -> Pat
         text = text.replace("{folder}", str(folder)).replace("{butler}", str(pristine_repo))
         (folder / f"{name}.yaml").write_text(text)
     (folder / "ra.yaml").write_text(yaml.safe_dump({"instances": [{"sal_index": 101}]}))
-    for name in ("_labels.yaml", "_init.yaml"):
-        (folder / name).write_text("{}\n")
+    write_common_files(folder)
     return folder
 
 

@@ -12,6 +12,7 @@ import yaml
 from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 
+from tests.generations import write_common_files
 from tests.http.test_operation import expressions, named
 from tests.ports import free_port
 from tests.waiting import TIMEOUT
@@ -36,7 +37,7 @@ async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
     config = tmp_path / "config"
     config.mkdir()
     (config / "test.yaml").write_text(yaml.safe_dump({"instances": [instance]}))
-    (config / "_labels.yaml").write_text("test: test.yaml\n")
+    write_common_files(config)
     url = f"http://127.0.0.1:{port}"
     async with (
         CscProcess("1", "--configdir", str(config), log=tmp_path / "csc.log"),

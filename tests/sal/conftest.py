@@ -12,6 +12,8 @@ import yaml
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
+from tests.generations import write_common_files
+
 SIMULATED_DURATION = 0.3
 
 
@@ -23,7 +25,7 @@ async def simulated(tmp_path_factory) -> AsyncIterator[Script]:
     environment = {name: value for name, value in os.environ.items() if name != "DM_CONFIG_OCPS_DIR"}
     log = tmp_path_factory.mktemp("simulated") / "csc.log"
     csc = CscProcess("1", "--simulate", "--simulation-duration", str(SIMULATED_DURATION), log=log)
-    csc.environment = environment | {"LSST_DDS_PARTITION_PREFIX": os.environ["LSST_DDS_PARTITION_PREFIX"]}
+    csc.environment = environment
     async with csc, Script.connect() as script:
         await script.set_state(salobj.State.ENABLED)
         yield script
@@ -34,9 +36,7 @@ def write_config(folder: Path, **instance: object) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     entry = {"sal_index": 1, "instance": "test", **instance}
     (folder / "test.yaml").write_text(yaml.safe_dump({"instances": [entry]}))
-    # salobj 6 wants the file with labels; salobj 8 that with initial values, and knows no labels.
-    (folder / "_labels.yaml").write_text("{}\n")
-    (folder / "_init.yaml").write_text("{}\n")
+    write_common_files(folder)
     return folder
 
 

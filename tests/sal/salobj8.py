@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stand-ins for the parts of salobj 8 that differ from salobj 6.
+"""Stand-ins for the parts of salobj 8 that differ from salobj 6, written after salobj 8.2.9.
 
 They are as strict as the real ones: unknown arguments and fields are errors.
 Events are stamped when they are written, go out from a pool of threads in any
-order, and a reader ignores what is older than what it has.
+order, and a reader drops what is older than what it has.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
@@ -23,18 +24,22 @@ class Reader:
         self.received: list[types.SimpleNamespace] = []
         self.ignored = 0
         self._last = 0
+        self._lock = threading.Lock()
 
     def receive(self, data: types.SimpleNamespace) -> None:
         """Take a sample, unless it is older than the one before."""
-        if data.private_sndStamp < self._last:
-            self.ignored += 1
-            return
-        self._last = data.private_sndStamp
-        self.received.append(data)
+        with self._lock:
+            if data.private_sndStamp < self._last:
+                self.ignored += 1
+                return
+            self._last = data.private_sndStamp
+            self.received.append(data)
 
 
 class Event:
-    """A controller's event: ``set`` and ``set_write`` as in ``WriteTopic``.
+    """A controller's event: ``set_write`` as in ``WriteTopic``.
+
+    There are no ``put`` and ``set_put``, which salobj 6 has.
 
     Parameters
     ----------
@@ -46,19 +51,42 @@ class Event:
 
     def __init__(self, reader: Reader, *fields: str) -> None:
         self.data = types.SimpleNamespace(**dict.fromkeys(fields, ""), private_sndStamp=0)
+        self.has_data = False
+        self.running = True
         self._reader = reader
         self._pool = ThreadPoolExecutor(max_workers=20)
 
-    async def set_write(self, *, force_output: bool | None = None, **fields: Any) -> None:
-        """Set fields and write the event; returns when the broker has it."""
+    async def set_write(self, *, force_output: bool | None = None, **fields: Any) -> types.SimpleNamespace:
+        """Set fields and write the event if they changed or if forced; returns when the broker has it.
+
+        Raises
+        ------
+        AttributeError
+            If the event does not have one of the fields.
+        RuntimeError
+            If it is not running.
+        """
         if unknown := fields.keys() - vars(self.data).keys():
             raise AttributeError(f"no fields {sorted(unknown)}")
+        # None leaves a field as it is.
+        fields = {name: value for name, value in fields.items() if value is not None}
+        changed = not self.has_data or any(
+            getattr(self.data, name) != value for name, value in fields.items()
+        )
         vars(self.data).update(fields)
-        self.data.private_sndStamp = time.monotonic_ns()
-        data = types.SimpleNamespace(**vars(self.data))
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._pool, time.sleep, random.random() * 0.01)
-        self._reader.receive(data)
+        self.has_data = True
+        if written := changed or bool(force_output):
+            if not self.running:
+                raise RuntimeError("Not running")
+            self.data.private_sndStamp = time.monotonic_ns()
+            sample = types.SimpleNamespace(**vars(self.data))
+            await asyncio.get_running_loop().run_in_executor(self._pool, self._write, sample)
+        return types.SimpleNamespace(did_change=changed, was_written=written, data=self.data)
+
+    def _write(self, sample: types.SimpleNamespace) -> None:
+        """Write from one of the threads, sooner or later."""
+        time.sleep(random.random() * 0.01)
+        self._reader.receive(sample)
 
 
 class SalInfo:
@@ -84,6 +112,31 @@ class Command:
         self.acks.append((data, timeout, result))
 
 
+def make_configurable(
+    name: str,
+    index: int | None,
+    config_schema: dict[str, Any],
+    config_dir: Any = None,
+    check_if_duplicate: bool = False,
+    initial_state: Any = None,
+    override: str = "",
+    simulation_mode: int = 0,
+    extra_commands: frozenset[str] = frozenset(),
+    discard_out_of_order_telemetry: bool = True,
+    discard_out_of_order_events: bool = True,
+) -> dict[str, Any]:
+    """Take the arguments of ``ConfigurableCsc``, and return those that salobj 6 knows by its names."""
+    return {
+        "name": name,
+        "config_schema": config_schema,
+        "config_dir": config_dir,
+        "index": index,
+        "initial_state": initial_state,
+        "settings_to_apply": override,
+        "simulation_mode": simulation_mode,
+    }
+
+
 class Csc:
     """A CSC, made with what salobj 8's command line passes, that a signal has called done."""
 
@@ -104,7 +157,8 @@ class Csc:
         return csc
 
     def signal_handler(self) -> None:
-        """Do what salobj 8 does at SIGTERM."""
+        """Do what salobj 8 does at SIGTERM; a second one fails."""
+        print("signal_handler")
         self.done_task.set_result(None)
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from lsst.dm.OCPS.testing import Script
 from lsst.ts import salobj
 
 from tests.gates import Gate, gated_definition
+from tests.generations import write_common_files
 from tests.waiting import TIMEOUT, until
 
 
@@ -59,6 +60,7 @@ async def test_a_job_keeps_its_configuration_when_another_is_started(bus, pristi
             "max_workers": workers,
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"instances": [instance]}))
+    write_common_files(tmp_path)
     async with OcpsCsc(1, config_dir=str(tmp_path)) as csc, Script.connect() as script:
         await script.set_state(salobj.State.ENABLED, "one.yaml")
         running = await script.execute("job:gated", config=f"gate={gate.path}")

@@ -5,21 +5,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import subprocess
 import sys
 import time
 import types
 
 import pytest
+from lsst.dm.OCPS import testing
+from lsst.dm.OCPS.config import ConfigError
 from lsst.dm.OCPS.sal import compat as salobj_compat
 from lsst.dm.OCPS.sal.csc import OcpsCsc
 from lsst.ts import salobj
 
+from tests.generations import only_on_dds
 from tests.sal import salobj8
 from tests.waiting import TIMEOUT
 
 
-@pytest.mark.skipif(salobj_compat.SALOBJ_MAJOR >= 7, reason="salobj 8 has no reading thread")
+@only_on_dds
 async def test_acknowledgements_from_two_threads_do_not_mix(bus, monkeypatch):
     """salobj sends CMD_ACK from its reading thread, the others from the event loop."""
     async with OcpsCsc(1, simulation_mode=1) as csc:
@@ -77,6 +82,16 @@ async def test_the_stand_in_loses_events_written_without_a_lock():
     assert reader.ignored > 0
 
 
+async def test_equal_events_are_all_written(newer):
+    """Two jobs can have equal results; without forced output the second would not be written."""
+    reader = salobj8.Reader()
+    event = salobj8.Event(reader, "result")
+    for _ in range(3):
+        await salobj_compat.put(event, result="same")
+    assert len(reader.received) == 3
+    assert not (await event.set_write(result="same")).was_written
+
+
 async def test_put_returns_only_after_the_event_is_out(newer):
     reader = salobj8.Reader()
     await salobj_compat.put(salobj8.Event(reader, "job_id"), job_id="a")
@@ -92,6 +107,14 @@ async def test_a_write_that_fails_does_not_hold_up_the_next(newer):
     assert [data.job_id for data in reader.received] == ["b"]
 
 
+async def test_an_event_of_a_csc_that_has_ended_is_an_error_and_not_lost(newer):
+    """The publisher marks a result as published after this call has returned."""
+    event = salobj8.Event(salobj8.Reader(), "job_id")
+    event.running = False
+    with pytest.raises(RuntimeError):
+        await salobj_compat.put(event, job_id="a")
+
+
 async def test_acknowledgements_and_faults_are_made_as_salobj_8_wants_them(newer):
     command, csc = salobj8.Command(), salobj8.Csc(1)
     await salobj_compat.ack_in_progress(command, "data", 3, "{}")
@@ -103,14 +126,52 @@ async def test_acknowledgements_and_faults_are_made_as_salobj_8_wants_them(newer
     assert csc.faults == [(2, "why")]
 
 
-async def test_after_a_signal_a_csc_of_salobj_8_is_closed(newer):
+def test_the_stand_in_refuses_what_only_salobj_6_takes():
+    """Else the test above would prove nothing."""
+    with pytest.raises(TypeError, match="truncate_result"):
+        salobj8.SalInfo().make_ackcmd(private_seqNum=1, ack=7, truncate_result=True)
+    with pytest.raises(TypeError, match="settings_to_apply"):
+        salobj8.make_configurable("OCPS", 1, {}, settings_to_apply="x.yaml")
+
+
+def test_variables_without_which_salobj_8_does_not_start_are_named(newer, monkeypatch):
+    for name in ("LSST_TOPIC_SUBNAME", "LSST_SITE"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.delenv("LSST_DDS_PARTITION_PREFIX", raising=False)
+    salobj_compat.check_environment()
+    for name in ("LSST_TOPIC_SUBNAME", "LSST_SITE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, " ")
+            with pytest.raises(ConfigError, match=f"{name} is not set or empty; export the name of your"):
+                salobj_compat.check_environment()
+
+
+def test_tests_on_salobj_8_name_the_broker(newer, monkeypatch):
+    monkeypatch.setattr(testing, "SALOBJ_MAJOR", 8)
+    monkeypatch.delenv("LSST_KAFKA_BROKER_ADDR", raising=False)
+    with pytest.raises(RuntimeError, match="LSST_KAFKA_BROKER_ADDR"):
+        testing.private_bus({})
+    monkeypatch.setenv("LSST_KAFKA_BROKER_ADDR", "localhost:9092")
+    variables = {}
+    testing.private_bus(variables)
+    assert variables["LSST_SITE"] == "test"
+    assert variables["LSST_TOPIC_SUBNAME"].isidentifier()
+
+
+async def test_after_signals_a_csc_of_salobj_8_is_closed(newer, capsys):
     csc = salobj_compat.make_csc(salobj8.Csc, 1)
     assert csc.duplicates_refused
     running = asyncio.create_task(salobj_compat.run_csc(csc))
     await asyncio.sleep(0)
-    csc.signal_handler()
+    # salobj's own handler prints, and fails at the second signal.
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
     await asyncio.wait_for(running, TIMEOUT)
     assert csc.closed
+    assert errors == []
+    assert capsys.readouterr().out == ""
 
 
 async def test_a_broker_that_does_not_answer_does_not_hold_up_the_end(newer, monkeypatch):
@@ -124,6 +185,8 @@ async def test_a_broker_that_does_not_answer_does_not_hold_up_the_end(newer, mon
 def test_the_program_ends_though_threads_wait_for_a_broker():
     code = """
 import threading
+from lsst.dm.OCPS import testing
+from lsst.dm.OCPS.config import ConfigError
 from lsst.dm.OCPS.sal import compat
 compat.SALOBJ_MAJOR = 8
 threading.Thread(target=threading.Event().wait).start()
@@ -147,6 +210,20 @@ async def test_the_csc_takes_the_arguments_of_both_command_lines(bus):
     for arguments in ({"settings_to_apply": "x.yaml"}, {"override": "x.yaml"}):
         async with OcpsCsc(1, simulation_mode=1, **arguments) as csc:
             assert "x.yaml" in vars(csc).values()
+
+
+@only_on_dds
+async def test_the_constructor_passes_on_what_salobj_8_takes(newer, bus, monkeypatch):
+    made, init = {}, salobj.ConfigurableCsc.__init__
+
+    def init8(csc, *arguments, **named):
+        made.update(salobj8.make_configurable(*arguments, **named))
+        monkeypatch.setattr(salobj_compat, "SALOBJ_MAJOR", 6)
+        init(csc, **made)
+
+    monkeypatch.setattr(salobj.ConfigurableCsc, "__init__", init8)
+    async with OcpsCsc(index=1, simulation_mode=1, override="x.yaml"):
+        assert (made["index"], made["settings_to_apply"], made["simulation_mode"]) == (1, "x.yaml", 1)
 
 
 @pytest.mark.parametrize("name", ["_get_settings_version", "_get_configs_version"])

@@ -30,6 +30,8 @@ async def test_results_of_jobs_that_outlive_the_csc_come_once(bus, pristine_repo
         await script.set_state(salobj.State.ENABLED, "test.yaml")
         before = await script.execute("job:sleep", config="duration=0 text=before")
         await before.done()
+        # On Kafka a result can be heard after the final acknowledgement.
+        await before.result()
         # One ends while OCPS is down, one fails then, one runs on after.
         down = await script.execute("job:gated", config=f"gate={while_down.path}")
         failing = await script.execute("job:gated", config=f"gate={while_down.path} code=1")

@@ -49,6 +49,9 @@ async def test_a_check_runs_nothing(simulated):
         def ids():
             return [data.job_id for data in simulated.job_ids]
 
+        # With the latest job's id, those of all jobs before it have been heard.
+        latest = await ocps.run("true.yaml", timeout=TIMEOUT)
+        await until(lambda: latest.job_id in ids())
         before = len(ids())
         found = await ocps.check("true.yaml", timeout=TIMEOUT)
         assert (found.quanta, found.tasks, found.argv, found.more) == (None, {}, (), 0)

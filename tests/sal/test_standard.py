@@ -8,6 +8,7 @@ import sys
 import unittest
 from pathlib import Path
 
+import jsonschema
 import lsst.dm.OCPS
 import pytest
 import yaml
@@ -36,7 +37,8 @@ class TestStandard(salobj.BaseCscTestCase, salobj.BaseConfigTestCase, unittest.I
         )
 
     async def test_standard_state_transitions(self):
-        async with self.make_csc(simulation_mode=1):
+        # salobj 8 wants the initial state to be named.
+        async with self.make_csc(initial_state=salobj.State.STANDBY, simulation_mode=1):
             await self.check_standard_state_transitions(
                 enabled_commands=("execute", "abort_job"), timeout=TIMEOUT
             )
@@ -59,6 +61,14 @@ class TestStandard(salobj.BaseCscTestCase, salobj.BaseConfigTestCase, unittest.I
                 schema_name="CONFIG_SCHEMA",
                 config_dir=root / "OCPS" / "v4",
             )
+
+
+def test_files_that_salobj_8_takes_for_those_of_a_site_have_settings_only():
+    for root in (ROOT / "config", ROOT / "python" / "lsst" / "dm" / "OCPS" / "config_package"):
+        files = sorted((root / "OCPS" / "v4").glob("_*.yaml"))
+        assert files
+        for path in files:
+            jsonschema.validate(yaml.safe_load(path.read_text()) or {}, lsst.dm.OCPS.CONFIG_SCHEMA)
 
 
 def test_public_names_are_there_when_they_are_used():

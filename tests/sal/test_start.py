@@ -18,6 +18,7 @@ from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
 from tests.gates import Gate
+from tests.generations import BUS_VARIABLE, ON_KAFKA, write_common_files
 from tests.sal.conftest import write_config
 from tests.waiting import TIMEOUT, until
 
@@ -49,7 +50,7 @@ async def slow(pristine_repo: Path, tmp_path_factory):
 
 async def test_a_slow_environment_is_acknowledged_as_in_progress_and_set_up_once(slow):
     command = slow.remote.cmd_start
-    command.set(settingsToApply="test.yaml")
+    command.set(**{settings_field(): "test.yaml"})
     ack = await command.start(timeout=TIMEOUT, wait_done=False)
     while ack.ack != salobj.SalRetCode.CMD_INPROGRESS:
         ack = await command.next_ackcmd(ack, timeout=TIMEOUT, wait_done=False)
@@ -126,12 +127,16 @@ async def test_files_of_the_former_version_load_from_their_own_folder(tmp_path):
     folder = tmp_path / "OCPS" / "v3"
     folder.mkdir(parents=True)
     (folder / "latiss.yaml").write_text(yaml.safe_dump(FORMER))
-    (folder / "_labels.yaml").write_text("latiss: latiss.yaml\n")
+    write_common_files(folder, latiss="latiss.yaml")
     environment = {"DM_CONFIG_OCPS_DIR": str(tmp_path)}
     log = tmp_path / "csc.log"
     async with CscProcess("1", environment=environment, log=log), Script.connect() as script:
-        versions = await script.remote.evt_settingVersions.aget(timeout=TIMEOUT)
-        assert versions.recommendedSettingsLabels == "latiss"
+        if ON_KAFKA:
+            available = await script.remote.evt_configurationsAvailable.aget(timeout=TIMEOUT)
+            assert available.overrides == "latiss.yaml"
+        else:
+            versions = await script.remote.evt_settingVersions.aget(timeout=TIMEOUT)
+            assert versions.recommendedSettingsLabels == "latiss"
         with pytest.raises(salobj.AckError) as caught:
             await script.remote.cmd_start.set_start(**{settings_field(): "latiss.yaml"}, timeout=TIMEOUT)
     assert "127.0.0.1:1" in caught.value.ackcmd.result
@@ -146,7 +151,7 @@ async def test_files_of_the_former_version_load_from_their_own_folder(tmp_path):
         (["--simulate", "--simulation-duration", "nan"], {}, "is not a time in seconds"),
         (["--loglevel", "chatty"], {}, "is not a log level"),
         (["--configdir", "/no/such/folder"], {}, "/no/such/folder"),
-        ([], {"LSST_DDS_PARTITION_PREFIX": ""}, "LSST_DDS_PARTITION_PREFIX is not set or empty; export"),
+        ([], {BUS_VARIABLE: ""}, f"{BUS_VARIABLE} is not set or empty; export"),
         (["7"], {}, "invalid choice: 7"),
     ],
 )
@@ -161,13 +166,11 @@ async def test_a_start_that_fails_says_why_in_its_last_line(tmp_path, arguments,
     assert "Traceback" not in text
 
 
-async def test_without_a_partition_the_program_says_what_to_do(tmp_path):
+async def test_without_the_variable_of_the_bus_the_program_says_what_to_do(tmp_path):
     log = tmp_path / "log"
     csc = CscProcess("1", log=log)
-    csc.environment = {
-        name: value for name, value in os.environ.items() if name != "LSST_DDS_PARTITION_PREFIX"
-    }
+    csc.environment = {name: value for name, value in os.environ.items() if name != BUS_VARIABLE}
     await csc.start()
     assert await asyncio.wait_for(csc.process.wait(), TIMEOUT)
     (line,) = log.read_text().splitlines()
-    assert "LSST_DDS_PARTITION_PREFIX is not set or empty" in line
+    assert f"{BUS_VARIABLE} is not set or empty" in line

@@ -13,6 +13,7 @@ from lsst.dm.OCPS.sal import compat as salobj_compat
 from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
 from lsst.ts import salobj
 
+from tests.generations import ON_KAFKA, write_common_files
 from tests.waiting import TIMEOUT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -52,8 +53,7 @@ async def unconfigured(pristine_repo: Path, tmp_path_factory):
         (config / f"{name}.yaml").write_text(yaml.safe_dump(document))
     (config / "not_yaml.yaml").write_text("instances: [")
     (config / "a_list.yaml").write_text("- 1\n- 2\n")
-    (config / "_labels.yaml").write_text("label: good.yaml\n")
-    (config / "_init.yaml").write_text("{}\n")
+    write_common_files(config, label="good.yaml")
     async with CscProcess("--configdir", str(config), log=folder / "csc.log"), Script.connect() as script:
         script.folder = folder
         yield script
@@ -104,6 +104,6 @@ async def test_a_butler_that_has_gone_is_noticed_at_enable(unconfigured):
 
 async def test_a_label_works_after_all_these_refusals(unconfigured):
     # salobj 8 has no labels.
-    label = "label" if salobj_compat.SALOBJ_MAJOR < 7 else "good.yaml"
+    label = "good.yaml" if ON_KAFKA else "label"
     await unconfigured.set_state(salobj.State.ENABLED, label)
     await unconfigured.set_state(salobj.State.STANDBY)

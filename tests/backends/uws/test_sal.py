@@ -14,6 +14,7 @@ salobj = pytest.importorskip("lsst.ts.salobj", reason="ts-salobj is not installe
 from lsst.dm.OCPS.testing import CscProcess, Script  # noqa: E402
 
 from tests.backends.uws.standin import StandIn  # noqa: E402
+from tests.generations import write_common_files  # noqa: E402
 from tests.waiting import TIMEOUT  # noqa: E402
 
 V4 = """
@@ -41,7 +42,7 @@ async def script(standin: StandIn, tmp_path: Path, bus: None) -> AsyncIterator[S
     texts = {"v4": V4, "oldest": OLDEST, "watched": WATCHED}
     for name, text in texts.items():
         (tmp_path / f"{name}.yaml").write_text(text.format(url=standin.url))
-    (tmp_path / "_labels.yaml").write_text("".join(f"{name}: {name}.yaml\n" for name in texts))
+    write_common_files(tmp_path)
     csc = CscProcess(
         "1",
         "--configdir",
@@ -54,7 +55,7 @@ async def script(standin: StandIn, tmp_path: Path, bus: None) -> AsyncIterator[S
 
 
 async def test_job_and_abort_with_the_files_of_today(script: Script, standin: StandIn) -> None:
-    await script.set_state(salobj.State.ENABLED, "v4")
+    await script.set_state(salobj.State.ENABLED, "v4.yaml")
     execution = await script.execute("$CP_PIPE_DIR/pipelines/bias.yaml", data_query="exposure=5")
     (kept,) = await standin.until(lambda: standin.of(execution.job_id))
     environment = {item["name"]: item["value"] for item in kept.body["environment"]}
@@ -86,12 +87,12 @@ async def test_job_and_abort_with_the_files_of_today(script: Script, standin: St
 async def test_server_decides_what_states_can_be_reached(script: Script, standin: StandIn) -> None:
     with pytest.raises(RuntimeError, match="cannot be reached"):
         await standin.stop()
-        await script.set_state(salobj.State.DISABLED, "oldest")
+        await script.set_state(salobj.State.DISABLED, "oldest.yaml")
     assert script.remote.evt_summaryState.get().summaryState == salobj.State.STANDBY
     await standin.start()
-    await script.set_state(salobj.State.ENABLED, "oldest")
+    await script.set_state(salobj.State.ENABLED, "oldest.yaml")
     await script.set_state(salobj.State.STANDBY)
-    await script.set_state(salobj.State.ENABLED, "watched")
+    await script.set_state(salobj.State.ENABLED, "watched.yaml")
     script.remote.evt_errorCode.flush()
     await standin.stop()
     code = await script.remote.evt_errorCode.next(flush=False, timeout=TIMEOUT)

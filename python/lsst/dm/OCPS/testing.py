@@ -22,6 +22,8 @@ from typing import Any, Self
 
 from lsst.ts import salobj
 
+from .sal.compat import SALOBJ_MAJOR
+
 START_TIMEOUT = 90.0
 """How long (s) a CSC may take to start; imports are slow on a loaded machine."""
 
@@ -32,7 +34,21 @@ FINAL_ACKS = frozenset(salobj.SalRetCode) - {
 
 
 def private_bus(environ: dict[str, str] | os._Environ[str] = os.environ) -> None:
-    """Set the variables of SAL (DDS and Kafka) so that other programs on the bus are not heard."""
+    """Set the variables of SAL (DDS and Kafka) so that other programs on the bus are not heard.
+
+    Parameters
+    ----------
+    environ : `dict` [`str`, `str`]
+        Where to set them.
+
+    Raises
+    ------
+    RuntimeError
+        If salobj 8 is installed and ``LSST_KAFKA_BROKER_ADDR`` does not say
+        where its broker is.
+    """
+    if SALOBJ_MAJOR >= 7 and not os.environ.get("LSST_KAFKA_BROKER_ADDR"):
+        raise RuntimeError("salobj 8 needs a broker; export LSST_KAFKA_BROKER_ADDR, such as localhost:9092")
     name = f"ocps_{uuid.uuid4().hex[:12]}"
     environ["LSST_DDS_PARTITION_PREFIX"] = name
     environ["LSST_TOPIC_SUBNAME"] = name
@@ -160,7 +176,7 @@ class Script:
         RuntimeError
             If a command on the way is refused.
         """
-        name = "settingsToApply" if "settingsToApply" in vars(self.remote.cmd_start.data) else "override"
+        name = "settingsToApply" if SALOBJ_MAJOR < 7 else "override"
         await salobj.set_summary_state(self.remote, state, timeout=60, **{name: settings})
         # On Kafka an acknowledgement can be heard before the event that was written before it.
         async with asyncio.timeout(60):

@@ -133,16 +133,20 @@ def field(data: Any, name: str) -> str:
 
 
 def check_environment() -> None:
-    """Check the environment variable that salobj 6 needs.
+    """Check the environment variables without which salobj does not start.
 
     Raises
     ------
     ConfigError
-        If it is not set, or is empty.
+        If one is not set, or is empty.
     """
-    name = "LSST_DDS_PARTITION_PREFIX"
-    if SALOBJ_MAJOR < 7 and not os.environ.get(name, "").strip():
-        raise ConfigError(f"{name} is not set or empty; export the name of your SAL partition, such as test")
+    if SALOBJ_MAJOR < 7:
+        needed = {"LSST_DDS_PARTITION_PREFIX": "your SAL partition"}
+    else:
+        needed = {"LSST_TOPIC_SUBNAME": "your set of SAL topics", "LSST_SITE": "your site"}
+    for name, what in needed.items():
+        if not os.environ.get(name, "").strip():
+            raise ConfigError(f"{name} is not set or empty; export the name of {what}, such as test")
 
 
 def make_csc(csc_class: Any, index: Any) -> Any:
@@ -160,12 +164,19 @@ async def run_csc(csc: Any) -> None:
 
     salobj 6 does not handle these signals. salobj 8 sets ``done_task`` on
     them; its tasks end and its open commands are answered only when it is
-    closed.
+    closed. Its own handler prints to standard output, and fails if a signal
+    comes twice.
     """
-    if SALOBJ_MAJOR < 7:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, lambda: asyncio.ensure_future(csc.close()))
+
+    def end() -> None:
+        if SALOBJ_MAJOR < 7:
+            asyncio.ensure_future(csc.close())
+        elif not csc.done_task.done():
+            csc.done_task.set_result(None)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
     await csc.done_task
     if SALOBJ_MAJOR >= 7:
         try:
