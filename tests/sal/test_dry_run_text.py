@@ -32,3 +32,9 @@ def test_words_too(words: list[str], checked: str) -> None:
     text = dry_run_text(DryRun(checked))
     assert len(text) <= MAX_LENGTH
     assert checked.startswith(json.loads(text)["checked"])
+
+
+def test_words_of_another_server_fit_whatever_they_are_written_in() -> None:
+    text = dry_run_text(DryRun("проверено: " + "配" * 200))
+    assert len(text) <= MAX_LENGTH
+    assert json.loads(text)["checked"].startswith("проверено: 配")

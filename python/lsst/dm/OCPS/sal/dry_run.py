@@ -29,7 +29,11 @@ def dry_run_text(found: DryRun) -> str:
         )
     if found.argv:
         return _fitting([{"argv": found.argv[:count]} for count in range(len(found.argv) + 1)])
-    return json.dumps({"checked": found.checked[: MAX_LENGTH // 2]})
+    checked = found.checked[:MAX_LENGTH]
+    # A character that is not ASCII takes six or twelve.
+    while len(text := json.dumps({"checked": checked})) > MAX_LENGTH:
+        checked = checked[:-1]
+    return text
 
 
 def _fitting(choices: list[dict[str, object]]) -> str:
