@@ -39,7 +39,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no_butler": ({"butler": "/no/such/repo", "http": OPEN}, "/no/such/repo"),
     "nothing": ({"definitions": []}, "no job could run"),
-    "no_backend": ({"backend": "clok"}, "there is no 'clok'; there are: local, simulation, uws"),
+    "no_backend": ({"backend": "clok"}, "there is no 'clok'; there are: local, simulation, slurm, uws"),
 }
 """What is changed in a good configuration, and what is said of that."""
 
