@@ -4,14 +4,19 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import json
 import os
 import re
 import signal
+import sys
 from pathlib import Path
 
 import pytest
+from lsst.dm.OCPS.backends.local import backend, supervisor
 from lsst.dm.OCPS.backends.local.handle import SupervisorHandle
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
+from lsst.dm.OCPS.jobs.retries import RetryPolicy
 
 from tests.backends.local.shell_pool import gone, open_pool, request
 from tests.waiting import TIMEOUT, until, until_blocking
@@ -137,6 +142,68 @@ async def test_a_work_directory_that_cannot_be_written_is_a_reason(tmp_path):
     job = await manager.wait(job.id, TIMEOUT)
     assert job.phase == Phase.ERROR
     assert "Not a directory" in job.error.message
+    await manager.close()
+
+
+@pytest.fixture
+def launcher(tmp_path, monkeypatch):
+    """Start other code instead of the supervisor; return the supervisor's own file."""
+
+    def replace(code: str) -> str:
+        real, stand_in = supervisor.__file__, tmp_path / "launcher.py"
+        stand_in.write_text(code.format(real=real))
+        monkeypatch.setattr(supervisor, "__file__", str(stand_in))
+        return real
+
+    return replace
+
+
+async def test_a_supervisor_that_starts_after_its_job_was_given_up_does_not_run_it(
+    tmp_path, launcher, monkeypatch
+):
+    monkeypatch.setattr(backend, "LAUNCH_TIMEOUT", 0.1)
+    real = launcher("import time; time.sleep(3600)")
+    manager = await open_pool(tmp_path / "work")
+    job = await manager.submit(request(f"touch {tmp_path}/ran"))
+    job = await manager.wait(job.id, TIMEOUT)
+    assert job.phase == Phase.ERROR
+    assert "its supervisor did not start within 0.1 s" in job.error.message
+    engine = manager.workspaces.of(job.id).engine
+    late = await asyncio.create_subprocess_exec(sys.executable, "-I", "-S", real, engine)
+    assert await late.wait() == 0
+    # It would have replaced the claim by its own.
+    assert json.loads((engine / "supervisor.json").read_text()) == {}
+    assert not (tmp_path / "ran").exists()
+    await manager.close()
+
+
+async def test_a_job_whose_supervisor_has_claimed_it_is_followed_whatever_its_launcher_says(
+    tmp_path, launcher
+):
+    launcher(
+        "import os, signal, subprocess, sys\n"
+        "subprocess.run([sys.executable, '-I', '-S', {real!r}, sys.argv[1]], check=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    manager = await open_pool(tmp_path / "work")
+    job = await manager.submit(request("exit 0"))
+    job = await manager.wait(job.id, TIMEOUT)
+    assert (job.phase, job.exit_code) == (Phase.COMPLETED, 0)
+    await manager.close()
+
+
+async def test_a_job_that_may_still_start_is_not_run_again(tmp_path, launcher, monkeypatch):
+    def unwritable(workspace):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(backend, "claim_job", unwritable, raising=False)
+    launcher("import sys; sys.exit('no luck')")
+    retries = RetryPolicy(max=1, delay=0, log_texts={"luck": "no luck"})
+    manager = await open_pool(tmp_path / "work", retries=retries)
+    job = await manager.submit(request("exit 0"))
+    job = await manager.wait(job.id, TIMEOUT)
+    assert (job.phase, job.attempt) == (Phase.ERROR, 1)
+    assert "no luck" in job.error.message
     await manager.close()
 
 

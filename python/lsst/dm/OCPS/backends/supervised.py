@@ -8,7 +8,7 @@ it ended. A subclass says how a supervisor is started and watched.
 
 from __future__ import annotations
 
-__all__ = ["RETRY_INTERVAL", "SUPERVISOR_VARIABLES", "SupervisedBackend", "mark_of", "retry"]
+__all__ = ["RETRY_INTERVAL", "SUPERVISOR_VARIABLES", "SupervisedBackend", "claim_job", "mark_of", "retry"]
 
 import abc
 import asyncio
@@ -20,7 +20,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from ..jobs import durable
-from ..jobs.backend import Backend, BackendUpdate
+from ..jobs.backend import Backend, BackendUpdate, not_started
 from ..jobs.errors import BackendError, JobError
 from ..jobs.file_access import look_at_files
 from ..jobs.model import ErrorSummary, ExecutionPhase, Job, Progress
@@ -119,7 +119,7 @@ class SupervisedBackend(Backend):
         try:
             await self.submit(job)
         except JobError as error:
-            self.report(job.id, BackendUpdate(phase=ExecutionPhase.ERROR, error=ErrorSummary(str(error))))
+            self.report(job.id, not_started(error, str(error)))
 
     async def _stop_waiting(self, job_id: str) -> bool:
         """Stop trying to start a job that waits for resources; return whether it did."""
@@ -132,17 +132,7 @@ class SupervisedBackend(Backend):
 
     async def _claim(self, job: Job) -> bool:
         """Claim a job, so that no supervisor can run it; return whether none had claimed it before."""
-        workspace = self.workspaces.of(job.id, job.attempt)
-
-        def claim() -> None:
-            workspace.create()
-            durable.write_json(workspace.engine / "supervisor.json", {}, once=True)
-
-        try:
-            await retry(claim)
-        except durable.AlreadyClaimedError:
-            return False
-        return True
+        return await retry(claim_job, self.workspaces.of(job.id, job.attempt))
 
     async def _try_to_start(self, job: Job) -> str:
         """Start a job.
@@ -181,8 +171,7 @@ class SupervisedBackend(Backend):
         except Exception as error:
             if not isinstance(error, JobError):
                 self.log.exception(f"Job {job.id}: it could not be started")
-            words = ErrorSummary(f"could not be started: {error}")
-            self.report(job.id, BackendUpdate(phase=ExecutionPhase.ERROR, error=words))
+            self.report(job.id, not_started(error, f"could not be started: {error}"))
         self._waiting.pop(job.id, None)
 
     async def _prepare_and_launch(self, job: Job, workspace: Workspace, plan: dict[str, Any]) -> None:
@@ -282,6 +271,22 @@ async def retry(act: Callable[..., T], *arguments: Any) -> T:
             if error.errno not in supervisor.SHORTAGES:
                 raise
         await asyncio.sleep(RETRY_INTERVAL)
+
+
+def claim_job(workspace: Workspace) -> bool:
+    """Claim a job, so that no supervisor can run it; return whether none had claimed it before.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; then it is not known.
+    """
+    workspace.create()
+    try:
+        durable.write_json(workspace.engine / "supervisor.json", {}, once=True)
+    except durable.AlreadyClaimedError:
+        return False
+    return True
 
 
 def mark_of(workspace: Workspace) -> str:

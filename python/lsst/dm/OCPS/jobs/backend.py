@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Backend", "BackendUpdate", "RemoteFile", "Report"]
+__all__ = ["Backend", "BackendUpdate", "RemoteFile", "Report", "not_started"]
 
 import abc
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from .dry_run import DryRun
+from .errors import BackendError
 from .model import ErrorSummary, ExecutionPhase, Job, Progress, Result
 
 
@@ -81,6 +82,20 @@ class RemoteFile:
     parts: AsyncIterator[bytes]
     start: int = 0
     size: int | None = None
+
+
+def not_started(error: Exception, words: str) -> BackendUpdate:
+    """Return the end of a job that could not be started.
+
+    Parameters
+    ----------
+    error : `Exception`
+        Why.
+    words : `str`
+        The message for people.
+    """
+    doubt = isinstance(error, BackendError) and error.may_still_run
+    return BackendUpdate(phase=ExecutionPhase.ERROR, error=ErrorSummary(words), may_still_run=doubt)
 
 
 Report = Callable[[str, BackendUpdate], None]

@@ -92,4 +92,16 @@ class StoreError(JobError):
 
 
 class BackendError(JobError):
-    """The backend cannot work as configured, or cannot run a job."""
+    """The backend cannot work as configured, or cannot run a job.
+
+    Parameters
+    ----------
+    message : `str`
+        Why.
+    may_still_run : `bool`
+        Whether the job may start all the same, so that it must not be run again.
+    """
+
+    def __init__(self, message: str, may_still_run: bool = False) -> None:
+        super().__init__(message)
+        self.may_still_run = may_still_run

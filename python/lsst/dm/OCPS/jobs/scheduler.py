@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from . import rules
-from .backend import BackendUpdate
+from .backend import BackendUpdate, not_started
 from .errors import BackendError, JobError, RequestError, StoreError, UnknownJobError
 from .lane import Lane, Run
 from .ledger import Ledger
@@ -263,8 +263,7 @@ class Scheduler:
         except Exception as error:
             if not isinstance(error, JobError):
                 self.log.exception(f"Job {job_id}: the backend failed")
-            reason = ErrorSummary(f"could not be started: {error}")
-            self.report(job_id, BackendUpdate(phase=Phase.ERROR, error=reason))
+            self.report(job_id, not_started(error, f"could not be started: {error}"))
         finally:
             run.starting = None
 

@@ -18,7 +18,7 @@ from ...jobs.errors import BackendError
 from ...jobs.file_access import look_at_files
 from ...jobs.model import ExecutionPhase, Job
 from ...jobs.workspace import Workspace, Workspaces
-from ..supervised import SUPERVISOR_VARIABLES, SupervisedBackend, mark_of, retry
+from ..supervised import SUPERVISOR_VARIABLES, SupervisedBackend, claim_job, mark_of, retry
 from . import processes, supervisor
 from .dry_run import DryRuns
 from .handle import Claim, SupervisorHandle
@@ -108,6 +108,7 @@ class LocalBackend(SupervisedBackend):
             await self._launch_cold(workspace)
 
     async def _launch_cold(self, workspace: Workspace) -> None:
+        """Start a job's supervisor as a new process; return when the job is claimed."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-I",
@@ -123,11 +124,21 @@ class LocalBackend(SupervisedBackend):
             _, answer = await asyncio.wait_for(process.communicate(), LAUNCH_TIMEOUT)
         except TimeoutError:
             process.kill()
-            raise BackendError(f"its supervisor did not start within {LAUNCH_TIMEOUT:g} s") from None
-        words = answer.decode(errors="replace").strip() or "its supervisor did not start"
-        if process.returncode == supervisor.TRY_AGAIN:
-            raise OSError(min(supervisor.SHORTAGES), words)
-        if process.returncode != 0:
+            words = f"its supervisor did not start within {LAUNCH_TIMEOUT:g} s"
+        else:
+            if process.returncode == 0:
+                return
+            words = answer.decode(errors="replace").strip() or "its supervisor did not start"
+            if process.returncode == supervisor.TRY_AGAIN:
+                raise OSError(min(supervisor.SHORTAGES), words)
+        # The supervisor is not a child of the process that failed, and may start all the same.
+        try:
+            prevented = await asyncio.to_thread(claim_job, workspace)
+        except OSError as error:
+            if error.errno in supervisor.SHORTAGES:
+                raise
+            raise BackendError(words, may_still_run=True) from error
+        if prevented:
             raise BackendError(words)
 
     async def _attach(self, job: Job, workspace: Workspace) -> None:
