@@ -72,6 +72,9 @@ FAILURES = {
 }
 """Final states that are not the job's own fault: the reason, and whether another attempt may succeed."""
 
+SILENT = frozenset({"NODE_FAIL"})
+"""Final states after which the job may still run: its node does not answer, but may be up."""
+
 _AWAY = re.compile(
     r"[Uu]nable to contact slurm controller|timed out|[Cc]onnection (refused|reset|failure)|Zero Bytes|"
     r"standby mode|[Tt]emporarily|[Aa]uthentication (error|plugin)|Unable to establish|"
@@ -268,7 +271,8 @@ def _entry(number: str, state: str, exit_code: int | None, elapsed: float, reaso
     if found != State.ENDED:
         return Entry(number, found, f"waiting in Slurm: {reason}", elapsed)
     failure, transient = FAILURES.get(state, ("", False))
-    return Entry(number, found, "", elapsed, exit_code, failure, transient, state == "CANCELLED")
+    cancelled, may_still_run = state == "CANCELLED", state in SILENT
+    return Entry(number, found, "", elapsed, exit_code, failure, transient, cancelled, may_still_run)
 
 
 def _exit_code(text: str) -> int | None:

@@ -388,7 +388,11 @@ class BatchBackend(SupervisedBackend):
             words = f"{words}: {last[:500]}"
         code = entry.exit_code if ending.exit_code is None else ending.exit_code
         error = ErrorSummary(words, transient=transient, detail=detail)
-        return dataclasses.replace(ending, phase=Phase.ERROR, error=error, exit_code=code)
+        # A status was written after all steps had ended.
+        doubt = ending.may_still_run or (entry.may_still_run and ending.outcome_lost)
+        return dataclasses.replace(
+            ending, phase=Phase.ERROR, error=error, exit_code=code, may_still_run=doubt
+        )
 
 
 def _is_missing(each: _Watched, entries: Mapping[str, list[Entry]], began: float) -> bool:

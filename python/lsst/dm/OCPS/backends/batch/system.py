@@ -60,6 +60,9 @@ class Entry:
         Whether it may succeed when it is tried again.
     cancelled : `bool`
         Whether somebody cancelled it.
+    may_still_run : `bool`
+        Whether the system cannot tell that no process of it runs any more,
+        for example because its node does not answer.
     """
 
     system_id: str
@@ -70,6 +73,7 @@ class Entry:
     failure: str = ""
     transient: bool = False
     cancelled: bool = False
+    may_still_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
