@@ -134,7 +134,7 @@ export function JobPage({ id, current, jobs }) {
   const info = job.jobInfo;
   const phase = info.uwsPhase;
   const times = usual(jobs, info.definition);
-  const rerun = `${site.prefix}/ui/submit/${encodeURIComponent(info.definition)}?${new URLSearchParams(info.given)}`;
+  const rerun = `${site.prefix}/ui/submit/${encodeURIComponent(info.definition)}?again=${encodeURIComponent(job.jobId)}`;
   const row = (name, value) => value && html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`;
   return html`<h1>${job.runId}</h1>
     <p><${Phase} job=${job} /> <${Progress} job=${job} /> ${elapsed(job, now)} ${times && html`<span class="dim">usually ${seconds(times.p50)} to ${seconds(times.p90)}</span>`}</p>

@@ -27,9 +27,8 @@ function Field({ one, value, set, wrong }) {
     <div id=${`${id}-help`}><span class="dim">${help}</span>${wrong && html` <strong class="mistake" role="alert">${wrong}</strong>`}</div></div>`;
 }
 
-function Form({ definition, done }) {
-  const again = new URLSearchParams(location.search);
-  const start = Object.fromEntries(definition.parameters.map((one) => [one.name, again.get(one.name) ?? (one.type === "file" ? "" : String(one.default ?? ""))]));
+function Form({ definition, given, done }) {
+  const start = Object.fromEntries(definition.parameters.map((one) => [one.name, String(given[one.name] ?? (one.type === "file" ? "" : one.default ?? ""))]));
   const [values, setValues] = useState(start);
   const [wrong, setWrong] = useState({});
   const [tried, setTried] = useState("");
@@ -39,16 +38,16 @@ function Form({ definition, done }) {
     setBusy(true);
     setWrong({});
     setTried("");
-    const given = Object.entries(values).filter(([name, value]) => value !== "" || start[name] !== "");
+    const filled = Object.entries(values).filter(([name, value]) => value !== "" || start[name] !== "");
     try {
       if (files) {
         const body = new FormData();
-        for (const [name, value] of given) body.append(name, value);
+        for (const [name, value] of filled) body.append(name, value);
         body.append("PHASE", "RUN");
         const answer = await ask(`${site.uws}/${encodeURIComponent(definition.name)}`, { method: "POST", body });
         done(decodeURIComponent(new URL(answer.url).pathname.split("/").pop()));
       } else {
-        const body = JSON.stringify({ type: definition.name, env: Object.fromEntries(given) });
+        const body = JSON.stringify({ type: definition.name, env: Object.fromEntries(filled) });
         const answer = await ask(`${site.api}/job${dry ? "?dryrun" : ""}`, { method: "POST", body, headers: { "Content-Type": "application/json" } });
         const document = await answer.json();
         dry ? setTried(document.message || "It would run.") : done(document.jobId);
@@ -71,13 +70,17 @@ function Form({ definition, done }) {
 export function SubmitPage({ name, done }) {
   const [definitions, setDefinitions] = useState(null);
   const [words, setWords] = useState("");
+  // The address names the former job only: its parameters would get into histories and logs of proxies.
+  const again = new URLSearchParams(location.search).get("again");
+  const [given, setGiven] = useState(again ? null : {});
   useEffect(() => {
     read("/definitions").then(setDefinitions, (error) => setWords(error.message));
+    if (again) read(`/job/${encodeURIComponent(again)}`).then((job) => setGiven(job.jobInfo.given), (error) => setWords(error.message));
   }, []);
   if (words) return html`<h1>Submit</h1><p class="mistake" role="alert">${words}</p>`;
-  if (!definitions) return html`<h1>Submit</h1><p>Reading the definitions…</p>`;
+  if (!definitions || !given) return html`<h1>Submit</h1><p>Reading the definitions…</p>`;
   const definition = definitions.find((one) => one.name === name);
-  if (definition) return html`<${Form} definition=${definition} done=${done} />`;
+  if (definition) return html`<${Form} definition=${definition} given=${given} done=${done} />`;
   return html`<h1>Submit</h1>${name && html`<p class="mistake" role="alert">There is no definition ${name} that you may use.</p>`}
     <ul>${definitions.map((one) => html`<li key=${one.name}><a href=${`${site.prefix}/ui/submit/${encodeURIComponent(one.name)}`}>${one.name}</a> ${one.description}</li>`)}</ul>`;
 }
