@@ -6,10 +6,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import timedelta
 
 import pytest
 from lsst.dm.OCPS.jobs import archivist
-from lsst.dm.OCPS.jobs.model import ExecutionPhase, Result
+from lsst.dm.OCPS.jobs.model import ExecutionPhase, Result, now
 from lsst.dm.OCPS.jobs.workspace import Workspaces
 
 from tests.waiting import TIMEOUT, until
@@ -98,6 +99,20 @@ async def test_files_of_a_result_that_is_not_published_yet_stay(bench, ask):
     assert with_files(bench, [waiting])
     await bench.manager.mark_published(waiting)
     await until(lambda: not with_files(bench, [waiting]))
+
+
+async def test_files_that_cannot_be_removed_are_logged_and_removed_later(bench, ask, caplog, tmp_path):
+    await bench.open(keep_space=20 * MEGABYTE, max_workers=20)
+    job_id = await ended(bench, ask)
+    root = bench.manager.workspaces.of(job_id).root
+    root.rename(tmp_path / "elsewhere")
+    # A link is not followed, and is not removed as a directory.
+    root.symlink_to(tmp_path / "elsewhere")
+    await bench.manager.modify(job_id, destruction=now() + timedelta(seconds=1))
+    await until(lambda: f"Job {job_id} was archived, but its files could not be removed" in caplog.text)
+    root.unlink()
+    (tmp_path / "elsewhere").rename(root)
+    await until(lambda: not root.exists())
 
 
 async def test_a_deleted_job_does_not_count_any_more(bench, ask):

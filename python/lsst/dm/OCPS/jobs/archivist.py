@@ -8,6 +8,7 @@ __all__ = ["Archivist"]
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -63,6 +64,8 @@ class Archivist:
         ledger.observers.append(self._kept.changed)
         self._log = log
         self._look = asyncio.Event()
+        # Archived jobs whose files could not be removed.
+        self._remaining: set[str] = set()
 
     def expect(self, job: Job) -> None:
         """Look for jobs to archive earlier than planned if a job's destruction time is near."""
@@ -97,7 +100,7 @@ class Archivist:
             for page in (names[start : start + PAGE] for start in range(0, len(names), PAGE)):
                 archived = await self._ledger.store.archived(page)
                 for job_id in archived:
-                    await self._workspaces.remove(job_id)
+                    await self._remove_files(job_id)
                 await self._kept.look_for_unmeasured(set(page) - archived)
         except FileNotFoundError:
             # A simulation has no work directory.
@@ -116,19 +119,23 @@ class Archivist:
         store, limits = self._ledger.store, self._limits()
         for job in await store.find(JobQuery(deleted=True, phases=[*TERMINAL])):
             await self.finish_deletion(job)
+        for job_id in sorted(self._remaining):
+            if await self._remove_files(job_id):
+                await self._kept.removed([job_id])
         due = [*await store.doomed(now()), *await store.oldest_ended(limits.keep_jobs)]
         for job in due:
             if not job.terminal:
                 with contextlib.suppress(TransitionError, UnknownJobError):
                     await self._abort(job.id, "its destruction time has come")
             await self._archive(job.id, "archived")
-        await self._kept.removed([job.id for job in due])
+        await self._kept.removed({job.id for job in due} - self._remaining)
         await self._kept.measure(self._ledger.live)
         excess = await self._kept.excess(limits.keep_space, limits.keep_space_per_owner)
         for job_id, reason in excess.items():
             await self._archive(job_id, reason)
-        await self._kept.removed(excess)
-        old = await store.oldest_archived(limits.keep_records)
+        await self._kept.removed(excess.keys() - self._remaining)
+        # Files without a record would never be found.
+        old = [one for one in await store.oldest_archived(limits.keep_records) if one not in self._remaining]
         for job_id in old:
             await self._ledger.remove(job_id)
         return bool(due or old)
@@ -139,7 +146,20 @@ class Archivist:
             # The record first: files without a record would never be found,
             # but a record without files says so.
             await self._ledger.change(job_id, partial(rules.archived, reason=reason))
-            await self._workspaces.remove(job_id)
+            await self._remove_files(job_id)
+
+    async def _remove_files(self, job_id: str) -> bool:
+        """Remove the files of an archived job; return whether none remain. `sweep` retries if some do."""
+        await self._workspaces.remove(job_id)
+        workspace = self._workspaces.of(job_id)
+        # Also a link in place of the directory remains.
+        if not (os.path.lexists(workspace.root) or os.path.lexists(workspace.engine)):
+            self._remaining.discard(job_id)
+            return True
+        if job_id not in self._remaining:
+            self._log.error(f"Job {job_id} was archived, but its files could not be removed; trying again")
+        self._remaining.add(job_id)
+        return False
 
     async def finish_deletion(self, job: Job) -> None:
         """Remove the files of a deleted job, then its record; `sweep` retries if files remain."""
