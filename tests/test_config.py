@@ -11,6 +11,7 @@ from lsst.dm.OCPS import config as module
 from lsst.dm.OCPS.backend_api import Limits, limits_of
 from lsst.dm.OCPS.config import ConfigError, HttpConfig, InstanceConfig, load_instance
 from lsst.dm.OCPS.config_schema import CONFIG_SCHEMA
+from lsst.dm.OCPS.definitions import files as definitions
 from pydantic import BaseModel
 
 from tests.fuzzing import taken, texts
@@ -45,6 +46,31 @@ def test_files_of_today_mean_the_uws_backend():
 def test_the_oldest_files_mean_the_uws_backend_for_every_index():
     loaded = load_instance({"url": "http://uws.example.org", "poll_interval": 1}, 3)
     assert (loaded.backend, loaded.sal_index, loaded.poll_interval) == ("uws", 3, 1)
+
+
+def patterns(schema):
+    """Return all patterns of a schema."""
+    if isinstance(schema, list):
+        return [one for part in schema for one in patterns(part)]
+    if not isinstance(schema, dict):
+        return []
+    mine = [schema["pattern"]] if isinstance(schema.get("pattern"), str) else []
+    return mine + [one for part in schema.values() for one in patterns(part)]
+
+
+@pytest.mark.parametrize("schema", [CONFIG_SCHEMA, definitions.SCHEMA], ids=["config", "definitions"])
+def test_no_text_ends_in_a_line_feed_where_a_pattern_has_an_end(schema):
+    ended = [pattern for pattern in patterns(schema) if pattern.endswith("$")]
+    assert ended
+    # Python's $ also matches before a line feed at the end.
+    assert [pattern for pattern in ended if not pattern.endswith(r"(?!\n)$")] == []
+
+
+def test_a_mail_address_with_a_line_feed_is_refused():
+    rule = {"mail": ["night@example.org\n"]}
+    document = {"instances": [{"sal_index": 1, "notifications": {"rules": [rule]}}]}
+    with pytest.raises(ConfigError, match="rules/0/mail/0"):
+        load_instance(document, 1)
 
 
 def schema_of(name: str) -> dict:

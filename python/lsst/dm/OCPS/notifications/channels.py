@@ -222,7 +222,9 @@ def _check_url(number: int, url: str, hosts: tuple[str, ...]) -> None:
     except ValueError:
         raise ConfigError(f"{place}: it is not a URL") from None
     if named or not host or not url.isprintable():
-        raise ConfigError(f"{place}: expected https://host/path, without user and password")
+        raise ConfigError(
+            f"{place}: expected http://host/path or https://host/path, without user and password"
+        )
     if not any(fnmatch.fnmatchcase(host, glob.lower()) for glob in hosts):
         raise ConfigError(f"{place}: its host {host!r} is not among notifications/webhook/hosts")
 
