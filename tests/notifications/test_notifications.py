@@ -247,6 +247,14 @@ async def test_an_end_that_was_stored_when_ocps_was_killed_is_told_by_the_next_s
     assert len(set(receiver.ids)) == 2
 
 
+def test_temporary_files_of_a_crash_are_removed_at_the_start_and_nothing_else(tmp_path):
+    name = f"{1:015d}-{'a' * 12}-{'b' * 32}.json"
+    for one in (name, f".{name}.4711", ".hidden", "notes.txt"):
+        (tmp_path / one).write_text("{}")
+    assert Spool(tmp_path).open() == [name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", name, "notes.txt"]
+
+
 async def test_ends_before_notifications_were_configured_are_not_told(engine, receiver):
     await engine.open([])
     await engine.run()

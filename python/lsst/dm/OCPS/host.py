@@ -104,7 +104,10 @@ class Host:
         Raises
         ------
         JobError, ConfigError
-            If jobs could not run with it; then nothing is changed.
+            If jobs could not run with it; then nothing is changed. Also if
+            something fails after the check: the engine cannot be opened,
+            the directory of notifications cannot be made, or the port of the
+            HTTP server is taken. Then what came before that is in use already.
         """
         await check_instance(config, self._log, self._shared)
         if self._manager and self._manager.workspaces.work_dir != config.directory():

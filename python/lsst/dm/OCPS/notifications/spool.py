@@ -22,6 +22,9 @@ MAX_ENTRY = 65_536
 # End of the job (ms since 1970), key of the target, id of the notification.
 _NAME = re.compile(r"[0-9]{15}-([0-9a-f]{12})-[0-9a-f]{32}\.json")
 
+# As `durable.write_json` names the file before it is complete.
+_TEMPORARY = re.compile(rf"\.{_NAME.pattern}\.[0-9]+")
+
 
 def entry_name(job: Job, target: str) -> str:
     """Return the name of the notification about a job's end to a target, by its key.
@@ -49,8 +52,14 @@ class Spool:
         self._durable = durable
 
     def open(self) -> list[str]:
-        """Make the directory; return the names of all notifications in it, the oldest first."""
+        """Make the directory; return the names of all notifications in it, the oldest first.
+
+        Temporary files that a crash left behind are removed: only one process uses the directory.
+        """
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in self._folder.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink(missing_ok=True)
         return sorted(path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
 
     @staticmethod
