@@ -39,6 +39,8 @@ class Receiver:
         """Statuses of the next answers; then 200."""
         self.received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         """Accepted notifications, their signatures verified."""
+        self.poison = ""
+        """Notifications with this text are answered with 503."""
         self.ids: list[str] = []
         self.requests = 0
         self._runner: web.AppRunner | None = None
@@ -68,6 +70,8 @@ class Receiver:
         self.requests += 1
         body = await request.text()
         status = self.answers.pop(0) if self.answers else 200
+        if self.poison and self.poison in body:
+            status = 503
         if status == 200:
             # Raises if the signature is wrong, or too old.
             Webhook(SECRET).verify(body, dict(request.headers))

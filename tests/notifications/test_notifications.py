@@ -137,6 +137,19 @@ async def test_a_receiver_that_fails_is_asked_again_with_the_same_id(engine, rec
     assert engine.measure("retried") == 2
 
 
+async def test_an_end_that_a_receiver_never_accepts_does_not_hold_up_later_ones(engine, receiver):
+    receiver.poison = "poison"
+    await engine.open([{"url": receiver.url}])
+    await engine.run(text="poison")
+    await until(lambda: engine.measure("retried") >= 1)
+    later = [await engine.run() for _ in range(2)]
+    assert [(await receiver.next())["data"]["jobId"] for _ in later] == [job.id for job in later]
+    await until(lambda: len(engine.waiting()) == 1)
+    # In the end it is accepted after all.
+    receiver.poison = ""
+    await receiver.next()
+
+
 @pytest.mark.parametrize("status", [301, 307, 400, 410])
 async def test_a_refusal_is_final_and_no_redirect_is_followed(engine, receiver, status):
     receiver.answers = [status]

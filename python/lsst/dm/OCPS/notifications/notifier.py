@@ -20,14 +20,13 @@ import fnmatch
 import itertools
 import json
 import logging
+import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import Any
-
-import tenacity
+from typing import Any, TypeVar
 
 from ..client.text import one_line
 from ..config import InstanceConfig, NotificationRule, NotificationsConfig
@@ -39,6 +38,8 @@ from ..measures import Measure
 from .channels import AwayError, Channel, RefusedError, mail_key, make_channels, url_key
 from .message import end_document
 from .spool import Spool, entry_name
+
+T = TypeVar("T")
 
 MAX_QUEUED = 10_000
 """Most notifications that may wait, of all receivers together; further ones are dropped."""
@@ -194,12 +195,11 @@ class Notifier:
             self._written_time = time
             await self._remember()
 
-    async def _persist(self, act: Callable[[], Awaitable[None]]) -> None:
+    async def _persist(self, act: Callable[[], Awaitable[T]]) -> T:
         """Repeat an operation on the disk or the store until it succeeds."""
         while True:
             try:
-                await act()
-                return
+                return await act()
             except (OSError, JobError) as error:
                 self._log.error(f"Notifications: {error}; trying again in {STORE_PAUSE:g} s")
                 await asyncio.sleep(STORE_PAUSE)
@@ -266,37 +266,48 @@ class Notifier:
     # Files are delivered
 
     async def _deliver_forever(self, key: str, channel: Channel) -> None:
-        queue = self._queues[key]
+        queue, filled = self._queues[key], self._filled[key]
+        # Notifications that failed: how often, and when (s) to try them again.
+        later: dict[str, tuple[int, float]] = {}
+        # Those that failed since the last success: if they are many, the receiver is away.
+        failed: set[str] = set()
         while True:
-            if not queue:
-                self._filled[key].clear()
-                await self._filled[key].wait()
+            clock = asyncio.get_running_loop().time()
+            name = next((one for one in queue if one not in later or later[one][1] <= clock), None)
+            if name is None:
+                filled.clear()
+                next_time = min((later[one][1] for one in queue), default=None)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(filled.wait(), None if next_time is None else next_time - clock)
                 continue
-            name = queue[0]
-            await self._persist(partial(self._deliver, name, channel))
-            # Separately, so that a file that cannot be removed does not cause a second delivery.
-            await self._persist(partial(asyncio.to_thread, self._spool.remove, name))
-            queue.popleft()
+            if await self._persist(partial(self._deliver, name, channel, quiet=bool(failed))):
+                # Separately, so that a file that cannot be removed does not cause a second delivery.
+                await self._persist(partial(asyncio.to_thread, self._spool.remove, name))
+                queue.remove(name)
+                later.pop(name, None)
+                failed.clear()
+                continue
+            count = later.get(name, (0, 0.0))[0] + 1
+            later[name] = count, asyncio.get_running_loop().time() + _pause(count)
+            failed.add(name)
+            if len(failed) > 1:
+                await asyncio.sleep(_pause(len(failed) - 1))
 
-    async def _deliver(self, name: str, channel: Channel) -> None:
-        """Deliver a notification, or drop it if it is refused or too old."""
+    async def _deliver(self, name: str, channel: Channel, *, quiet: bool) -> bool:
+        """Deliver a notification, or drop it if it is refused or too old; return whether that is done."""
         document = await asyncio.to_thread(self._spool.get, name)
         if document is None:
-            return
+            return True
         ended = int(name[:15]) / 1000
-        attempts = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(AwayError),
-            wait=tenacity.wait_exponential(FIRST_PAUSE, LONGEST_PAUSE) + tenacity.wait_random(0, FIRST_PAUSE),
-            stop=lambda _: time.time() - ended > MAX_AGE,
-            before_sleep=lambda state: self._tell_away(channel, state),
-            reraise=True,
-        )
         job_id = document.get("data", {}).get("jobId")
         try:
-            async for attempt in attempts:
-                with attempt:
-                    await channel.send(name[29:61], document)
+            await channel.send(name[29:61], document)
         except (AwayError, RefusedError) as error:
+            if isinstance(error, AwayError) and time.time() - ended <= MAX_AGE:
+                self._counts["retried"] += 1
+                if not quiet:
+                    self._log.warning(f"Notifications: {channel.name}: {error}; trying again")
+                return False
             self._counts["failed"] += 1
             self._log.error(f"Job {job_id}: {channel.name} was not told of its end: {error}")
         except Exception:
@@ -305,11 +316,12 @@ class Notifier:
             self._log.exception(f"Job {job_id}: {channel.name} was not told of its end")
         else:
             self._counts["sent"] += 1
+        return True
 
-    def _tell_away(self, channel: Channel, state: tenacity.RetryCallState) -> None:
-        self._counts["retried"] += 1
-        if state.attempt_number == 1 and state.outcome:
-            self._log.warning(f"Notifications: {channel.name}: {state.outcome.exception()}; trying again")
+
+def _pause(count: int) -> float:
+    """Return how long (s) to wait after so many failures."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(count - 1, 30)) + random.uniform(0, FIRST_PAUSE)
 
 
 def _matches(rule: NotificationRule, job: Job) -> bool:
