@@ -7,13 +7,14 @@ import asyncio
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lsst.dm.OCPS.backends.local import backend as local_backend
 from lsst.dm.OCPS.backends.local.handle import Claim, SupervisorHandle
 from lsst.dm.OCPS.jobs import scheduler
 from lsst.dm.OCPS.jobs.errors import BackendError
-from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase
+from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase, Job
 from lsst.dm.OCPS.jobs.retries import RetryPolicy
 
 from tests.backends.local.shell_pool import open_pool, request
@@ -28,6 +29,24 @@ def slow_launcher(folder: Path) -> Path:
     launcher.write_text(f"#!/bin/sh\ntouch {folder}/asked\n({runs}) &\nwait\n")
     launcher.chmod(0o755)
     return launcher
+
+
+def launch_slowly(backend: Any) -> tuple[asyncio.Event, asyncio.Event]:
+    """Let each launch wait; return what is set when one begins, and what lets it end."""
+    begins, ends = asyncio.Event(), asyncio.Event()
+
+    async def submit(job: Job) -> None:
+        begins.set()
+        await ends.wait()
+
+    backend.submit = submit
+    return begins, ends
+
+
+async def come_to_rest() -> None:
+    """Let all tasks come as far as they do without a launch."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("launched", ["before the next start", "after the next start"])
@@ -69,21 +88,13 @@ async def test_a_job_whose_stop_was_not_confirmed_is_stopped_after_a_restart(tmp
 async def test_ocps_does_not_end_before_it_has_stopped_a_job_that_is_being_launched(bench, ask, monkeypatch):
     monkeypatch.setattr(scheduler, "LAUNCH_WAIT", TIMEOUT)
     manager = await bench.open(abort_grace=0.05)
-    launch, launched = asyncio.Event(), asyncio.Event()
-
-    async def submit(job):
-        launch.set()
-        await launched.wait()
-
-    bench.backend.submit = submit
+    launch, launched = launch_slowly(bench.backend)
     job = await manager.submit(ask())
     await launch.wait()
     assert (await manager.abort(job.id)).phase == ExecutionPhase.ABORTED
     assert not bench.backend.cancelled
     closing = asyncio.create_task(manager.close())
-    # Let it come as far as it does without the launch.
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await come_to_rest()
     launched.set()
     await closing
     assert bench.backend.cancelled == [job.id]
@@ -94,20 +105,12 @@ async def test_an_attempt_that_is_planned_while_ocps_ends_is_left_to_the_next_st
     manager = await bench.open(abort_grace=0.05, retries=RetryPolicy(max=1, delay=3600))
     running = await manager.submit(ask())
     await bench.given(1)
-    launch, launched = asyncio.Event(), asyncio.Event()
-
-    async def submit(job):
-        launch.set()
-        await launched.wait()
-
-    bench.backend.submit = submit
+    launch, launched = launch_slowly(bench.backend)
     launching = await manager.submit(ask())
     await launch.wait()
     await manager.abort(launching.id)
     closing = asyncio.create_task(manager.close())
-    # Let it come as far as it does without the launch.
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await come_to_rest()
     bench.backend.say(running.id, ExecutionPhase.ERROR, error=ErrorSummary("killed", transient=True))
     await until(lambda: running.id in manager.scheduler._delayed)
     launched.set()

@@ -32,13 +32,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jsonschema
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from .config_schema import CONFIG_SCHEMA
 from .jobs.limits import Limits
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class ConfigError(Exception):
@@ -308,6 +310,19 @@ class InstanceConfig(Limits):
         state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         return Path(state).expanduser() / "ocps" / str(self.sal_index)
 
+    def settings(self, model: type[Settings]) -> Settings:
+        """Return ``backend_settings`` as a model of the backend's own.
+
+        Raises
+        ------
+        ConfigError
+            If they do not fit; the text says where.
+        """
+        try:
+            return model.model_validate(dict(self.backend_settings))
+        except ValidationError as error:
+            raise ConfigError(_first_fault(self.sal_index, error, "backend_settings")) from None
+
 
 def validate(document: Any) -> None:
     """Check a configuration document against the schema.
@@ -381,6 +396,11 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     try:
         return InstanceConfig(**entry)
     except ValidationError as error:
-        wrong = error.errors()[0]
-        place = "/".join(str(part) for part in wrong["loc"])
-        raise ConfigError(f"instance {sal_index}: at {place}: {wrong['msg']}") from None
+        raise ConfigError(_first_fault(sal_index, error)) from None
+
+
+def _first_fault(sal_index: int, error: ValidationError, *above: str) -> str:
+    """Return the first fault in an instance's entry in words; ``above`` is the place of what was checked."""
+    wrong = error.errors()[0]
+    place = "/".join(str(part) for part in (*above, *wrong["loc"]))
+    return f"instance {sal_index}: at {place}: {wrong['msg']}"

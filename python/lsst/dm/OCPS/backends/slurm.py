@@ -19,9 +19,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from ..backend_api import BackendContext, BackendError, ConfigError, InstanceConfig, Parts, limits_of
+from ..backend_api import BackendContext, BackendError, InstanceConfig, Parts, limits_of
 from .batch.backend import BatchBackend
 from .batch.system import Entry, State, Submission, SystemAwayError
 from .local.kinds import make_kinds
@@ -310,12 +310,7 @@ def make_parts(config: InstanceConfig, context: BackendContext) -> Parts:
     ConfigError
         If a setting or a job definition cannot be used.
     """
-    try:
-        settings = SlurmSettings.model_validate(dict(config.backend_settings))
-    except ValidationError as error:
-        wrong = error.errors()[0]
-        place = "/".join(str(part) for part in ("backend_settings", *wrong["loc"]))
-        raise ConfigError(f"instance {config.sal_index}: at {place}: {wrong['msg']}") from None
+    settings = config.settings(SlurmSettings)
     kinds = make_kinds(config, context)
     backend = BatchBackend(
         context.workspaces,

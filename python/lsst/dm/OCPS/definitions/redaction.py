@@ -14,14 +14,10 @@ HIDDEN = "***"
 SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API_?KEY", re.IGNORECASE)
 """What the name of a secret has in it."""
 
-_NAMED = re.compile(
-    r"((?:\w|-)*(?:PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API[_-]?KEY)(?:\w|-)*\s*[=:]\s*)(\"[^\"]*\"|'[^']*'|\S+)",
-    re.IGNORECASE,
-)
-_OPTION = re.compile(
-    r"(-(?:\w|-)*(?:PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API[_-]?KEY)(?:\w|-)*\s+)(\"[^\"]*\"|'[^']*'|\S+)",
-    re.IGNORECASE,
-)
+_NAME = r"(?:\w|-)*(?:PASS|SECRET|TOKEN|CREDENTIAL|PRIVATE|API[_-]?KEY)(?:\w|-)*"
+_VALUE = r"(\"[^\"]*\"|'[^']*'|\S+)"
+_NAMED = re.compile(rf"({_NAME}\s*[=:]\s*){_VALUE}", re.IGNORECASE)
+_OPTION = re.compile(rf"(-{_NAME}\s+){_VALUE}", re.IGNORECASE)
 _AUTHORIZATION = re.compile(r"(\b(?:Bearer|Basic)\s+)([^\s'\"]+)", re.IGNORECASE)
 _IN_URL = re.compile(r"(\w://[^/\s@:]*:)([^/\s@]+)(?=@)")
 
