@@ -56,6 +56,7 @@ class Scheduler:
         self._delayed: dict[str, asyncio.TimerHandle] = {}
         self.unconfirmed: set[str] = set()
         """Ids of stopped jobs of which something may still run."""
+        self._remembering = asyncio.Lock()
         ledger.on_change = self._changed
 
     async def open(self) -> None:
@@ -118,14 +119,14 @@ class Scheduler:
 
     async def _remember_unconfirmed(self, job_id: str, unconfirmed: bool) -> None:
         """Store whether something of a job that was stopped may still run: a restart stops it again."""
-        if unconfirmed:
-            self.unconfirmed.add(job_id)
-        else:
-            self.unconfirmed.discard(job_id)
-        try:
-            await self.ledger.store.remember(_UNCONFIRMED, json.dumps(sorted(self.unconfirmed)))
-        except StoreError as error:
-            self.log.error(f"Job {job_id}: whether it has stopped could not be stored: {error}")
+        async with self._remembering:
+            found = self.unconfirmed | {job_id} if unconfirmed else self.unconfirmed - {job_id}
+            try:
+                await self.ledger.store.remember(_UNCONFIRMED, json.dumps(sorted(found)))
+            except StoreError as error:
+                self.log.error(f"Job {job_id}: whether it has stopped could not be stored: {error}")
+            # Not earlier: what is not stored yet is not known after a restart.
+            self.unconfirmed = found
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in the background; `close` cancels it."""
