@@ -211,6 +211,14 @@ async def test_a_phone_the_keyboard_the_dome_and_those_who_see_little(served, op
     assert max(seen[2::3]) == 0
 
 
+async def test_a_key_pressed_the_moment_the_page_is_there(served, open_page):
+    page = await open_page(f"{served.root}/")
+    press = "addEventListener('load', () => dispatchEvent(new KeyboardEvent('keydown', {key: '2'})))"
+    await page.add_init_script(press)
+    await page.reload()
+    await expect(page.get_by_role("heading", name="Submit", exact=True)).to_be_visible(timeout=SHORT)
+
+
 async def test_under_a_prefix(start, open_page):
     served = await start(http={"prefix": "/ocps"})
     page = await open_page(f"{served.root}/ocps/uws/sleep")

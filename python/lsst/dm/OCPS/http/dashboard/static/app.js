@@ -15,6 +15,16 @@ export function go(path) {
   dispatchEvent(new PopStateEvent("popstate"));
 }
 
+function pressed(event) {
+  if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, select, textarea")) return;
+  if (event.key === "n") root.classList.toggle("dome");
+  if (KEYS[event.key]) go(site.prefix + KEYS[event.key]);
+  if (event.key === "/") {
+    event.preventDefault();
+    document.querySelector("input[type=search]")?.focus();
+  }
+}
+
 function NowPage({ jobs }) {
   const all = [...jobs.values()].sort((a, b) => (a.creationTime < b.creationTime ? 1 : -1));
   const running = all.filter((job) => isLive(job) && ["EXECUTING", "SUSPENDED", "UNKNOWN"].includes(job.jobInfo.uwsPhase));
@@ -53,22 +63,12 @@ function App() {
   useEffect(() => {
     const moved = () => setAddress(location.pathname + location.search);
     const needed = (event) => setLogin(event.detail);
-    const pressed = (event) => {
-      if (event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, select, textarea")) return;
-      if (event.key === "n") root.classList.toggle("dome");
-      if (KEYS[event.key]) go(site.prefix + KEYS[event.key]);
-      if (event.key === "/") {
-        event.preventDefault();
-        document.querySelector("input[type=search]")?.focus();
-      }
-    };
     addEventListener("popstate", moved);
     addEventListener("login-needed", needed);
-    addEventListener("keydown", pressed);
+    moved(); // A key may have changed the page before this effect, which runs after the first picture.
     return () => {
       removeEventListener("popstate", moved);
       removeEventListener("login-needed", needed);
-      removeEventListener("keydown", pressed);
     };
   }, []);
   useEffect(() => {
@@ -138,4 +138,5 @@ function followLink(event) {
   go(link.pathname + link.search);
 }
 
+addEventListener("keydown", pressed);
 render(html`<${App} />`, document.getElementById("app"));
