@@ -9,8 +9,10 @@ import pytest
 from lsst.dm.OCPS.jobs.errors import QueueFullError, TransitionError
 from lsst.dm.OCPS.jobs.limits import Limits
 from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job
+from lsst.dm.OCPS.jobs.places import DRY_RUNS_PER_OWNER
 
 from tests.engine.test_manager import end
+from tests.waiting import TIMEOUT
 
 Phase = ExecutionPhase
 
@@ -27,6 +29,30 @@ async def test_one_owner_cannot_take_all_places(bench, ask):
     await end(bench, first)
     await manager.submit(ask(owner="alice"), run=False)
     await manager.submit(ask(owner="alice", exempt=True))
+
+
+async def test_one_owner_cannot_take_all_dry_runs(bench, ask, monkeypatch):
+    manager = await bench.open()
+    begun, may_end = asyncio.Semaphore(0), asyncio.Event()
+
+    async def dry_run(job):
+        begun.release()
+        await may_end.wait()
+
+    monkeypatch.setattr(bench.backend, "dry_run", dry_run)
+    tasks = [asyncio.create_task(manager.dry_run(ask(owner="alice"))) for _ in range(DRY_RUNS_PER_OWNER)]
+    for _ in tasks:
+        await asyncio.wait_for(begun.acquire(), TIMEOUT)
+    with pytest.raises(QueueFullError, match="of your dry runs are under way"):
+        await manager.dry_run(ask(owner="alice"))
+    others = [
+        asyncio.create_task(manager.dry_run(ask(**who))) for who in ({"owner": "bob"}, {"exempt": True})
+    ]
+    for _ in others:
+        await asyncio.wait_for(begun.acquire(), TIMEOUT)
+    may_end.set()
+    await asyncio.gather(*tasks, *others)
+    await manager.dry_run(ask(owner="alice"))
 
 
 async def test_two_at_once_find_room_for_one(bench, ask):

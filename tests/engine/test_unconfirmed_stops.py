@@ -13,7 +13,8 @@ import pytest
 from lsst.dm.OCPS.backends.local import backend as local_backend
 from lsst.dm.OCPS.backends.local.handle import Claim, SupervisorHandle
 from lsst.dm.OCPS.jobs import scheduler
-from lsst.dm.OCPS.jobs.errors import BackendError
+from lsst.dm.OCPS.jobs.errors import BackendError, UnknownJobError
+from lsst.dm.OCPS.jobs.manager import JobManager
 from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase, Job
 from lsst.dm.OCPS.jobs.retries import RetryPolicy
 
@@ -25,7 +26,7 @@ def slow_launcher(folder: Path) -> Path:
     """Write an interpreter that does nothing until there is a file ``go``, whatever becomes of OCPS."""
     launcher = folder / "slow-python"
     waits = f'while [ ! -e {folder}/go ]; do sleep 0.02; done; exec {sys.executable} "$@"'
-    runs = f"setsid sh -c '{waits}' sh \"$@\" && touch {folder}/launched"
+    runs = f"setsid sh -c '{waits}' sh \"$@\"; touch {folder}/launched"
     launcher.write_text(f"#!/bin/sh\ntouch {folder}/asked\n({runs}) &\nwait\n")
     launcher.chmod(0o755)
     return launcher
@@ -49,8 +50,18 @@ async def come_to_rest() -> None:
         await asyncio.sleep(0)
 
 
+async def until_gone(manager: JobManager, job_id: str) -> None:
+    """Wait until a job has no record."""
+    async with asyncio.timeout(TIMEOUT):
+        while await manager.store.get(job_id):
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["kept", "deleted"])
 @pytest.mark.parametrize("launched", ["before the next start", "after the next start"])
-async def test_a_job_whose_stop_was_not_confirmed_is_stopped_after_a_restart(tmp_path, monkeypatch, launched):
+async def test_a_job_whose_stop_was_not_confirmed_is_stopped_after_a_restart(
+    tmp_path, monkeypatch, launched, deleted
+):
     work, limits = tmp_path / "work", {"abort_grace": 0.2}
     launcher = slow_launcher(tmp_path)
     monkeypatch.setattr(scheduler, "LAUNCH_WAIT", 0.1)
@@ -62,6 +73,10 @@ async def test_a_job_whose_stop_was_not_confirmed_is_stopped_after_a_restart(tmp
     assert aborted.phase == ExecutionPhase.ABORTED
     assert "did not confirm" in aborted.message
     workspace = manager.workspaces.of(job.id)
+    if deleted:
+        await manager.destroy(job.id)
+        with pytest.raises(UnknownJobError):
+            await manager.get(job.id)
     await manager.close()
     if launched == "before the next start":
         (tmp_path / "go").touch()
@@ -75,10 +90,14 @@ async def test_a_job_whose_stop_was_not_confirmed_is_stopped_after_a_restart(tmp
             await handle.ended()
         handle.close()
     await until((tmp_path / "launched").exists)
-    assert (workspace.root / "ran").exists() == (launched == "before the next start")
-    assert await manager.get(job.id) == aborted
     # It is not stopped once more after each start.
     await until(lambda: not manager.scheduler.unconfirmed)
+    if deleted:
+        await until(lambda: not workspace.root.exists() and not workspace.engine.exists())
+        await until_gone(manager, job.id)
+    else:
+        assert (workspace.root / "ran").exists() == (launched == "before the next start")
+        assert await manager.get(job.id) == aborted
     await manager.close()
     manager = await open_pool(work, limits)
     assert not manager.scheduler.unconfirmed

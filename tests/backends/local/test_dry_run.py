@@ -140,6 +140,18 @@ async def test_it_is_stopped_when_it_takes_too_long(
         assert not folders(pool.manager)
 
 
+async def test_one_that_was_killed_does_not_say_that_the_job_would_fail(
+    repo: Path, probe: Callable[[str], dict[str, Any]], tmp_path: Path
+) -> None:
+    settings = probe("a")
+    code = Path(settings["variables"]["PYTHONPATH"]) / "user_probe.py"
+    code.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    async with open_pool(tmp_path / "work", repo, environments=[{**settings, "preload": False}]) as pool:
+        words = "whether the job would fail could not be found out: it was killed"
+        with pytest.raises(BackendError, match=words):
+            await pool.manager.dry_run(JobRequest("pipetask", {"pipeline": settings["variables"]["PROBE"]}))
+
+
 async def test_one_that_is_given_up_while_it_is_launched_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

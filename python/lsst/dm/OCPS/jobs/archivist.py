@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from functools import partial
 
 from . import rules
@@ -44,6 +44,9 @@ class Archivist:
         Aborts a live job: ``await abort(job_id, reason)``.
     limits : `~collections.abc.Callable`
         Returns the present limits.
+    unconfirmed : `~collections.abc.Callable`
+        Returns the ids of stopped jobs of which something may still run.
+        Their records and files are kept, because stopping them needs both.
     log : `logging.Logger`
         Gets errors and warnings.
     """
@@ -54,12 +57,14 @@ class Archivist:
         workspaces: Workspaces,
         abort: Callable[[str, str], Awaitable[Job]],
         limits: Callable[[], Limits],
+        unconfirmed: Callable[[], Set[str]],
         log: logging.Logger,
     ) -> None:
         self._ledger = ledger
         self._workspaces = workspaces
         self._abort = abort
         self._limits = limits
+        self._unconfirmed = unconfirmed
         self._kept = KeptSpace(ledger.store, workspaces)
         ledger.observers.append(self._kept.changed)
         self._log = log
@@ -70,7 +75,11 @@ class Archivist:
     def expect(self, job: Job) -> None:
         """Look for jobs to archive earlier than planned if a job's destruction time is near."""
         if job.destruction and (job.destruction - now()).total_seconds() < INTERVAL:
-            self._look.set()
+            self.look()
+
+    def look(self) -> None:
+        """Look now for jobs to archive and for deletions to finish."""
+        self._look.set()
 
     async def run(self) -> None:
         """Archive jobs until cancelled."""
@@ -135,7 +144,8 @@ class Archivist:
             await self._archive(job_id, reason)
         await self._kept.removed(excess.keys() - self._remaining)
         # Files without a record would never be found.
-        old = [one for one in await store.oldest_archived(limits.keep_records) if one not in self._remaining]
+        needed = self._remaining | self._unconfirmed()
+        old = [one for one in await store.oldest_archived(limits.keep_records) if one not in needed]
         for job_id in old:
             await self._ledger.remove(job_id)
         return bool(due or old)
@@ -150,6 +160,9 @@ class Archivist:
 
     async def _remove_files(self, job_id: str) -> bool:
         """Remove the files of an archived job; return whether none remain. `sweep` retries if some do."""
+        if job_id in self._unconfirmed():
+            self._remaining.add(job_id)
+            return False
         await self._workspaces.remove(job_id)
         workspace = self._workspaces.of(job_id)
         # Also a link in place of the directory remains.
@@ -162,7 +175,9 @@ class Archivist:
         return False
 
     async def finish_deletion(self, job: Job) -> None:
-        """Remove the files of a deleted job, then its record; `sweep` retries if files remain."""
+        """Remove the files of a deleted job, then its record; `sweep` retries if that must wait."""
+        if job.id in self._unconfirmed():
+            return
         await self._workspaces.remove(job.id)
         if self._workspaces.of(job.id).root.exists():
             self._log.error(f"Job {job.id} was deleted, but its files could not be removed; trying again")

@@ -66,7 +66,15 @@ class JobManager:
         self._lease = Lease(store, workspaces.work_dir, self.log)
         self._current: Lane | None = None
         self._look: asyncio.Task[str] | None = None
-        self._archivist = Archivist(self.ledger, workspaces, self.abort, lambda: self.lane.limits, self.log)
+        self._archivist = Archivist(
+            self.ledger,
+            workspaces,
+            self.abort,
+            lambda: self.lane.limits,
+            lambda: self.scheduler.unconfirmed,
+            self.log,
+        )
+        self.scheduler.on_confirmed = self._archivist.look
 
     # Opening and closing
 
@@ -194,7 +202,8 @@ class JobManager:
         owner = None if request.exempt else job.owner
         with self.scheduler.places.keep(lane, owner, reserved=job.reserved, queue=True):
             await self._check_disk()
-        return await lane.backend.dry_run(job)
+        with self.scheduler.places.keep_dry_run(owner):
+            return await lane.backend.dry_run(job)
 
     async def _record(self, lane: Lane, request: JobRequest, *, run: bool) -> Job:
         """Check a request; return the first record of its job, which is not stored yet."""
@@ -311,8 +320,9 @@ class JobManager:
     async def destroy(self, job_id: str) -> None:
         """Delete a job with its files and its record; a live job is aborted first.
 
-        A record whose result has not been published is kept until it is, but
-        is not shown any more.
+        A record whose result has not been published is kept until it is, and
+        one of a job that may still run until that has been stopped, but
+        neither is shown any more.
         """
         job = await self.get(job_id)
         if not job.terminal:

@@ -14,9 +14,12 @@ from .lane import Lane
 from .ledger import Ledger
 from .model import Job
 
+DRY_RUNS_PER_OWNER = 2
+"""How many dry runs of one owner may be under way; half of the smallest number that a backend takes."""
+
 
 class Places:
-    """Counts the waiting jobs of each lane and the live jobs of each owner.
+    """Counts the waiting jobs of each lane, and the live jobs and the dry runs of each owner.
 
     Parameters
     ----------
@@ -30,6 +33,7 @@ class Places:
         self._ledger = ledger
         self._lanes = lanes
         self._owners: Counter[str] = Counter()
+        self._dry_runs: Counter[str] = Counter()
 
     def open(self) -> None:
         """Count the owners of the jobs that the ledger has read."""
@@ -63,12 +67,36 @@ class Places:
             if limit and mine >= limit:
                 raise QueueFullError(f"{mine} of your jobs have not ended; the limit is {limit}")
         lane.waiting += queue
-        self._count_owner(owner, 1)
+        _add(self._owners, owner, 1)
         try:
             yield
         finally:
             lane.waiting -= queue
-            self._count_owner(owner, -1)
+            _add(self._owners, owner, -1)
+
+    @contextlib.contextmanager
+    def keep_dry_run(self, owner: str | None) -> Iterator[None]:
+        """Count a dry run while it is under way.
+
+        Parameters
+        ----------
+        owner : `str` or `None`
+            Who asked for it; `None` for one who has no limit.
+
+        Raises
+        ------
+        QueueFullError
+            If too many of this owner are under way.
+        """
+        if owner is not None and self._dry_runs[owner] >= DRY_RUNS_PER_OWNER:
+            raise QueueFullError(
+                f"{DRY_RUNS_PER_OWNER} of your dry runs are under way, which is the limit; try again later"
+            )
+        _add(self._dry_runs, owner, 1)
+        try:
+            yield
+        finally:
+            _add(self._dry_runs, owner, -1)
 
     def _check_queue(self, lane: Lane, reserved: bool) -> None:
         limits = lane.limits
@@ -94,12 +122,14 @@ class Places:
             if lane and job.id not in lane.runs:
                 lane.waiting += change
         if old is None:
-            self._count_owner(job.owner, 1)
+            _add(self._owners, job.owner, 1)
         elif job.terminal and not old.terminal:
-            self._count_owner(job.owner, -1)
+            _add(self._owners, job.owner, -1)
 
-    def _count_owner(self, owner: str | None, change: int) -> None:
-        if owner is not None:
-            self._owners[owner] += change
-            if not self._owners[owner]:
-                del self._owners[owner]
+
+def _add(counts: Counter[str], owner: str | None, change: int) -> None:
+    """Change an owner's count; owners without any are not kept."""
+    if owner is not None:
+        counts[owner] += change
+        if not counts[owner]:
+            del counts[owner]

@@ -56,6 +56,8 @@ class Scheduler:
         self._delayed: dict[str, asyncio.TimerHandle] = {}
         self.unconfirmed: set[str] = set()
         """Ids of stopped jobs of which something may still run."""
+        self.on_confirmed: Callable[[], None] | None = None
+        """Called when nothing of such a job runs any more."""
         self._remembering = asyncio.Lock()
         ledger.on_change = self._changed
 
@@ -127,6 +129,8 @@ class Scheduler:
                 self.log.error(f"Job {job_id}: whether it has stopped could not be stored: {error}")
             # Not earlier: what is not stored yet is not known after a restart.
             self.unconfirmed = found
+        if not unconfirmed and self.on_confirmed:
+            self.on_confirmed()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in the background; `close` cancels it."""

@@ -202,7 +202,11 @@ class PipetaskPlanner:
         spec = PipetaskSpec.of(job.spec)
         outcome = PipetaskOutcome.read(workspace, status, SUMMARY_NAME)
         if not outcome.succeeded:
-            raise WouldFailError(explain(outcome, workspace).message)
+            error = explain(outcome, workspace)
+            if error.transient:
+                # The dry run failed, by no fault of the request: a job may succeed.
+                raise BackendError(f"whether the job would fail could not be found out: {error.message}")
+            raise WouldFailError(error.message)
         return DryRun(
             "the request, the pipeline and its configuration, and the quantum graph",
             count_quanta(workspace, SUMMARY_NAME),
