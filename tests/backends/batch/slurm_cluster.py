@@ -42,7 +42,7 @@ SchedulerParameters=sched_interval=1,batch_sched_delay=0,sched_min_interval=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 MinJobAge=600
-MessageTimeout=2
+MessageTimeout={patience}
 KillWait=10
 ReturnToService=2
 NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=8000 State=UNKNOWN
@@ -73,17 +73,21 @@ class SlurmCluster:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         for name in ("state", "spool"):
             (folder / name).mkdir(parents=True)
+        # A daemon that answers late on a busy machine must not count as lost; a controller that is
+        # away must not keep OCPS' commands waiting for long.
         self.conf = folder / "slurm.conf"
-        text = CONFIGURATION.format(
-            host=socket.gethostname().partition(".")[0],
-            controller_port=free_port(),
-            node_port=free_port(),
-            folder=folder,
-            user=pwd.getpwuid(os.getuid()).pw_name,
-            node=NODE,
-            cpus=cpus,
-        )
-        self.conf.write_text(text)
+        self.hasty_conf = folder / "hasty.conf"
+        values = {
+            "host": socket.gethostname().partition(".")[0],
+            "controller_port": free_port(),
+            "node_port": free_port(),
+            "folder": folder,
+            "user": pwd.getpwuid(os.getuid()).pw_name,
+            "node": NODE,
+            "cpus": cpus,
+        }
+        self.conf.write_text(CONFIGURATION.format(**values, patience=60))
+        self.hasty_conf.write_text(CONFIGURATION.format(**values, patience=2))
         key = folder / "munge.key"
         key.touch(mode=0o600)
         key.write_bytes(os.urandom(64))
@@ -143,7 +147,7 @@ class SlurmCluster:
 
     def settings(self) -> dict[str, Any]:
         """Return the backend's settings for this cluster."""
-        return {"conf": str(self.conf), "completed_jobs": str(self.folder / "completed.txt")}
+        return {"conf": str(self.hasty_conf), "completed_jobs": str(self.folder / "completed.txt")}
 
     def held(self) -> dict[str, Any]:
         """Return settings with which jobs stay pending."""
