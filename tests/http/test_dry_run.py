@@ -110,6 +110,22 @@ async def test_the_terminal_shows_it(served: Served, tmp_path: Path) -> None:
     assert await jobs(served) == 0
 
 
+async def test_a_job_can_be_tried_again_with_other_values(served: Served, tmp_path: Path) -> None:
+    old = (await served.create("typed", number="3", text="x")).rpartition("/")[2]
+    user = User(tmp_path, served.root)
+    code, out, err = await user("rerun", old, "number=4", "--dry-run")
+    assert (code, err) == (0, "")
+    assert out == "would run: printf '%s\\n' 4 --real=0.5 false red x\n"
+    assert (await user.json("rerun", old, "--dry-run"))["argv"][2] == "3"
+    code, out, err = await user("rerun", old, "number=30", "--dry-run")
+    assert (code, out) == (4, "")
+    assert "number" in err
+    async with Client(served.root) as client:
+        request = await client.request(old, {"number": 5})
+        assert (await client.dry_run(**request)).argv[2] == "5"
+    assert await jobs(served) == 1
+
+
 async def test_the_clients_return_it(served: Served) -> None:
     import asyncio
 

@@ -48,6 +48,22 @@ async def _finish(session: Session, client: Client, job: RemoteJob, wait: bool, 
     return exit_code(job)
 
 
+async def _dry_run(session: Session, client: Client, request: dict[str, Any]) -> int:
+    """Show what a job would do; return the exit code."""
+    found = await client.dry_run(**request)
+    if session.json:
+        session.show_json(dataclasses.asdict(found))
+    else:
+        session.say(found.message)
+    return 0
+
+
+def dry_run_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--dry-run``."""
+    words = "Check the job and show what it would do, without running it."
+    return click.option("--dry-run", is_flag=True, help=words)(function)
+
+
 def wait_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add ``--wait`` and ``--timeout``."""
     function = click.option("--timeout", type=float, help="Longest time to wait (s).")(function)
@@ -68,7 +84,7 @@ def wait_options(function: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--priority", type=int, default=0, help="Jobs of higher priority start earlier (default: 0).")
 @click.option("--pending", is_flag=True, help="Create the job without running it; see release.")
-@click.option("--dry-run", is_flag=True, help="Check the job and show what it would do, without running it.")
+@dry_run_option
 @wait_options
 @command_options
 async def submit(
@@ -100,12 +116,7 @@ async def submit(
             "priority": priority,
         }
         if dry_run:
-            found = await client.dry_run(**request)
-            if session.json:
-                session.show_json(dataclasses.asdict(found))
-            else:
-                session.say(found.message)
-            return 0
+            return await _dry_run(session, client, request)
         job = await client.submit(**request, run=not pending)
         return await _finish(session, client, job, wait and not pending, timeout)
 
@@ -113,18 +124,23 @@ async def submit(
 @click.command()
 @click.argument("job_id", shell_complete=complete_job)
 @click.argument("parameters", nargs=-1)
+@dry_run_option
 @wait_options
 @command_options
 async def rerun(
-    session: Session, job_id: str, parameters: tuple[str, ...], wait: bool, timeout: float | None
+    session: Session,
+    job_id: str,
+    parameters: tuple[str, ...],
+    dry_run: bool,
+    wait: bool,
+    timeout: float | None,
 ) -> int:
     """Run a job once more, with PARAMETERS (name=value) instead of those it had."""
     async with session.client() as client:
-        old = await find_job(client, job_id)
-        server = await client.server()
-        values = {**old.parameters, **parse_pairs(parameters)}
-        run_id = "" if old.run_id == old.id else old.run_id
-        job = await client.submit(old.definition if server.ours else "", values, run_id=run_id)
+        request = await client.request(await find_job(client, job_id), parse_pairs(parameters))
+        if dry_run:
+            return await _dry_run(session, client, request)
+        job = await client.submit(**request)
         return await _finish(session, client, job, wait, timeout)
 
 

@@ -151,6 +151,10 @@ class BlockingClient:
         """Return what a job would do; nothing is run."""
         return self._call(self._client.dry_run(definition, parameters, files=files, **options))
 
+    def request(self, job: JobOrId, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the arguments with which `submit` or `dry_run` repeat a job."""
+        return self._call(self._client.request(job, parameters))
+
     def run(self, job: JobOrId) -> RemoteJob:
         """Run a job that is PENDING or HELD."""
         return self._call(self._client.run(job))

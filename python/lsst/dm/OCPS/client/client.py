@@ -268,6 +268,23 @@ class Client:
             form = multipart(fields, files, opened) if files else fields
             return await self._lists.dry_run(f"{server.uws}/{quote(definition)}", form)
 
+    async def request(self, job: JobOrId, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the arguments with which `submit` or `dry_run` repeat a job.
+
+        Parameters
+        ----------
+        job : `RemoteJob` or `str`
+            The job.
+        parameters : `~collections.abc.Mapping`
+            Values to use instead of those that it had.
+        """
+        old = await self.get(job)
+        return {
+            "definition": old.definition if (await self.server()).ours else "",
+            "parameters": {**old.parameters, **(parameters or {})},
+            "run_id": "" if old.run_id == old.id else old.run_id,
+        }
+
     async def _remove_pending(self, job: RemoteJob) -> None:
         """Remove a job that the server refused to run; errors are ignored."""
         with suppress(ClientError):
