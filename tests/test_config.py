@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import re
+
 import jsonschema
 import pytest
+import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from lsst.dm.OCPS import config as module
 from lsst.dm.OCPS.backend_api import Limits, limits_of
-from lsst.dm.OCPS.config import ConfigError, HttpConfig, InstanceConfig, load_instance
+from lsst.dm.OCPS.config import ConfigError, HttpConfig, InstanceConfig, SalIndex, load_instance
 from lsst.dm.OCPS.config_schema import CONFIG_SCHEMA
 from lsst.dm.OCPS.definitions import files as definitions
 from pydantic import BaseModel
 
+from tests.conftest import ROOT
 from tests.fuzzing import taken, texts
 
 TODAY = {
@@ -46,6 +50,19 @@ def test_files_of_today_mean_the_uws_backend():
 def test_the_oldest_files_mean_the_uws_backend_for_every_index():
     loaded = load_instance({"url": "http://uws.example.org", "poll_interval": 1}, 3)
     assert (loaded.backend, loaded.sal_index, loaded.poll_interval) == ("uws", 3, 1)
+
+
+@pytest.mark.parametrize("index", SalIndex)
+def test_an_instance_has_the_name_of_its_index(index):
+    entry = {"sal_index": index.value, "instance": index.name}
+    assert load_instance({"instances": [entry]}, index).instance == index.name
+    with pytest.raises(ConfigError, match=rf"'latiss' is not SAL index {index}: write {index.name}"):
+        load_instance({"instances": [entry | {"instance": "latiss"}]}, index)
+
+
+def test_an_index_that_sal_does_not_know_takes_any_name():
+    document = {"instances": [{"sal_index": 7, "instance": "night server"}]}
+    assert load_instance(document, 7).instance == "night server"
 
 
 def patterns(schema):
@@ -116,6 +133,43 @@ def test_each_limit_has_one_default():
     assert limits_of(changed, max_workers=7) == Limits(max_workers=3, reserved_places=5)
 
 
+DOCUMENTED = {
+    **{name: CONFIG_SCHEMA["definitions"][name] for name in MODELS if name != "limits"},
+    "limits": schema_of("instance")["limits"],
+    "parameter": definitions.SCHEMA["definitions"]["parameter"],
+    "definition": {
+        "properties": {
+            name: schema
+            for kind in ("pipeline", "script", "command")
+            for name, schema in definitions.SCHEMA["definitions"][kind]["properties"].items()
+        },
+        "required": ["name", "kind", "pipeline", "url", "commit", "argv"],
+    },
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_each_setting_is_documented_with_its_default(name):
+    text = (ROOT / "doc" / "configuration.rst").read_text()
+    section = re.split(r"^\.\. _settings-", text.partition(f".. _settings-{name}:")[2], flags=re.MULTILINE)[0]
+    rows = dict(re.findall(r"^``(\w+)`` +(.*?)  +\S", section, flags=re.MULTILINE))
+    schema = DOCUMENTED[name]
+    assert set(rows) == set(schema["properties"])
+    for key, cell in rows.items():
+        default = cell.strip("`")
+        found = schema["properties"][key]
+        if reference := found.get("$ref", "").rpartition("/")[2]:
+            found = definitions.SCHEMA["definitions"].get(reference, {})
+        if key in schema.get("required", ()):
+            assert default == "required", key
+        elif found.get("default"):
+            assert yaml.safe_load(default) == found["default"], key
+        elif found.get("default") in ("", [], {}, None):
+            assert default in ("none", "see right", "see below"), key
+        else:
+            assert yaml.safe_load(default) == found["default"], key
+
+
 @pytest.mark.parametrize(
     ("document", "words"),
     [
@@ -129,6 +183,14 @@ def test_each_limit_has_one_default():
             "at instances/0/environments/0/variables: the key 0 is not text: write it in quotes",
         ),
         ({"instances": [{"sal_index": 1}, {"sal_index": 1}]}, "2 entries with sal_index 1"),
+        (
+            {"instances": [{"sal_index": 1, "instance": "FooBar"}]},
+            "instance 1: at instance: 'FooBar' is not SAL index 1: write LATISS, or leave it out",
+        ),
+        (
+            {"instance": "LSSTCam", "url": "http://uws.example.org", "poll_interval": 1},
+            "'LSSTCam' is not SAL index 1: write LATISS, or leave it out (LSSTCam is 3)",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(document, words):

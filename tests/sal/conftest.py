@@ -34,7 +34,7 @@ async def simulated(tmp_path_factory) -> AsyncIterator[Script]:
 def write_config(folder: Path, **instance: object) -> Path:
     """Write a configuration package with one configuration, ``test.yaml``; return its directory."""
     folder.mkdir(parents=True, exist_ok=True)
-    entry = {"sal_index": 1, "instance": "test", **instance}
+    entry = {"sal_index": 1, **instance}
     (folder / "test.yaml").write_text(yaml.safe_dump({"instances": [entry]}))
     write_common_files(folder)
     return folder

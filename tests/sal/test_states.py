@@ -45,6 +45,7 @@ async def unconfigured(pristine_repo: Path, tmp_path_factory):
         "wrong_type": instance(**(good | {"max_workers": "many"})),
         "unknown_key": instance(**good, workers=3),
         "both_missing": {},
+        "wrong_name": instance(**good, instance="FooBar"),
         "uws_without_url": instance(backend="uws", butler="x"),
     }
     config = folder / "config"
@@ -79,6 +80,7 @@ async def start_refusal(script: Script, settings: str) -> str:
         ("no_index.yaml", "no entry with sal_index 1; there are: 2"),
         ("wrong_type.yaml", "at instances/0/max_workers: 'many' is not of type 'integer'"),
         ("unknown_key.yaml", "'workers' was unexpected"),
+        ("wrong_name.yaml", "at instance: 'FooBar' is not SAL index 1: write LATISS, or leave it out"),
         ("both_missing.yaml", "expected instances"),
         ("uws_without_url.yaml", "backend uws needs a url"),
         ("not_yaml.yaml", "not YAML"),

@@ -393,10 +393,27 @@ def load_instance(document: Mapping[str, Any], sal_index: int) -> InstanceConfig
     entry.setdefault("backend", "uws" if entry.get("url") else "local")
     if entry["backend"] == "uws" and not entry.get("url"):
         raise ConfigError(f"instance {sal_index}: backend uws needs a url")
+    _check_name(sal_index, entry.get("instance"))
     try:
         return InstanceConfig(**entry)
     except ValidationError as error:
         raise ConfigError(_first_fault(sal_index, error)) from None
+
+
+def _check_name(sal_index: int, name: str | None) -> None:
+    """Refuse a name that is not that of the SAL index: the file may be meant for another instrument.
+
+    An index that SAL does not know, as a server without SAL may have, takes
+    any name.
+    """
+    names = {index.value: index.name for index in SalIndex}
+    right = names.get(sal_index)
+    if name is None or right is None or name == right:
+        return
+    words = f"{name[:100]!r} is not SAL index {sal_index}: write {right}, or leave it out"
+    if other := SalIndex.__members__.get(name):
+        words += f" ({name} is {other.value})"
+    raise ConfigError(f"instance {sal_index}: at instance: {words}")
 
 
 def _first_fault(sal_index: int, error: ValidationError, *above: str) -> str:
