@@ -66,6 +66,7 @@ async def test_list_and_show(user: User, served: Served) -> None:
     second = (await served.create(text="b=c d")).rpartition("/")[2]
     assert [job["id"] for job in await user.json("list")] == [second, first]
     assert [job["id"] for job in await user.json("list", "sleep", "-p", "pending")] == [second]
+    assert [job["id"] for job in await user.json("list", "--search", "B=C")] == [second]
     code, out, _ = await user("list", "-n", "1")
     assert code == 0
     assert out.split()[:2] == ["job", "definition"]

@@ -93,6 +93,10 @@ async def test_jobs_of_a_phase_or_after_a_time(client: Client) -> None:
             await client.jobs(definition, phases=["nap"])
         with pytest.raises(ValueError, match="above 0"):
             await client.jobs(definition, last=0)
+        (found,) = await client.jobs(definition, search="Failing error", last=5, brief=True)
+        assert (found.id, found.error, found.whole) == (failed.id, failed.error, False)
+        (found,) = await client.jobs(definition, search="failing", phases=["ERROR", "PENDING"])
+        assert (found.url, found.parameters) == (failed.url, failed.parameters)
 
 
 async def test_jobs_wait_for_others_and_go_before_others(client: Client, served: Served) -> None:

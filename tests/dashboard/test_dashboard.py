@@ -105,13 +105,33 @@ async def test_a_running_job_is_aborted_and_found_in_the_history(served, open_pa
     await has_phase(page, "ABORTED")
     await page.get_by_role("link", name="History").click()
     await page.get_by_label("phase").select_option("ERROR")
-    await expect(page.locator("tbody tr")).to_have_count(1)
+    await expect(page.locator("tbody tr")).to_have_count(1, timeout=SHORT)
     await expect(page.get_by_role("listitem").first).to_contain_text("1 job")
     shared = page.url
     assert "phase=ERROR" in shared
     await page.goto(shared)
-    await expect(page.locator("tbody tr")).to_have_count(1)
+    await expect(page.locator("tbody tr")).to_have_count(1, timeout=SHORT)
     assert failed.rpartition("/")[2] in (await page.locator("tbody").inner_html())
+
+
+async def test_the_server_searches_the_history_page_by_page(served, open_page):
+    for number in range(102):
+        await served.create(text=f"needle {number}")
+    hidden = (await served.create("write", text=HOSTILE)).rpartition("/")[2]
+    page = await open_page(f"{served.root}/ui/history?q=needle")
+    rows = page.locator("tbody tr")
+    await expect(rows).to_have_count(100, timeout=SHORT)
+    await page.get_by_role("button", name="Older jobs").click()
+    await expect(rows).to_have_count(102, timeout=SHORT)
+    await expect(page.get_by_role("button", name="Older jobs")).to_have_count(0)
+    await page.get_by_label("words").fill("onerror PENDING")
+    await expect(rows).to_have_count(1, timeout=SHORT)
+    await expect(rows).to_contain_text(hidden)
+    assert "q=onerror+PENDING" in page.url
+    await page.get_by_label("after").fill("yesterday")
+    await expect(page.get_by_role("alert")).to_contain_text("'yesterday' is not a time", timeout=SHORT)
+    await page.get_by_label("after").fill("2999")
+    await expect(page.get_by_text("0 jobs")).to_be_visible(timeout=SHORT)
 
 
 async def test_a_held_job_waits_until_it_is_run(served, open_page):

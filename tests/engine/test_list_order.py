@@ -11,12 +11,17 @@ from lsst.dm.OCPS.jobs.query import JobQuery
 from lsst.dm.OCPS.jobs.records import FORMER_INDEXES, jobs
 from lsst.dm.OCPS.jobs.store import JobStore
 
+from tests.engine.test_store import make_job
+
 
 @pytest.mark.parametrize("last", [None, 10_000])
 @pytest.mark.parametrize("definition", [None, "sleep"])
-async def test_no_page_of_a_list_is_sorted(last: int | None, definition: str | None) -> None:
+@pytest.mark.parametrize("words", [(), ("needle",)])
+async def test_no_page_of_a_list_is_sorted(
+    last: int | None, definition: str | None, words: tuple[str]
+) -> None:
     store = await JobStore.open()
-    select = JobQuery(definition=definition, last=last).apply(sa.select(jobs), (1, "a"))
+    select = JobQuery(definition=definition, last=last, words=words).apply(sa.select(jobs), (1, "a"))
     text = str(select.compile(dialect=store._engine.dialect, compile_kwargs={"literal_binds": True}))
     plan = " ".join(row[-1] for row in await store.read(sa.text(f"EXPLAIN QUERY PLAN {text}")))  # type: ignore[arg-type]
     await store.close()
@@ -32,12 +37,19 @@ async def test_a_store_of_an_earlier_version_gets_the_indexes(tmp_path: Path) ->
         return {row[0] for row in rows}
 
     store = await JobStore.open(url)
-    await store.write(lambda connection: connection.execute(sa.text("DROP INDEX jobs_in_order")))
+    await store.insert(make_job(1, parameters={"text": "Needle"}))
+    drop = "DROP INDEX jobs_in_order_with_words"
+    await store.write(lambda connection: connection.execute(sa.text(drop)))
+    # As the table was before jobs could be searched.
+    await store.write(lambda connection: connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN words")))
+    older = "CREATE INDEX jobs_in_order ON jobs (creation_ms, id)"
+    await store.write(lambda connection: connection.execute(sa.text(older)))
     former = f"CREATE INDEX {FORMER_INDEXES[1]} ON jobs (creation_ms)"
     await store.write(lambda connection: connection.execute(sa.text(former)))
     await store.close()
     store = await JobStore.open(url)
     found = await indexes(store)
+    assert [job.id for job in await store.find(JobQuery(words=["needle"]))] == [make_job(1).id]
     await store.close()
-    assert "jobs_in_order" in found
-    assert not found & set(FORMER_INDEXES)
+    assert "jobs_in_order_with_words" in found
+    assert not found & {*FORMER_INDEXES, "jobs_in_order"}

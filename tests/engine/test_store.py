@@ -182,6 +182,40 @@ async def test_lists_are_narrowed_and_ordered(url):
     await store.close()
 
 
+async def test_jobs_are_found_by_words_whatever_their_case(url):
+    store = await JobStore.open(url)
+    texts = {
+        "pipeline": "DRP.yaml#isr",
+        "data_query": "visit=7 AND detector IN (1..3)",
+        "odd": "100%_\0\ud800",
+    }
+    await store.insert(make_job(1, parameters=texts, owner="Alice", phase=Phase.COMPLETED))
+    failed = make_job(2, run_id="night-7", phase=Phase.EXECUTING)
+    await store.insert(failed)
+    await store.replace(
+        failed,
+        dataclasses.replace(failed, phase=Phase.ERROR, error=ErrorSummary("No bias for ÖRN"), sequence=3),
+    )
+
+    async def found(*words: str) -> list[int]:
+        query = JobQuery(words=words, last=9)
+        (entries,) = [page async for page in store.entry_pages(query)]
+        assert [job.id for job in await store.find(query)] == [entry.id for entry in entries]
+        return [int(entry.id, 16) for entry in entries]
+
+    assert await found("drp", "ALICE", "and") == [1]
+    assert await found("completed") == [1]
+    assert await found("error", "bias", "örn") == [2]
+    assert await found("night") == [2]
+    assert await found("any") == [2, 1]
+    assert await found("100%_") == [1]
+    assert await found("%") == [1]
+    assert await found("nothing") == await found("executing") == await found("'") == []
+    (entry,) = [entry async for page in store.entry_pages(JobQuery(words=["bias"])) for entry in page]
+    assert (entry.message, entry.phase) == ("No bias for ÖRN", Phase.ERROR)
+    await store.close()
+
+
 async def test_doomed_jobs_are_found_when_their_time_has_come(url):
     store = await JobStore.open(url)
     time = now()

@@ -33,7 +33,7 @@ async def walk(served, query: str) -> list[list[dict]]:
     return pages
 
 
-@pytest.mark.parametrize("view", ["whole", "short"])
+@pytest.mark.parametrize("view", ["whole", "short", "table"])
 async def test_pages_lead_through_all_jobs_once_and_in_order(made, view):
     served, _ = await made(7)
     whole = [job["jobId"] for page in await walk(served, "") for job in page]
@@ -63,6 +63,37 @@ async def test_a_short_entry_is_enough_for_the_phase(made):
     assert entry["jobInfo"] == {"definition": "sleep", "uwsPhase": "PENDING"}
 
 
+async def test_jobs_are_searched_page_by_page(start):
+    served = await start(max_workers=1)
+    for text in ("Needle one", "hay", "needle two"):
+        await served.create(text=text)
+    failed = (await served.create(run=True, duration="0", fail="true")).rpartition("/")[2]
+    await served.ended(failed)
+    await served.create("write", text="needle three")
+
+    async def ids(query: str) -> list[str]:
+        return [job["jobId"] for page in await walk(served, query) for job in page]
+
+    needles = await ids("q=NEEDLE&last=9")
+    assert len(needles) == 3
+    pages = await walk(served, "q=needle&last=9&limit=2&view=table")
+    assert [[job["jobId"] for job in page] for page in pages] == [needles[:2], needles[2:]]
+    assert await ids("q=needle+two") == [needles[1]]
+    assert await ids("q=needle&definition=write") == [needles[0]]
+    assert await ids("q=failing+error") == await ids("uws_phase=ERROR") == [failed]
+    assert len(await ids("uws_phase=ERROR&uws_phase=pending")) == 5
+    assert await ids("uws_phase=ERROR&phase=completed") == await ids("q=needle+nothing") == []
+    ((entry,),) = await walk(served, "q=asked+for&view=table&limit=9")
+    whole = json.loads((await served.ask("GET", f"/api/v1/job/{failed}"))[1])
+    info = {name: whole["jobInfo"][name] for name in ("definition", "uwsPhase", "progress")} | {"attempt": 1}
+    members = entry.keys() - {"jobInfo"}
+    assert entry == {name: whole[name] for name in members} | {"jobInfo": info}
+    assert "parameters" not in members
+    created = whole["creationTime"].replace(" ", "T").replace("+00:00", "Z")
+    assert failed in await ids(f"before=2999-01-01T00:00:00Z&after={created[:4]}-01-01T00:00:00Z")
+    assert await ids(f"before={created[:4]}-01-01T00:00:00Z") == []
+
+
 @pytest.mark.parametrize(
     ("query", "word"),
     [
@@ -71,6 +102,9 @@ async def test_a_short_entry_is_enough_for_the_phase(made):
         ("cursor=1.0.a", "limit"),
         ("limit=1&cursor=;", "cursor"),
         ("view=x", "view"),
+        ("uws_phase=NAP", "uws_phase"),
+        (f"q={'+'.join('abcdefghijk')}", "at most 10 words"),
+        (f"q={'x' * 201}", "200 characters"),
     ],
 )
 async def test_wrong_pages_are_refused_in_words(start, query, word):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 __all__ = [
     "dry_run_document",
+    "entry_document",
     "http_document",
     "job_document",
     "parameters_document",
@@ -20,7 +21,8 @@ from datetime import datetime
 from typing import Any
 
 from .jobs.dry_run import DryRun
-from .jobs.model import ExecutionPhase, Job, now
+from .jobs.model import ExecutionPhase, Job, Progress, now
+from .jobs.query import JobEntry
 
 # Existing clients treat "unknown" as the end of a job, and do not know "held".
 _SHOWN = {
@@ -71,9 +73,6 @@ def job_document(job: Job) -> dict[str, Any]:
     ``executionDuration`` is the elapsed run time (s), as in other servers of
     this dialect, not the limit of the same name in UWS.
     """
-    elapsed = None
-    if job.start_time:
-        elapsed = max(0.0, round(((job.end_time or now()) - job.start_time).total_seconds(), 3))
     message = job.error.message if job.error else job.message
     return {
         "jobId": job.id,
@@ -83,13 +82,42 @@ def job_document(job: Job) -> dict[str, Any]:
         "creationTime": time_text(job.creation_time),
         "startTime": time_text(job.start_time),
         "endTime": time_text(job.end_time),
-        "executionDuration": elapsed,
+        "executionDuration": _elapsed(job.start_time, job.end_time),
         "destruction": time_text(job.destruction),
         "parameters": parameters_document(job),
         "results": [{"id": number, "uri": result.uri} for number, result in enumerate(job.results)],
         "errorSummary": {"message": message},
         "jobInfo": {**job.info, **attempts_document(job)},
     }
+
+
+def _elapsed(start: datetime | None, end: datetime | None) -> float | None:
+    return max(0.0, round(((end or now()) - start).total_seconds(), 3)) if start else None
+
+
+def entry_document(entry: JobEntry) -> dict[str, Any]:
+    """Return what tables show of a job, with the members and names of `http_document`."""
+    return {
+        "jobId": entry.id,
+        "runId": entry.run_id or entry.id,
+        "ownerId": entry.owner,
+        "phase": phase_name(entry.phase),
+        "creationTime": time_text(entry.creation_time),
+        "startTime": time_text(entry.start_time),
+        "endTime": time_text(entry.end_time),
+        "executionDuration": _elapsed(entry.start_time, entry.end_time),
+        "errorSummary": {"message": entry.message},
+        "jobInfo": {
+            "definition": entry.definition,
+            "uwsPhase": str(entry.phase),
+            "progress": _progress(entry.progress),
+            "attempt": entry.attempt,
+        },
+    }
+
+
+def _progress(progress: Progress) -> dict[str, int]:
+    return {"done": progress.done, "failed": progress.failed, "total": progress.total}
 
 
 def attempts_document(job: Job) -> dict[str, Any]:
@@ -135,7 +163,7 @@ def http_document(job: Job) -> dict[str, Any]:
         "definition": job.definition,
         "given": dict(job.parameters),
         "limit": job.execution_duration,
-        "progress": {"done": job.progress.done, "failed": job.progress.failed, "total": job.progress.total},
+        "progress": _progress(job.progress),
         "results": [
             {"name": result.id, "size": result.size, "mimeType": result.mime_type} for result in job.results
         ],

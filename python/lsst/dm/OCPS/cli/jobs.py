@@ -22,15 +22,18 @@ PHASES = ("PENDING", "HELD", "QUEUED", "EXECUTING", "SUSPENDED", "UNKNOWN", "COM
 @click.option(
     "--last", "-n", type=click.IntRange(1), default=50, help="How many of the newest jobs (default: 50)."
 )
+@click.option("--search", "-s", default="", help="Words: of ids, owner, parameters, error; or a phase.")
 @click.option("--long", "-l", "long", is_flag=True, help="Also show owner, run id, and time of creation.")
 @command_options
 async def list_jobs(
-    session: Session, definition: str, phases: tuple[str, ...], last: int, long: bool
+    session: Session, definition: str, phases: tuple[str, ...], last: int, search: str, long: bool
 ) -> None:
     """List jobs, the newest first."""
     async with session.client() as client:
-        jobs = await client.jobs(definition, phases=phases, last=last)
-        if definition and len(jobs) <= 200 and (await client.server()).ours:
+        brief = not session.json
+        jobs = await client.jobs(definition, phases=phases, last=last, search=search, brief=brief)
+        server = await client.server()
+        if definition and len(jobs) <= 200 and server.ours and not server.search:
             # Entries of a UWS list have little more than the phase; an OCPS returns whole jobs in one answer.
             whole = {job.id: job for job in await client.jobs(last=1000)}
             jobs = [whole.get(job.id, job) for job in jobs]

@@ -104,9 +104,13 @@ class BlockingClient:
         phases: str | Collection[str] = (),
         last: int | None = None,
         after: datetime | None = None,
+        search: str = "",
+        brief: bool = False,
     ) -> list[RemoteJob]:
         """Return jobs."""
-        return self._call(self._client.jobs(definition, phases=phases, last=last, after=after))
+        return self._call(
+            self._client.jobs(definition, phases=phases, last=last, after=after, search=search, brief=brief)
+        )
 
     def get(self, job: JobOrId) -> RemoteJob:
         """Return a job as it is now."""

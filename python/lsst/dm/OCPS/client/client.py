@@ -132,31 +132,42 @@ class Client:
         phases: str | Collection[str] = (),
         last: int | None = None,
         after: datetime | None = None,
+        search: str = "",
+        brief: bool = False,
     ) -> list[RemoteJob]:
         """Return jobs.
 
         Parameters
         ----------
         definition : `str`
-            Name of the job list. At an OCPS, an empty name means all lists
-            and returns whole documents; entries of one list have little more
-            than the phase.
+            Name of the job list. At an OCPS, an empty name means all lists.
+            Entries of another server's lists have little more than the phase.
         phases : `str` or `~collections.abc.Collection` [`str`]
             Only jobs in this phase, or in one of these.
         last : `int`
             Only this many of the newest, newest first.
         after : `datetime.datetime`
             Only jobs created after this time; one without a zone is local.
+        search : `str`
+            Only jobs that have all these words in their ids, definition,
+            owner, parameters or error, or as their phase; at an OCPS.
+        brief : `bool`
+            Whether what tables show is enough: neither parameters nor
+            results. Much faster for many jobs.
 
         Raises
         ------
         ValueError
             If ``last`` is below 1, or there is no such phase.
+        RefusedError
+            If the server does not search jobs.
         """
         wanted = wanted_phases(phases)
         if last is not None and last < 1:
             raise ValueError(f"last: expected a number above 0, not {last}")
-        return await self._finder.list(definition, phases=wanted, last=last, after=after)
+        return await self._finder.list(
+            definition, phases=wanted, last=last, after=after, search=search, brief=brief
+        )
 
     async def get(self, job: JobOrId) -> RemoteJob:
         """Return a job as it is now."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from .documents import RemoteJob
-from .errors import UnknownError
+from .errors import RefusedError, UnknownError
 from .follow import Server, discover
 from .job_lists import JobLists
 from .link import Link
@@ -51,10 +51,23 @@ class JobFinder:
         return RubinServer(self._link, server.api, server.uws)
 
     async def list(
-        self, definition: str, *, phases: Collection[str], last: int | None, after: datetime | None
+        self,
+        definition: str,
+        *,
+        phases: Collection[str],
+        last: int | None,
+        after: datetime | None,
+        search: str,
+        brief: bool,
     ) -> list[RemoteJob]:
         """Return jobs; parameters are those of `Client.jobs`, checked."""
         server = await self.server()
+        if server.search:
+            more = {"definition": definition, "uws_phase": sorted(phases), "q": search}
+            more |= {"view": "table"} if brief else {}
+            return await self.rubin(server).list(last=last or 0, after=after, more=more)
+        if search:
+            raise RefusedError(f"{self._link.url} does not search jobs")
         if server.ours and not definition:
             found = await self.rubin(server).list(last=last if last and not phases else 0, after=after)
             found = [job for job in found if not phases or job.phase in phases]

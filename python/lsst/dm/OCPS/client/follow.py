@@ -26,6 +26,7 @@ AT_ONCE = 8
 """How many jobs are requested at a time."""
 
 DRY_RUN_MARK = "x-dryrun"
+SEARCH_MARK = "x-search"
 """Member of an OCPS's OpenAPI document that says that it has dry runs."""
 
 CUT_PAUSE = 0.1
@@ -45,11 +46,14 @@ class Server:
         Base URL of the JSON dialect of an OCPS; empty for another server.
     dry_run : `bool`
         Whether the server supports dry runs; an older one would run the job.
+    search : `bool`
+        Whether the server searches jobs; an older one would list all.
     """
 
     uws: str
     api: str = ""
     dry_run: bool = False
+    search: bool = False
 
     @property
     def ours(self) -> bool:
@@ -78,7 +82,8 @@ async def discover(link: Link) -> Server:
             info = json.loads((await link.get(f"{api}/openapi.json")).body)["info"]
             if info["title"] == "OCPS":
                 # Only the path, because the server may know itself by another host name.
-                return Server(origin + urlsplit(info["x-uws"]).path, api, info.get(DRY_RUN_MARK) is True)
+                uws = origin + urlsplit(info["x-uws"]).path
+                return Server(uws, api, info.get(DRY_RUN_MARK) is True, info.get(SEARCH_MARK) is True)
     return Server(link.url)
 
 

@@ -100,6 +100,7 @@ class RubinServer:
         run_id: str = "",
         after: datetime | None = None,
         timeout: float | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> builtins.list[RemoteJob]:
         """Return jobs.
 
@@ -115,8 +116,15 @@ class RubinServer:
             Only those created after this time, at an OCPS.
         timeout : `float`
             How long the answer may take (s), instead of the configured time.
+        more : `~collections.abc.Mapping`
+            Further conditions, for an OCPS that searches.
         """
-        query = {"phase": phase.lower(), "last": str(last) if last else "", "run_id": run_id}
+        query: dict[str, Any] = {
+            **(more or {}),
+            "phase": phase.lower(),
+            "last": str(last) if last else "",
+            "run_id": run_id,
+        }
         query["after"] = time_text(after) if after else ""
         given = {name: value for name, value in query.items() if value}
         if self._link.ours and not run_id:

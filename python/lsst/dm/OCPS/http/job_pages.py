@@ -8,7 +8,7 @@ __all__ = ["send_jobs"]
 import dataclasses
 import json
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -17,14 +17,17 @@ from aiohttp import web
 from ..jobs.errors import RequestError
 from ..jobs.manager import JobManager
 from ..jobs.model import Job, to_ms
-from ..jobs.query import JobQuery, JobSummary
-from ..rubin_json import http_document, phase_name
+from ..jobs.query import JobEntry, JobQuery, JobSummary
+from ..rubin_json import entry_document, http_document, phase_name
 from .context import SERVICE
 from .lists import parse_count
 from .streaming import send_parts
 
 MAX_PAGE = 1000
 """Largest number of jobs in a page."""
+
+VIEWS = {"whole": 200, "short": MAX_PAGE, "table": MAX_PAGE}
+"""How much of each job is sent, with how many jobs are read at a time."""
 
 # Creation time (ms) of the last job, how many are left of those requested with `last`, and the job's id.
 _CURSOR = re.compile(r"(\d{1,15})\.(\d{1,9})\.([A-Za-z0-9][A-Za-z0-9._-]{0,127})", re.ASCII)
@@ -44,17 +47,16 @@ async def send_jobs(request: web.Request, query: JobQuery) -> web.StreamResponse
     """
     asked, manager = request.query, request.app[SERVICE].manager
     limit, view = asked.get("limit", ""), asked.get("view", "whole")
-    if view not in ("whole", "short"):
-        raise RequestError(f"view: {view[:40]!r} is neither whole nor short")
+    if view not in VIEWS:
+        raise RequestError(f"view: {view[:40]!r} is not one of {', '.join(VIEWS)}")
     size = min(parse_count("limit", limit), MAX_PAGE) if limit else 0
     if "cursor" in asked:
         if not size:
             raise RequestError("cursor: expected limit beside it")
         query = _after_cursor(query, asked["cursor"])
-    short = view == "short"
     if not size:
-        return await send_parts(request, "application/json", _parts(manager, query, short))
-    return await _send_page(request, query, size, short)
+        return await send_parts(request, "application/json", _parts(manager, query, view))
+    return await _send_page(request, query, size, view)
 
 
 def _after_cursor(query: JobQuery, cursor: str) -> JobQuery:
@@ -65,13 +67,13 @@ def _after_cursor(query: JobQuery, cursor: str) -> JobQuery:
     return dataclasses.replace(query, last=last, start=(int(match[1]), match[3]))
 
 
-async def _send_page(request: web.Request, query: JobQuery, limit: int, short: bool) -> web.Response:
+async def _send_page(request: web.Request, query: JobQuery, limit: int, view: str) -> web.Response:
     manager = request.app[SERVICE].manager
     texts: list[str] = []
     end, count = None, 0
     # Limits how many jobs are read at a time, whatever `last` is.
-    size = min(limit, MAX_PAGE if short else 200)
-    async with aclosing(_items(manager, query, short, size)) as pages:
+    size = min(limit, VIEWS[view])
+    async with aclosing(_items(manager, query, view, size)) as pages:
         async for page in pages:
             page = page[: limit - count]
             # One call for the whole page: one for each job would take twice as long.
@@ -91,29 +93,28 @@ async def _send_page(request: web.Request, query: JobQuery, limit: int, short: b
     return response
 
 
-async def _parts(manager: JobManager, query: JobQuery, short: bool) -> AsyncGenerator[str, None]:
+async def _parts(manager: JobManager, query: JobQuery, view: str) -> AsyncGenerator[str, None]:
     lead = "["
-    async for page in _items(manager, query, short, MAX_PAGE if short else 200):
+    async for page in _items(manager, query, view, VIEWS[view]):
         if page:
             yield lead + ",\n".join([json.dumps(_document(item)) for item in page])
             lead = ",\n"
     yield "[]" if lead == "[" else "]"
 
 
-async def _items(
-    manager: JobManager, query: JobQuery, short: bool, size: int
-) -> AsyncGenerator[list[Job] | list[JobSummary], None]:
-    if short:
-        async for summaries in manager.find_summaries(query, size):
-            yield summaries
-    else:
-        async for jobs in manager.find_pages(query, size):
-            yield jobs
+def _items(
+    manager: JobManager, query: JobQuery, view: str, size: int
+) -> AsyncGenerator[Sequence[Job | JobEntry | JobSummary], None]:
+    if view == "whole":
+        return manager.find_pages(query, size)
+    return manager.find_entries(query, size) if view == "table" else manager.find_summaries(query, size)
 
 
-def _document(item: Job | JobSummary) -> dict[str, Any]:
+def _document(item: Job | JobEntry | JobSummary) -> dict[str, Any]:
     if isinstance(item, Job):
         return http_document(item)
+    if isinstance(item, JobEntry):
+        return entry_document(item)
     return {
         "jobId": item.id,
         "runId": item.run_id or item.id,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["send_list"]
+__all__ = ["parse_count", "parse_phase", "send_list"]
 
 import re
 from collections.abc import AsyncGenerator
@@ -49,7 +49,7 @@ def _parse_query(request: web.Request) -> JobQuery:
         try:
             match name.upper():
                 case "PHASE":
-                    phases.add(_parse_phase(value))
+                    phases.add(parse_phase("PHASE", value))
                 case "AFTER":
                     after = parse_time("AFTER", value)
                 case "LAST":
@@ -61,11 +61,18 @@ def _parse_query(request: web.Request) -> JobQuery:
     return JobQuery(phases=phases, after=after, last=last)
 
 
-def _parse_phase(text: str) -> ExecutionPhase:
+def parse_phase(name: str, text: str) -> ExecutionPhase:
+    """Return a phase of UWS.
+
+    Raises
+    ------
+    RequestError
+        If it is none. It begins with ``name``.
+    """
     try:
         return ExecutionPhase(text)
     except ValueError:
-        raise RequestError(f"PHASE: {text[:40]!r} is not one of {', '.join(ExecutionPhase)}") from None
+        raise RequestError(f"{name}: {text[:40]!r} is not one of {', '.join(ExecutionPhase)}") from None
 
 
 def parse_count(name: str, text: str) -> int:

@@ -26,6 +26,7 @@ async def get_document(request: web.Request) -> web.Response:
     # The URL of the UWS job lists, which our own clients use.
     info = _DOCUMENT["info"] | {
         "x-dryrun": True,
+        "x-search": True,
         "version": __version__,
         "x-uws": f"{service.base_url(request)}{service.config.uws_root}",
     }

@@ -24,13 +24,17 @@ from .bodies import read_body
 from .context import SERVICE, caller_of, for_audit
 from .dry_runs import send_dry_run, wants_dry_run
 from .job_pages import send_jobs
-from .lists import parse_count
+from .lists import parse_count, parse_phase
 from .openapi import get_document
 from .order import order_of
 from .results import send_result
 from .times import parse_time
 
 PHASES = tuple(phase.lower() for phase in ExecutionPhase)
+MAX_SEARCH = 200
+MAX_SEARCH_WORDS = 10
+"""Longest text (characters) and most words that are searched for."""
+
 MEMBERS = ("phase", "results", "parameters")
 
 
@@ -96,7 +100,7 @@ def _order(caller: Caller, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def get_jobs(request: web.Request) -> web.StreamResponse:
-    """Send all jobs, the jobs in a phase, or one job by ``id``."""
+    """Send all jobs, those that the query selects, or one job by ``id``."""
     if "id" in request.query:
         request.match_info["job_id"] = request.query["id"]
         return await get_job(request)
@@ -104,23 +108,37 @@ async def get_jobs(request: web.Request) -> web.StreamResponse:
 
 
 def _parse_query(request: web.Request) -> JobQuery:
-    caller = caller_of(request)
-    phase = request.query.get("phase", "")
+    caller, asked = caller_of(request), request.query
+    phase = asked.get("phase", "")
     if phase and phase not in PHASES:
         raise RequestError(f"phase: {phase[:40]!r} is not one of {', '.join(PHASES)}")
     # Select by the phases as they are shown: a held job is shown as queued.
-    phases = [member for member in ExecutionPhase if phase_name(member) == phase]
-    if phase and not phases:
-        phases = [ExecutionPhase.ARCHIVED] if phase == "archived" else []
-    last = request.query.get("last", "")
+    phases = {member for member in ExecutionPhase if phase_name(member) == phase}
+    nothing = bool(phase) and not phases
+    if exact := asked.getall("uws_phase", []):
+        found = {parse_phase("uws_phase", one.upper()) for one in exact}
+        phases = found & phases if phase else found
+        nothing = not phases
+    owner = asked.get("owner") if caller.operator else caller.name
+    last = asked.get("last", "")
     return JobQuery(
-        owner=None if caller.operator else caller.name,
+        definition=asked.get("definition"),
+        owner=owner,
         phases=phases,
-        nothing=bool(phase) and not phases,
+        nothing=nothing or owner != asked.get("owner", owner),
         last=parse_count("last", last) if last else None,
-        run_id=request.query.get("run_id"),
-        after=parse_time("after", request.query["after"]) if "after" in request.query else None,
+        run_id=asked.get("run_id"),
+        after=parse_time("after", asked["after"]) if "after" in asked else None,
+        before=parse_time("before", asked["before"]) if "before" in asked else None,
+        words=_parse_words(asked.get("q", "")),
     )
+
+
+def _parse_words(text: str) -> list[str]:
+    words = text.split()
+    if len(text) > MAX_SEARCH or len(words) > MAX_SEARCH_WORDS:
+        raise RequestError(f"q: expected at most {MAX_SEARCH_WORDS} words and {MAX_SEARCH} characters")
+    return words
 
 
 async def get_job(request: web.Request) -> web.StreamResponse:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,8 +34,9 @@ from .model import (
     now,
 )
 from .parts import Parts
+from .query import JobEntry, JobQuery, JobSummary
 from .scheduler import Scheduler
-from .store import JobQuery, JobStore, JobSummary
+from .store import JobStore
 from .workspace import Workspaces
 
 Phase = ExecutionPhase
@@ -363,13 +364,17 @@ class JobManager:
         """Return the jobs that ``query`` selects."""
         return await self.store.find(query)
 
-    def find_pages(self, query: JobQuery, size: int = 200) -> AsyncIterator[list[Job]]:
+    def find_pages(self, query: JobQuery, size: int = 200) -> AsyncGenerator[list[Job], None]:
         """Return the jobs that ``query`` selects, page by page, for lists that are sent as they are read."""
         return self.store.job_pages(query, size)
 
-    def find_summaries(self, query: JobQuery, size: int = 1000) -> AsyncIterator[list[JobSummary]]:
+    def find_summaries(self, query: JobQuery, size: int = 1000) -> AsyncGenerator[list[JobSummary], None]:
         """Return the list entries of the jobs that ``query`` selects, page by page."""
         return self.store.pages(query, size)
+
+    def find_entries(self, query: JobQuery, size: int = 1000) -> AsyncGenerator[list[JobEntry], None]:
+        """Return what tables show of the jobs that ``query`` selects, page by page."""
+        return self.store.entry_pages(query, size)
 
     async def last_change(self) -> int:
         """Return the number of the last change of any job.

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-__all__ = ["JobQuery", "JobSummary"]
+__all__ = ["JobEntry", "JobQuery", "JobSummary"]
 
 import dataclasses
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import sqlalchemy as sa
 
-from .model import ExecutionPhase, to_ms
-from .records import jobs
+from .errors import StoreError
+from .model import ExecutionPhase, Progress, from_ms, to_ms
+from .records import jobs, searchable
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,8 +27,12 @@ class JobQuery:
         Value of the job's field of this name.
     phases : `~collections.abc.Collection` [`ExecutionPhase`]
         Phases wanted; empty for all but ARCHIVED.
-    after : `datetime.datetime` or `None`
-        Only jobs created after this time.
+    after, before : `datetime.datetime` or `None`
+        Only jobs created after, and before, this time.
+    words : `~collections.abc.Collection` [`str`]
+        Each must be part of one of the job's texts (ids, definition, owner,
+        parameters, message of the error), or the name of its phase, whatever
+        the case.
     last : `int` or `None`
         Only this many of the newest, newest first; `None` for all, oldest first.
     published : `bool` or `None`
@@ -48,6 +53,8 @@ class JobQuery:
     origin: str | None = None
     phases: Collection[ExecutionPhase] = ()
     after: datetime | None = None
+    before: datetime | None = None
+    words: Collection[str] = ()
     last: int | None = None
     published: bool | None = None
     deleted: bool | None = False
@@ -77,6 +84,13 @@ class JobQuery:
                 select = select.where(jobs.c[name] == value)
         if self.after is not None:
             select = select.where(jobs.c.creation_ms > to_ms(self.after))
+        if self.before is not None:
+            select = select.where(jobs.c.creation_ms < to_ms(self.before))
+        for word in self.words:
+            found = jobs.c.words.contains(searchable(word), autoescape=True)
+            if word.upper() in ExecutionPhase.__members__:
+                found |= jobs.c.phase == word.upper()
+            select = select.where(found)
         key = sa.tuple_(jobs.c.creation_ms, jobs.c.id)
         if self.last is not None:
             if end is not None:
@@ -97,3 +111,56 @@ class JobSummary(NamedTuple):
     owner: str
     run_id: str
     creation_time: datetime
+
+
+class JobEntry(NamedTuple):
+    """What tables show of a job."""
+
+    id: str
+    definition: str
+    phase: ExecutionPhase
+    owner: str
+    run_id: str
+    creation_time: datetime
+    start_time: datetime | None
+    end_time: datetime | None
+    message: str
+    progress: Progress
+    attempt: int
+
+    @classmethod
+    def from_row(cls, row: Any) -> Self:
+        """Return the entry of a row of the table ``jobs``.
+
+        Much faster than reading the whole record, which is not checked here.
+
+        Raises
+        ------
+        StoreError
+            If the row is damaged.
+        """
+        try:
+            return cls._from_row(row)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"The record of job {row.id} is damaged: {error!r}") from None
+
+    @classmethod
+    def _from_row(cls, row: Any) -> Self:
+        document = row.document
+        error, progress = document.get("error") or {}, document.get("progress") or ()
+        if isinstance(progress, dict):
+            progress = (progress["done"], progress["failed"], progress["total"])
+        start, end = document.get("start_time"), document.get("end_time")
+        return cls(
+            row.id,
+            row.definition,
+            ExecutionPhase(row.phase),
+            row.owner,
+            row.run_id,
+            from_ms(row.creation_ms),
+            None if start is None else from_ms(start),
+            None if end is None else from_ms(end),
+            error.get("message") or document.get("message", ""),
+            Progress(*progress),
+            document.get("attempt", 1),
+        )

@@ -16,10 +16,14 @@ __all__ = [
     "metadata",
     "needed",
     "prepare_schema",
+    "searchable",
     "state",
     "to_row",
+    "words_of",
 ]
 
+import contextlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,9 +71,14 @@ jobs = sa.Table(
     sa.Column("sequence", sa.BigInteger, nullable=False),
     sa.Column("deleted", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("document", sa.JSON, nullable=False),
-    # Lists are sorted by creation time and id: with these nothing is left to be sorted.
+    # What is searched, in lower case; see `words_of`.
+    sa.Column("words", sa.Text, nullable=False, server_default=""),
+    # Lists are sorted by creation time and id: with these nothing is left to be sorted. SQLite searches
+    # texts in the index, without reading the documents, which are much longer. PostgreSQL keeps those
+    # elsewhere, and limits the length of what is in an index.
     sa.Index("jobs_of_definition", "definition", "creation_ms", "id"),
-    sa.Index("jobs_in_order", "creation_ms", "id"),
+    sa.Index("jobs_in_order_with_words", "creation_ms", "id", "words").ddl_if("sqlite"),
+    sa.Index("jobs_in_order", "creation_ms", "id").ddl_if("postgresql"),
     sa.Index("jobs_by_phase", "phase", "creation_ms"),
     sa.Index("jobs_by_destruction", "destruction_ms"),
     sa.Index("jobs_by_sequence", "sequence", unique=True),
@@ -97,6 +106,9 @@ _deleted_index = sa.Index(
     "jobs_deleted", jobs.c.deleted, sqlite_where=jobs.c.deleted, postgresql_where=jobs.c.deleted
 )
 
+MAX_WORDS = 4000
+"""How much (characters) of a job's texts is searched."""
+
 FORMER_INDEXES = ("jobs_by_list", "jobs_by_creation")
 """Indexes of earlier versions that others have replaced."""
 
@@ -111,8 +123,23 @@ def to_row(job: Job) -> dict[str, Any]:
     row: dict[str, Any] = {name: getattr(job, name) for name in _COLUMNS}
     row["creation_ms"] = to_ms(job.creation_time)
     row["destruction_ms"] = None if job.destruction is None else to_ms(job.destruction)
-    row["document"] = _adapter.dump_python(job, mode="json", exclude=_IN_COLUMNS)
+    row["document"] = document = _adapter.dump_python(job, mode="json", exclude=_IN_COLUMNS)
+    row["words"] = words_of(job.id, job.run_id, job.definition, job.owner, document)
     return row
+
+
+def words_of(job_id: str, run_id: str, definition: str, owner: str, document: Mapping[str, Any]) -> str:
+    """Return the texts of a job in which words are searched: ids, definition, owner, error, parameters."""
+    error = document.get("error") or {}
+    parameters = document.get("parameters") or {}
+    texts = [job_id, run_id, definition, owner, str(error.get("message", ""))]
+    texts += [f"{name}={value}" for name, value in parameters.items()]
+    return searchable("\n".join(texts))
+
+
+def searchable(text: str) -> str:
+    """Return a text in lower case, without what databases do not store in a text."""
+    return text[:MAX_WORDS].replace("\0", " ").encode(errors="replace").decode().lower()
 
 
 def from_row(row: Mapping[Any, Any]) -> Job:
@@ -165,11 +192,33 @@ def prepare_schema(connection: sa.Connection) -> None:
         deleted = jobs.c.document["deleted"].as_boolean()
         connection.execute(jobs.update().where(deleted).values(deleted=sa.true()))
     metadata.create_all(connection)
+    if "words" not in {column["name"] for column in sa.inspect(connection).get_columns("jobs")}:
+        _add_words(connection)
     # An index changes nothing for other versions, so it needs no version of its own.
     for index in jobs.indexes:
         index.create(connection, checkfirst=True)
-    for name in FORMER_INDEXES:
+    in_order = ("jobs_in_order",) if connection.dialect.name == "sqlite" else ()
+    for name in (*FORMER_INDEXES, *in_order):
         connection.execute(sa.text(f"DROP INDEX IF EXISTS {name}"))
     if version != SCHEMA_VERSION or found is None:
         connection.execute(state.delete().where(state.c.name == "schema_version"))
         connection.execute(state.insert(), {"name": "schema_version", "value": str(SCHEMA_VERSION)})
+
+
+def _add_words(connection: sa.Connection) -> None:
+    """Add the column of searched texts, which older programs ignore, and fill it."""
+    connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN words TEXT DEFAULT '' NOT NULL"))
+    names = ("id", "run_id", "definition", "owner")
+    select = sa.select(*(jobs.c[name] for name in names), sa.cast(jobs.c.document, sa.Text))
+    update = jobs.update().where(jobs.c.id == sa.bindparam("this_id"))
+    last = ""
+    while rows := connection.execute(select.where(jobs.c.id > last).order_by(jobs.c.id).limit(1000)).all():
+        last = rows[-1].id
+        filled = []
+        for row in rows:
+            # A damaged record is reported when it is read.
+            with contextlib.suppress(ValueError, AttributeError, RecursionError):
+                words = words_of(row.id, row.run_id, row.definition, row.owner, json.loads(row[-1]))
+                filled.append({"this_id": row.id, "words": words})
+        if filled:
+            connection.execute(update, filled)

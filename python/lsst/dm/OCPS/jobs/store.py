@@ -12,10 +12,19 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -23,13 +32,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from .answer_guard import AnswerGuard
 from .errors import StoreError
 from .model import LIVE, TERMINAL, ExecutionPhase, Job, from_ms, to_ms
-from .query import JobQuery, JobSummary
+from .query import JobEntry, JobQuery, JobSummary
 from .records import from_row, jobs, kept_files, leases, needed, prepare_schema, state, to_row
 from .sqlite_file import SqliteFile, prepare_connection
 from .writer import GroupWriter, Operation
 
 BUSY_TIMEOUT = 5.0
 """How long (s) to wait for a database that another program has locked."""
+
+R = TypeVar("R")
+T = TypeVar("T")
 
 _INSERT = jobs.insert()
 _UPDATE = jobs.update().where(
@@ -224,7 +236,7 @@ class JobStore:
         """Return the jobs that ``query`` selects."""
         return await self._select(query.apply(sa.select(jobs)))
 
-    async def pages(self, query: JobQuery, size: int = 1000) -> AsyncIterator[list[JobSummary]]:
+    async def pages(self, query: JobQuery, size: int = 1000) -> AsyncGenerator[list[JobSummary], None]:
         """Return summaries of the jobs that ``query`` selects, page by page.
 
         Each page is a query of its own: a slow reader keeps no transaction
@@ -234,7 +246,13 @@ class JobStore:
         async for rows in self._pages(query, sa.select(*(jobs.c[name] for name in names)), size):
             yield [_summary(row) for row in rows]
 
-    async def job_pages(self, query: JobQuery, size: int = 200) -> AsyncIterator[list[Job]]:
+    async def entry_pages(self, query: JobQuery, size: int = 1000) -> AsyncGenerator[list[JobEntry], None]:
+        """Return what tables show of the jobs that ``query`` selects, page by page as `pages` does."""
+        names = ("id", "definition", "phase", "owner", "run_id", "creation_ms", "document")
+        async for rows in self._pages(query, sa.select(*(jobs.c[name] for name in names)), size):
+            yield self._read(rows, JobEntry.from_row)
+
+    async def job_pages(self, query: JobQuery, size: int = 200) -> AsyncGenerator[list[Job], None]:
         """Return the jobs that ``query`` selects, page by page as `pages` does."""
         async for rows in self._pages(query, sa.select(jobs), size):
             yield self._jobs(row._mapping for row in rows)
@@ -303,14 +321,17 @@ class JobStore:
             return self._jobs(result.mappings())
 
     def _jobs(self, rows: Iterable[Mapping[Any, Any]]) -> list[Job]:
-        """Return the jobs in some rows; leave out damaged ones, which are logged once."""
+        return self._read(rows, from_row)
+
+    def _read(self, rows: Iterable[R], read: Callable[[R], T]) -> list[T]:
+        """Return what ``read`` makes of rows; leave out damaged ones, which are logged once."""
         found = []
         for row in rows:
             try:
-                found.append(from_row(row))
+                found.append(read(row))
             except StoreError as error:
-                if row["id"] not in self._damaged:
-                    self._damaged.add(row["id"])
+                if str(error) not in self._damaged:
+                    self._damaged.add(str(error))
                     self.log.error(f"The job store {self.name}: {error}. The job is left out")
         return found
 

@@ -6,20 +6,30 @@ import { useEffect, useState } from "./vendor/preact.js";
 const SHAPES = { PENDING: "○", HELD: "‖", QUEUED: "◔", EXECUTING: "▶", SUSPENDED: "‖", UNKNOWN: "?", COMPLETED: "✓", ERROR: "✗", ABORTED: "■", ARCHIVED: "▢" };
 const LIVE = new Set(["PENDING", "HELD", "QUEUED", "EXECUTING", "SUSPENDED", "UNKNOWN"]);
 export const PHASES = Object.keys(SHAPES);
-export const NEWEST = 500;
+const NEWEST = 200;
+const ROWS = 500;
 
 export const isLive = (job) => LIVE.has(job.jobInfo.uwsPhase);
 
-// Return the newest jobs, page by page.
-export async function loadAll(last = NEWEST) {
+// Return a page of what tables show of jobs, and the cursor of the next page.
+export async function readPage(query, options = {}) {
+  const answer = await ask(`${site.api}/job?view=table&${query}`, options);
+  const link = /<([^>]*)>/.exec(answer.headers.get("Link") || "");
+  return { jobs: await answer.json(), next: link ? new URL(link[1]).searchParams.get("cursor") : "" };
+}
+
+// Return the newest jobs, and all that have not ended.
+export async function loadAll() {
   const found = [];
-  let cursor = "";
-  do {
-    const answer = await ask(`${site.api}/job?last=${last}&limit=200${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
-    found.push(...(await answer.json()));
-    const link = /<([^>]*)>/.exec(answer.headers.get("Link") || "");
-    cursor = link ? new URL(link[1]).searchParams.get("cursor") : "";
-  } while (cursor);
+  const live = [...LIVE].map((phase) => `uws_phase=${phase}`).join("&");
+  for (const query of [live, `last=${NEWEST}`]) {
+    let cursor = "";
+    do {
+      const page = await readPage(`${query}&limit=1000${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
+      found.push(...page.jobs);
+      cursor = page.next;
+    } while (cursor);
+  }
   return found;
 }
 
@@ -61,16 +71,16 @@ export const Progress = ({ job }) => {
   return html`<span><progress max=${total} value=${done + failed} aria-label=${`Progress of ${job.jobId}`} /> ${done} of ${total}${failed ? `, ${failed} failed` : ""}</span>`;
 };
 
-export function JobTable({ jobs, jobsOfAll, name }) {
+export function JobTable({ jobs, jobsOfAll, name, rows = ROWS }) {
   const now = useClock(jobs.some(isLive));
   if (!jobs.length) return html`<p class="dim">None.</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${name}><table class="cards"><thead><tr>
       <th scope="col">Phase</th><th scope="col">Job</th><th scope="col">Definition</th><th scope="col">Owner</th><th scope="col">Created</th><th scope="col">Run time</th><th scope="col">State</th></tr></thead>
-    <tbody>${jobs.map((job) => {
+    <tbody>${jobs.slice(0, rows).map((job) => {
       const times = jobsOfAll && isLive(job) && usual(jobsOfAll, job.jobInfo.definition);
       return html`<tr key=${job.jobId}><td><${Phase} job=${job} /></td><td><a href=${jobPath(job.jobId)}>${job.runId}</a></td>
         <td>${job.jobInfo.definition}</td><td>${job.ownerId || "–"}</td><td>${time(job.creationTime)}</td>
         <td>${elapsed(job, now)}${times ? html` <span class="dim">usually ${seconds(times.p50)} to ${seconds(times.p90)}</span>` : ""}</td>
         <td><${Progress} job=${job} /> ${job.errorSummary.message}</td></tr>`;
-    })}</tbody></table></div>`;
+    })}</tbody></table>${jobs.length > rows && html`<p class="dim">and ${jobs.length - rows} more</p>`}</div>`;
 }

@@ -123,10 +123,12 @@ function Same({ job }) {
 export function JobPage({ id, current, jobs }) {
   const [old, setOld] = useState(null);
   const [words, setWords] = useState("");
+  // Of jobs in lists only the columns of tables are known.
+  const whole = current?.jobInfo.given && current;
   useEffect(() => {
-    if (!current) read(`/job/${encodeURIComponent(id)}`).then(setOld, (error) => setWords(error.message));
+    if (!whole) read(`/job/${encodeURIComponent(id)}`).then(setOld, (error) => setWords(error.message));
   }, [id]);
-  const job = current || old;
+  const job = whole || old;
   const live = Boolean(job && isLive(job));
   const now = useClock(live);
   if (!job) return html`<h1>Job ${id}</h1>${words ? html`<p class="mistake" role="alert">${words}</p>` : html`<p>Reading the job…</p>`}`;
