@@ -17,11 +17,14 @@ import ipaddress
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
+
+from .signature import sign
 
 HEADER_TIMEOUT = 10.0
 """How long (s) a client may take to send the head of its first request."""
@@ -157,26 +160,26 @@ class Connection(web.RequestHandler):
         self.logger.info(f"Request from {self.peer} cannot be read: {type(exc).__name__}")
         answer = web.Response(text="The request cannot be read\n", status=status)
         answer.force_close()
+        sign(answer)
         return answer
 
-    @contextlib.contextmanager
-    def serving(self) -> Iterator[None]:
-        """Mark the connection as busy while one of its requests is handled."""
-        self._timer.cancel()
+    def begin_request(self) -> None:
+        """Mark the connection as busy, because one of its requests is handled now."""
+        if self._served_at is None:
+            self._timer.cancel()
         self._busy += 1
-        try:
-            yield
-        finally:
-            self._busy -= 1
-            self._served_at = asyncio.get_running_loop().time()
+
+    def end_request(self) -> None:
+        """Mark the connection as no longer busy."""
+        self._busy -= 1
+        self._served_at = time.monotonic()
 
     @property
     def idle(self) -> bool:
         """Whether it can be closed without losing a request or an answer."""
         if self._busy:
             return False
-        now = asyncio.get_running_loop().time()
-        return self._served_at is None or now - self._served_at > JUST_SERVED
+        return self._served_at is None or time.monotonic() - self._served_at > JUST_SERVED
 
     def abort(self) -> None:
         """Close the connection immediately."""

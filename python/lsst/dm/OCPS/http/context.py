@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CALLER", "DONE", "SERVICE", "Service", "caller_of", "for_audit"]
+__all__ = ["CALLER", "DONE", "SERVICE", "Service", "caller_of", "for_audit", "not_for_audit"]
 
 import logging
 import re
@@ -153,12 +153,17 @@ SERVICE: web.AppKey[Service] = web.AppKey("service", Service)
 CALLER: Any = web.RequestKey("caller", Caller) if hasattr(web, "RequestKey") else "caller"
 """Key of the `Caller` in a request."""
 DONE: Any = web.RequestKey("done", dict) if hasattr(web, "RequestKey") else "done"
-"""Key of the description of a request for the audit log."""
+"""Key of the description of a request for the audit log; an empty one is not recorded."""
 
 
 def for_audit(request: web.Request, action: str, job_id: str = "", **more: Any) -> None:
     """Describe a request for the audit log, which records it whatever its outcome."""
     request[DONE] = {"action": action, "job_id": job_id, **more}
+
+
+def not_for_audit(request: web.Request) -> None:
+    """Keep a request out of the audit log: it is not a command, but the progress of a job."""
+    request[DONE] = {}
 
 
 def caller_of(request: web.Request) -> Caller:

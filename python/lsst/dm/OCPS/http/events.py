@@ -27,6 +27,7 @@ from ..jobs.model import Job
 from ..rubin_json import http_document
 from .connections import Connection
 from .context import SERVICE, Service, caller_of
+from .streaming import send_head
 
 HEARTBEAT = 15.0
 """How often (s) a comment is sent if nothing changes."""
@@ -142,7 +143,7 @@ async def _send(request: web.Request, subscription: Subscription, since: int | N
     last = await service.manager.last_change()
     response = web.StreamResponse(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     response.content_type = "text/event-stream"
-    await response.prepare(request)
+    await send_head(request, response)
     with contextlib.suppress(ConnectionError, TimeoutError):
         # An id without data is not an event, but readers remember it.
         await _write(response, f": OCPS\nid: {last if since is None else since}\n\n".encode())

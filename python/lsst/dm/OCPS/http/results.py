@@ -18,6 +18,7 @@ from ..jobs.errors import BackendError
 from ..jobs.model import Job, Result
 from ..jobs.workspace import FORMER_LOG, LOG_NAME, guess_mime_type
 from .context import SERVICE
+from .streaming import send_head
 
 _OPEN_RANGE = re.compile(r"bytes=([0-9]{1,18})-", re.ASCII)
 """The supported form of Range, with which clients read a growing log; others get the whole file."""
@@ -80,7 +81,7 @@ async def _send_remote(
             response.headers["Content-Range"] = f"bytes {file.start}-{end}/{'*' if end == '' else file.size}"
         if file.size is not None:
             response.content_length = file.size - file.start
-        await response.prepare(request)
+        await send_head(request, response)
         if request.method != "HEAD":
             await _copy(request, response, file)
         return response

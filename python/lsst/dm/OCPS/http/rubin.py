@@ -21,7 +21,7 @@ from ..rubin_json import http_document, phase_name
 from . import rubin_requests
 from .auth import Caller
 from .bodies import read_body
-from .context import SERVICE, caller_of, for_audit
+from .context import SERVICE, caller_of, for_audit, not_for_audit
 from .dry_runs import send_dry_run, wants_dry_run
 from .job_pages import send_jobs
 from .lists import parse_count, parse_phase
@@ -191,6 +191,7 @@ def _definition(definition: JobDefinition) -> dict[str, Any]:
 
 async def post_event(request: web.Request) -> web.StreamResponse:
     """Store the progress that a job reports with its own token."""
+    not_for_audit(request)
     service = request.app[SERVICE]
     job_id = request.match_info["job_id"]
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")

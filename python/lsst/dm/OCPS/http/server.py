@@ -27,6 +27,7 @@ from .app import make_app
 from .auth import Authenticator
 from .connections import BACKLOG, ConnectionLimits, Listener
 from .context import Service
+from .guard import Guard
 from .job_tokens import JobTokens
 from .metrics import METRICS
 from .site import check_binding
@@ -145,6 +146,7 @@ async def start_server(
         await runner.cleanup()
         raise
     assert runner.server
+    runner.server.request_handler = Guard(service, runner.server.request_handler).answer
     listener = Listener(sockets, runner.server, limits, log_of_requests)
     app[METRICS].connections = lambda: listener.count
     listener.start()

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-__all__ = ["SAFE_METHODS", "check_binding", "check_site"]
+__all__ = ["SAFE_METHODS", "Site", "check_binding"]
 
 import ipaddress
 import re
 import socket
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -67,36 +68,50 @@ def check_binding(config: HttpConfig, definitions: Iterable[JobDefinition]) -> N
         )
 
 
-def check_site(request: web.Request, config: HttpConfig) -> None:
-    """Refuse a Host header that does not name this server, and changes requested by pages of other sites.
+class Site:
+    """The names under which a server may be addressed.
 
-    Raises
-    ------
-    aiohttp.web.HTTPForbidden
-        If the request is refused.
+    Parameters
+    ----------
+    config : `HttpConfig`
+        The configuration.
     """
-    host = request.host
-    connection = request.protocol
-    local = isinstance(connection, Connection) and connection.credentials is not None
-    named = (config.domain and host == config.domain) or _names_this_server(host, config)
-    if not local and not (_HOST.fullmatch(host) and named):
-        raise web.HTTPForbidden(text=f"{host[:80]!a} is not served here; see http/domain of OCPS\n")
-    if request.method in SAFE_METHODS:
-        return
-    origin = request.headers.get("Origin")
-    if origin is not None and not _is_own(origin, host, config):
-        raise web.HTTPForbidden(text="Requests from pages of other sites are refused\n")
+
+    def __init__(self, config: HttpConfig) -> None:
+        self._config = config
+        # Clients send the same name in each request.
+        self._has_name = lru_cache(maxsize=64)(self._find_name)
+
+    def check(self, request: web.Request) -> None:
+        """Refuse a Host header that does not name this server, and changes requested by pages of other sites.
+
+        Raises
+        ------
+        aiohttp.web.HTTPForbidden
+            If the request is refused.
+        """
+        host = request.host
+        if not self._has_name(host) and cast(Connection, request.protocol).credentials is None:
+            raise web.HTTPForbidden(text=f"{host[:80]!a} is not served here; see http/domain of OCPS\n")
+        if request.method in SAFE_METHODS:
+            return
+        origin = request.headers.get("Origin")
+        if origin is not None and not _is_own(origin, host, self._config):
+            raise web.HTTPForbidden(text="Requests from pages of other sites are refused\n")
+
+    def _find_name(self, host: str) -> bool:
+        """Return whether a Host header names this server, so that it may be used in URLs of answers."""
+        config = self._config
+        if not _HOST.fullmatch(host):
+            return False
+        if config.domain and host == config.domain:
+            return True
+        if not config.authenticated and not config.auth.force:
+            # Prevents DNS rebinding: a page could use a host name that resolves to this address.
+            return _is_loopback_host(host)
+        return bool(config.domain) or _is_known_host(host, config.host)
 
 
-def _names_this_server(host: str, config: HttpConfig) -> bool:
-    """Return whether a Host header names this server, so that it may be used in URLs of answers."""
-    if not config.authenticated and not config.auth.force:
-        # Prevents DNS rebinding: a page could use a host name that resolves to this address.
-        return _is_loopback_host(host)
-    return bool(config.domain) or _is_known_host(host, config.host)
-
-
-@lru_cache(maxsize=64)
 def _is_loopback_host(host: str) -> bool:
     try:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
@@ -104,7 +119,6 @@ def _is_loopback_host(host: str) -> bool:
         return False
 
 
-@lru_cache(maxsize=64)
 def _is_known_host(host: str, listening_at: str) -> bool:
     """Return whether a Host header is an address, or a known name of this machine."""
     try:

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
-__all__ = ["send_parts"]
+__all__ = ["send_head", "send_parts"]
 
 from collections.abc import AsyncGenerator
 
 from aiohttp import web
 
 from .context import SERVICE
+from .signature import sign
+
+
+async def send_head(request: web.Request, response: web.StreamResponse) -> None:
+    """Send the head of an answer; its body follows in parts."""
+    sign(response)
+    await response.prepare(request)
 
 
 async def send_parts(
@@ -38,7 +45,7 @@ async def send_parts(
         # A body would be read as the next answer on this connection.
         await parts.aclose()
         return response
-    await response.prepare(request)
+    await send_head(request, response)
     try:
         await response.write(text.encode())
         async for text in parts:
