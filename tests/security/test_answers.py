@@ -33,6 +33,44 @@ async def test_head_of_a_streamed_document_sends_no_body(served):
         assert rest.startswith(b"HTTP/1.1 200 OK"), rest
 
 
+SIGNED = {
+    "an answer": ("GET", "/healthz", 200),
+    "a list": ("GET", "/uws/sleep", 200),
+    "a redirection": ("GET", "/uws/sleep", 303),
+    "an unknown address": ("GET", "/nowhere", 404),
+    "another method": ("DELETE", "/healthz", 405),
+    "an unknown job": ("GET", "/uws/sleep/nojob", 404),
+    "a wrong request": ("GET", "/uws/sleep?LAST=x", 400),
+    "a foreign name": ("GET", "/healthz", 403),
+    "no HTTP": ("G\x7fT", "/healthz", 400),
+}
+
+
+async def test_each_answer_names_the_program_and_not_its_parts(served):
+    headers = {"a redirection": {"Accept": "text/html"}, "a foreign name": {"Host": "evil.example"}}
+    for kind, (method, path, expected) in SIGNED.items():
+        status, answer = await attacker(served).ask(method, path, headers=headers.get(kind))
+        head = answer.partition(b"\r\n\r\n")[0]
+        assert status == expected, (kind, answer)
+        assert b"\r\nServer: OCPS/" in head and b"\r\nX-OCPS: " in head, (kind, head)
+        assert b"aiohttp" not in answer, (kind, answer)
+
+
+async def test_an_open_stream_names_the_program(served):
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
+    writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    async with asyncio.timeout(60):
+        assert b"\r\nX-OCPS: " in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+
+
+async def test_strangers_do_not_learn_which_addresses_exist(start, auth):
+    who = attacker(await start(http={"auth": auth}))
+    for path in ("/uws/sleep", "/uws/nolist", "/nowhere", "/uws/sleep/a/nowhere"):
+        assert (await who.ask("GET", path))[0] == 401, path
+    assert (await who.ask("GET", "/nowhere", headers=bearer("alice")))[0] == 404
+
+
 async def test_a_client_that_leaves_in_mid_list_leaves_no_traceback(served, caplog):
     for _ in range(3):
         await served.create(text="x" * 60_000)

@@ -31,6 +31,10 @@ async def test_each_request_that_changes_something_is_one_line(start, auth, monk
     await who.ask("PUT", "/api/v1/job", b'{"command": "id"}', bearer("alice"))
     await who.ask("DELETE", f"/uws/sleep/{job}", headers=bearer("olga"))
     await who.ask("POST", "/uws/sleep", b"x%0a=y", form)
+    await who.ask("POST", "/nowhere", b"a=b", form | bearer("alice"))
+    await who.ask("POST", "/healthz", b"a=b", form)
+    # Progress that a job reports is not a command.
+    await who.ask("POST", f"/api/v1/job/{job}/event", b"{}", bearer("alice"))
     found = lines(served.manager.workspaces.work_dir)
     shown = [(line["owner"], line["action"], line["job_id"], line["outcome"]) for line in found]
     assert shown == [
@@ -41,6 +45,8 @@ async def test_each_request_that_changes_something_is_one_line(start, auth, monk
         ("alice", "PUT /api/v1/job", "", "HTTP 403"),
         ("olga", "delete", job, "HTTP 303"),
         ("", "POST /uws/sleep", "", "HTTP 401"),
+        ("alice", "POST /nowhere", "", "HTTP 404"),
+        ("", "POST /healthz", "", "HTTP 401"),
     ]
     assert {(line["origin"], line["address"]) for line in found} == {("http", "127.0.0.1")}
     assert found[0]["definition"] == "sleep"

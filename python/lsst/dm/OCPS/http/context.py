@@ -113,11 +113,13 @@ class Service:
             If it belongs to another owner.
         """
         job_id = request.match_info["job_id"]
-        try:
-            check_job_id(job_id)
-        except RequestError:
-            raise UnknownJobError(job_id[:80]) from None
-        job = await self.manager.get(job_id)
+        job = self.manager.ledger.at_hand(job_id)
+        if job is None or job.deleted:
+            try:
+                check_job_id(job_id)
+            except RequestError:
+                raise UnknownJobError(job_id[:80]) from None
+            job = await self.manager.get(job_id)
         if definition is not None and job.definition != definition:
             raise UnknownJobError(job_id)
         caller_of(request).check_may_touch(job)

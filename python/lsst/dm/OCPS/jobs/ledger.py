@@ -79,6 +79,10 @@ class Ledger:
             task.cancel()
         await asyncio.gather(*self._withdrawing, return_exceptions=True)
 
+    def at_hand(self, job_id: str) -> Job | None:
+        """Return a job as it is now if its record is in memory: it has not ended, or ended recently."""
+        return self.live.get(job_id) or self._ended.get(job_id)
+
     async def get(self, job_id: str) -> Job:
         """Return a job as it is now, even a deleted one whose record still exists.
 
@@ -87,7 +91,7 @@ class Ledger:
         UnknownJobError
             If no job has this id.
         """
-        job = self.live.get(job_id) or self._ended.get(job_id) or await self.store.get(check_job_id(job_id))
+        job = self.at_hand(job_id) or await self.store.get(check_job_id(job_id))
         if job is None:
             raise UnknownJobError(job_id)
         return job
