@@ -17,6 +17,8 @@ from playwright.async_api import Page, expect
 
 from tests.waiting import TIMEOUT
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 AXE = (Path(__file__).parent / "axe.min.js").read_text()
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">&amp;"
 SHORT = TIMEOUT * 1000

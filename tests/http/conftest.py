@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -80,9 +81,9 @@ def count_waits(served: Served) -> None:
 Start = Callable[..., Awaitable[Served]]
 
 
-@pytest_asyncio.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Starts servers: ``await start(max_workers=1, http={"max_body": 2048})``."""
+@contextlib.asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[Start]:
+    """Start servers that work in a directory; at the end, stop them and abort their jobs."""
     opened: list[Served] = []
 
     async def make(http: dict[str, Any] | None = None, **options: Any) -> Served:
@@ -90,7 +91,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         document = {
             "sal_index": 1,
             "butler": "nowhere",
-            "work_dir": str(tmp_path / "work"),
+            "work_dir": str(folder / "work"),
             "definitions": ["sleep", str(DATA / "definitions.yaml")],
             "environments": [{"name": "default", "preload": False}],
             "max_workers": 4,
@@ -112,13 +113,22 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         count_waits(served)
         return served
 
-    yield make
-    for served in reversed(opened):
-        await served.client.close()
-        await served.server.close()
-        live = [job.id for job in served.manager.live()]
-        await asyncio.gather(*(served.manager.abort(job_id) for job_id in live), return_exceptions=True)
-        await served.manager.close()
+    try:
+        yield make
+    finally:
+        for served in reversed(opened):
+            await served.client.close()
+            await served.server.close()
+            live = [job.id for job in served.manager.live()]
+            await asyncio.gather(*(served.manager.abort(job_id) for job_id in live), return_exceptions=True)
+            await served.manager.close()
+
+
+@pytest_asyncio.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Starts servers: ``await start(max_workers=1, http={"max_body": 2048})``."""
+    async with serving(tmp_path) as make:
+        yield make
 
 
 @pytest_asyncio.fixture
