@@ -21,7 +21,17 @@ def run_pytest(folder: Path, *arguments: str, **environment: str) -> subprocess.
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_it.py").write_text(TEST)
     (folder / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "xdist", *arguments, str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "xdist",
+        *arguments,
+        str(folder),
+    ]
     # Other plugins take long to import.
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}

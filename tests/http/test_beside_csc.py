@@ -32,6 +32,7 @@ async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
         "input_collection": "DemoCam/raw/all",
         "work_dir": str(tmp_path / "work"),
         "definitions": ["sleep", "democam"],
+        "environments": [{"name": "default", "preload": False}],
         "http": {"port": port, "auth": {"open": True}},
     }
     config = tmp_path / "config"

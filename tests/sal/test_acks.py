@@ -58,6 +58,7 @@ async def test_a_job_keeps_its_configuration_when_another_is_started(bus, pristi
             "work_dir": str(tmp_path / "work"),
             "definitions": ["sleep", str(tmp_path / "definitions.yaml")],
             "max_workers": workers,
+            "environments": [{"name": "default", "preload": False}],
         }
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"instances": [instance]}))
     write_common_files(tmp_path)

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from lsst.dm.OCPS.sal.main import main
 from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 
@@ -24,42 +25,46 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False)
 
 
-@pytest.mark.parametrize("name", ["run_OCPS.py", "run_ocps.py", "run_ocps"])
-def test_all_three_program_names_exist(name, bus):
-    answer = run(str(BIN / name), "--help")
+# That all three names of the program exist is shown by `test_standard.TestStandard.test_programs`.
+def test_help_names_the_arguments(bus):
+    answer = run(str(BIN / "run_OCPS.py"), "--help")
     assert answer.returncode == 0, answer.stderr
     assert "--simulate" in answer.stdout
     assert "101" in answer.stdout
 
 
-@pytest.mark.parametrize("index", ["0", "4", "x"])
-def test_an_unknown_index_is_refused(index, bus):
-    answer = run(str(BIN / "run_OCPS.py"), index, "--simulate")
-    assert answer.returncode == 2
-    assert "index" in answer.stderr.splitlines()[-1]
-    assert "Traceback" not in answer.stderr
-
-
-def test_a_configuration_directory_that_is_not_there_is_refused_in_one_line(bus):
-    answer = run(str(BIN / "run_OCPS.py"), "1", "--configdir", "/nowhere")
-    assert answer.returncode == 1
-    assert "/nowhere" in answer.stderr
-    assert "Traceback" not in answer.stderr
-
-
-async def test_no_index_means_latiss_and_state_can_be_given(bus):
-    async with CscProcess("--simulate", "--state", "enabled"), Script.connect(index=1) as script:
-        while await script.wait_for_csc() != salobj.State.ENABLED:
-            await script.remote.evt_summaryState.next(flush=False, timeout=TIMEOUT)
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["0", "--simulate"], "index"),
+        (["4", "--simulate"], "index"),
+        (["x", "--simulate"], "index"),
+        (["--simulate", "--simulation-duration", "-1"], "is not a time in seconds"),
+        (["--simulate", "--simulation-duration", "nan"], "is not a time in seconds"),
+        (["--loglevel", "chatty"], "is not a log level"),
+    ],
+)
+def test_a_wrong_command_line_is_refused_in_words(monkeypatch, capsys, bus, arguments, words):
+    # The main function in this process, for its imports take long; `test_start` sees a process refuse.
+    monkeypatch.setattr(sys, "argv", ["run_ocps", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    if isinstance(caught.value.code, str):
+        assert words in caught.value.code
+    else:
+        assert caught.value.code == 2
+        assert words in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize("way", ["SIGTERM", "exitControl"])
-async def test_ending_answers_open_commands(bus, way):
+async def test_ending_publishes_offline_and_answers_open_commands(bus, tmp_path, way):
+    log = tmp_path / "csc.log"
     async with (
-        CscProcess("2", "--simulate", "--simulation-duration", "3600") as csc,
+        CscProcess("2", "--simulate", "--simulation-duration", "3600", log=log) as csc,
         Script.connect(index=2) as script,
     ):
         await script.set_state(salobj.State.ENABLED)
+        script.remote.evt_summaryState.flush()
         executions = [await script.execute("true.yaml") for _ in range(3)]
         if way == "SIGTERM":
             assert csc.process is not None
@@ -72,16 +77,25 @@ async def test_ending_answers_open_commands(bus, way):
             assert final.ack == salobj.SalRetCode.CMD_FAILED
             assert "going offline" in final.result
             assert f"job {execution.job_id} is not simulated any further" in final.result
+            assert "continues" not in final.result
         assert csc.process is not None
         assert await asyncio.wait_for(csc.process.wait(), TIMEOUT) == 0
+        states = [salobj.State.OFFLINE]
+        if way == "exitControl":
+            states = [salobj.State.DISABLED, salobj.State.STANDBY, salobj.State.OFFLINE]
+        for state in states:
+            data = await script.remote.evt_summaryState.next(flush=False, timeout=TIMEOUT)
+            assert data.summaryState == state
+    assert "Traceback" not in log.read_text()
 
 
-async def test_heartbeat_goes_on_while_jobs_run(bus):
+async def test_no_index_means_latiss_state_can_be_given_and_heartbeat_goes_on_while_jobs_run(bus):
     async with (
-        CscProcess("1", "--simulate", "--simulation-duration", "3600") as _,
+        CscProcess("--simulate", "--state", "enabled", "--simulation-duration", "3600") as _,
         Script.connect(index=1) as script,
     ):
-        await script.set_state(salobj.State.ENABLED)
+        while await script.wait_for_csc() != salobj.State.ENABLED:
+            await script.remote.evt_summaryState.next(flush=False, timeout=TIMEOUT)
         executions = [await script.execute("true.yaml") for _ in range(10)]
         script.remote.evt_heartbeat.flush()
         for _ in range(2):

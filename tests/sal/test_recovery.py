@@ -23,6 +23,7 @@ async def test_results_of_jobs_that_outlive_the_csc_come_once(bus, pristine_repo
         work_dir=str(tmp_path / "work"),
         definitions=["sleep", str(tmp_path / "definitions.yaml")],
         max_workers=4,
+        environments=[{"name": "default", "preload": False}],
     )
     async with Script.connect(wait=False) as script:
         csc = CscProcess("1", "--configdir", str(config), log=tmp_path / "csc.log")

@@ -13,7 +13,7 @@ import lsst.dm.OCPS
 import pytest
 import yaml
 from lsst.dm.OCPS import OcpsCsc
-from lsst.dm.OCPS.testing import CscProcess, Script, private_bus
+from lsst.dm.OCPS.testing import CscProcess, Script
 from lsst.ts import salobj
 
 from tests.conftest import ROOT
@@ -78,28 +78,29 @@ def test_public_names_are_there_when_they_are_used():
         _ = lsst.dm.OCPS.Nothing
 
 
-@pytest.mark.parametrize("allowed", ["$DEMOCAM_DIR/pipelines/*", "{folder}/pipelines/*"])
-async def test_each_spelling_of_an_allowed_pipeline_is_accepted(pristine_repo, tmp_path, allowed):
+async def test_each_spelling_of_an_allowed_pipeline_is_accepted(bus, pristine_repo, tmp_path):
     """Standard scripts write ${X_DIR}; all of these name the same file."""
-    private_bus()
     folder = str(ROOT / "demo")
-    config = write_config(
-        tmp_path / "config",
-        butler=str(pristine_repo),
-        input_collection="DemoCam/raw/all",
-        work_dir=str(tmp_path / "work"),
-        allowed_pipelines=[allowed.replace("{folder}", folder)],
-        environments=[{"name": "default", "preload": False}],
-    )
+    instance = {
+        "butler": str(pristine_repo),
+        "input_collection": "DemoCam/raw/all",
+        "work_dir": str(tmp_path / "work"),
+        "environments": [{"name": "default", "preload": False}],
+    }
+    config = write_config(tmp_path / "config", **instance, allowed_pipelines=["$DEMOCAM_DIR/pipelines/*"])
+    other = write_config(tmp_path / "other", **instance, allowed_pipelines=[f"{folder}/pipelines/*"])
+    (other / "test.yaml").rename(config / "other.yaml")
     log = tmp_path / "csc.log"
     async with CscProcess("1", "--configdir", str(config), log=log) as csc, Script.connect() as script:
-        await script.set_state(salobj.State.ENABLED, "test.yaml")
-        for spelling in ("${DEMOCAM_DIR}", "$DEMOCAM_DIR", folder):
-            execution = await script.execute(f"{spelling}/pipelines/oneQuantum.yaml", timeout=TIMEOUT)
-            await script.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
-        with pytest.raises(salobj.AckError) as caught:
-            await script.execute("${DEMOCAM_DIR}/pipelines/../repo.yaml", timeout=TIMEOUT)
-        assert caught.value.ackcmd.result
+        for settings in ("test.yaml", "other.yaml"):
+            await script.set_state(salobj.State.ENABLED, settings)
+            for spelling in ("${DEMOCAM_DIR}", "$DEMOCAM_DIR", folder):
+                execution = await script.execute(f"{spelling}/pipelines/oneQuantum.yaml", timeout=TIMEOUT)
+                await script.remote.cmd_abort_job.set_start(job_id=execution.job_id, timeout=TIMEOUT)
+            with pytest.raises(salobj.AckError) as caught:
+                await script.execute("${DEMOCAM_DIR}/pipelines/../repo.yaml", timeout=TIMEOUT)
+            assert caught.value.ackcmd.result
+            await script.set_state(salobj.State.STANDBY)
         await csc.stop(timeout=TIMEOUT)
 
 

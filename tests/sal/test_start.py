@@ -85,30 +85,16 @@ async def test_a_start_that_checks_can_be_ended(slow):
     await until(lambda: not Path("/proc", (folder / "pid").read_text().strip()).exists())
 
 
-@pytest.mark.parametrize("state", [salobj.State.STANDBY, salobj.State.ENABLED])
-async def test_sigterm_publishes_offline(tmp_path, state):
+# `test_process` ends one that is ENABLED and has jobs.
+async def test_sigterm_in_standby_publishes_offline(tmp_path):
     private_bus()
     log = tmp_path / "csc.log"
     async with CscProcess("1", "--simulate", log=log) as csc, Script.connect() as script:
-        await script.set_state(state)
         script.remote.evt_summaryState.flush()
         assert await csc.stop(signal.SIGTERM, timeout=TIMEOUT) == 0
         data = await script.remote.evt_summaryState.next(flush=False, timeout=TIMEOUT)
         assert data.summaryState == salobj.State.OFFLINE
     assert "Traceback" not in log.read_text()
-
-
-async def test_a_simulated_job_does_not_continue(tmp_path):
-    private_bus()
-    arguments = ("1", "--simulate", "--simulation-duration", "3600")
-    async with CscProcess(*arguments, log=tmp_path / "csc.log") as csc, Script.connect() as script:
-        await script.set_state(salobj.State.ENABLED)
-        execution = await script.execute("true.yaml")
-        stopping = asyncio.create_task(csc.stop(signal.SIGTERM, timeout=TIMEOUT))
-        ack = await execution.done()
-        await stopping
-    assert "going offline" in ack.result
-    assert "continues" not in ack.result
 
 
 FORMER = {
@@ -147,9 +133,6 @@ async def test_files_of_the_former_version_load_from_their_own_folder(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
-        (["--simulate", "--simulation-duration", "-1"], {}, "is not a time in seconds"),
-        (["--simulate", "--simulation-duration", "nan"], {}, "is not a time in seconds"),
-        (["--loglevel", "chatty"], {}, "is not a log level"),
         (["--configdir", "/no/such/folder"], {}, "/no/such/folder"),
         ([], {BUS_VARIABLE: ""}, f"{BUS_VARIABLE} is not set or empty; export"),
         (["7"], {}, "invalid choice: 7"),

@@ -32,6 +32,8 @@ async def unconfigured(pristine_repo: Path, tmp_path_factory):
         "butler": str(pristine_repo),
         "input_collection": "DemoCam/raw/all",
         "work_dir": str(folder / "work"),
+        # No job runs here.
+        "environments": [{"name": "default", "preload": False}],
     }
     vanishing = folder / "vanishing"
     shutil.copytree(pristine_repo, vanishing)
@@ -40,7 +42,7 @@ async def unconfigured(pristine_repo: Path, tmp_path_factory):
         "vanishing": instance(**(good | {"butler": str(vanishing)})),
         "no_butler": instance(**(good | {"butler": "/no/such/repo"})),
         "no_collection": instance(**(good | {"input_collection": "no/such/collection"})),
-        "no_python": instance(**good, environments=[{"name": "w", "python": "/no/bin/python"}]),
+        "no_python": instance(**(good | {"environments": [{"name": "w", "python": "/no/bin/python"}]})),
         "no_index": {"instances": [{"sal_index": 2, **good}]},
         "wrong_type": instance(**(good | {"max_workers": "many"})),
         "unknown_key": instance(**good, workers=3),

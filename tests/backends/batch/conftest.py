@@ -31,3 +31,9 @@ async def engine(cluster: Cluster, tmp_path: Path) -> AsyncIterator[Engine]:
     """An engine on the batch system."""
     async with open_engine(configure(cluster, tmp_path)) as engine:
         yield engine
+
+
+@pytest.fixture(autouse=True)
+def same_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node of these clusters shares this file system, so what it writes is seen here at once."""
+    monkeypatch.setattr("lsst.dm.OCPS.backends.batch.backend.FILE_DELAY", 0.2)

@@ -6,13 +6,19 @@ from __future__ import annotations
 __all__ = ["main"]
 
 import asyncio
+import gc
 import sys
 from pathlib import Path
 
-from ..config import ConfigError, SalIndex
-from . import arguments
-from . import compat as salobj_compat
-from .csc import OcpsCsc
+# Importing makes many objects and hardly any garbage: without collections it takes a sixth less time.
+gc.disable()
+
+from ..config import ConfigError, SalIndex  # noqa: E402
+from . import arguments  # noqa: E402
+from . import compat as salobj_compat  # noqa: E402
+from .csc import OcpsCsc  # noqa: E402
+
+gc.enable()
 
 
 def main() -> None:
