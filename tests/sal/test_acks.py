@@ -7,7 +7,7 @@ import json
 
 import yaml
 from lsst.dm.OCPS.jobs.model import Progress
-from lsst.dm.OCPS.sal import csc as csc_module
+from lsst.dm.OCPS.sal import executions
 from lsst.dm.OCPS.sal.csc import OcpsCsc
 from lsst.dm.OCPS.testing import Script
 from lsst.ts import salobj
@@ -18,7 +18,7 @@ from tests.waiting import TIMEOUT, until
 
 
 async def test_progress_comes_with_renewed_acknowledgements(bus, monkeypatch):
-    monkeypatch.setattr(csc_module, "ACK_INTERVAL", 0.4)
+    monkeypatch.setattr(executions, "ACK_INTERVAL", 0.4)
     async with (
         OcpsCsc(1, simulation_mode=1, simulation_duration=3600) as csc,
         Script.connect() as script,
@@ -43,9 +43,9 @@ async def test_progress_comes_with_renewed_acknowledgements(bus, monkeypatch):
 
 
 def test_an_acknowledgement_holds_longer_than_it_takes_to_the_next():
-    assert csc_module.ACK_INTERVAL < csc_module.ACK_TIMEOUT
+    assert executions.ACK_INTERVAL < executions.ACK_TIMEOUT
     # A remote's queue holds four and drops the oldest: not more often than every few minutes.
-    assert csc_module.ACK_INTERVAL >= 120
+    assert executions.ACK_INTERVAL >= 120
 
 
 async def test_a_job_keeps_its_configuration_when_another_is_started(bus, pristine_repo, tmp_path):

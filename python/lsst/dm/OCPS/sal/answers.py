@@ -48,41 +48,41 @@ class OpenCommand:
     """An asynchronous context in which a command is answered.
 
     Refusals are put into words, and the final acknowledgement is kept away
-    from the one before it. Thousands of commands may be open: hence a class,
-    which takes less memory than a generator.
+    from the one before it.
 
     Parameters
     ----------
     others : `set` [`asyncio.Task`]
-        The tasks of all open commands; the current task is among them within.
+        The tasks of all commands that are being answered; the current task is
+        among them until it ends, which is when salobj has sent the answer.
     """
-
-    __slots__ = ("_others", "_task", "last")
 
     def __init__(self, others: set[asyncio.Task[Any]]) -> None:
         self._others = others
+        task = asyncio.current_task()
+        assert task is not None
+        self.task = task
         # salobj 6 has just sent CMD_ACK by itself; salobj 8 sends none.
         sent = salobj_compat.SALOBJ_MAJOR < 7
-        self.last = asyncio.get_running_loop().time() if sent else -ACK_PAUSE
+        self._next = asyncio.get_running_loop().time() + ACK_PAUSE if sent else 0.0
 
     def acknowledged(self) -> None:
         """Start the pause now, because an acknowledgement was sent."""
-        self.last = asyncio.get_running_loop().time()
+        self._next = asyncio.get_running_loop().time() + ACK_PAUSE
+
+    def in_progress(self) -> None:
+        """Let the answer be sent at once, because it is not the final acknowledgement."""
+        self._next = 0.0
 
     async def __aenter__(self) -> Self:
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._others.add(task)
+        self._others.add(self.task)
+        self.task.add_done_callback(self._others.discard)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            await asyncio.sleep(max(0.0, self.last + ACK_PAUSE - asyncio.get_running_loop().time()))
-        finally:
-            self._others.discard(self._task)
+        await asyncio.sleep(max(0.0, self._next - asyncio.get_running_loop().time()))
         if error is not None:
             with refusals():
                 raise error
@@ -123,8 +123,7 @@ def refusals() -> Iterator[None]:
         raise salobj.ExpectedError(" ".join(str(error).split())) from None
 
 
-def offline(job_id: str, *, simulated: bool) -> Exception:
+def offline(job_id: str, *, simulated: bool) -> str:
     """Return the answer to a command whose job has not ended when OCPS ends."""
     ending = "is not simulated any further" if simulated else "continues"
-    error: Exception = salobj.ExpectedError(f"OCPS going offline; job {job_id} {ending}")
-    return error
+    return f"OCPS going offline; job {job_id} {ending}"

@@ -16,6 +16,7 @@ __all__ = [
     "make_csc",
     "put",
     "run_csc",
+    "send_ack",
     "settings_field",
     "settings_of",
 ]
@@ -97,12 +98,19 @@ async def ack_in_progress(command: Any, data: Any, timeout: float, result: str) 
         await answer
 
 
-def make_ackcmd(csc: Any, data: Any, ack: Any, error: int, result: str) -> Any:
+def make_ackcmd(csc: Any, data: Any, ack: Any, error: int, result: str, timeout: float = 0) -> Any:
     """Return an acknowledgement of a command; salobj 6 limits the length of ``result``."""
     limited = {"truncate_result": True} if SALOBJ_MAJOR < 7 else {}
     return csc.salinfo.make_ackcmd(
-        private_seqNum=data.private_seqNum, ack=ack, error=error, result=result, **limited
+        private_seqNum=data.private_seqNum, ack=ack, error=error, result=result, timeout=timeout, **limited
     )
+
+
+async def send_ack(command: Any, data: Any, ackcmd: Any) -> None:
+    """Send an acknowledgement that `make_ackcmd` returned."""
+    answer = command.ack(data, ackcmd)
+    if inspect.isawaitable(answer):
+        await answer
 
 
 async def enter_fault(csc: Any, code: int, report: str) -> None:

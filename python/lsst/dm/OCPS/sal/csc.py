@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from .. import __version__, audit
 from ..config import InstanceConfig, SalIndex, load_instance
 from ..config_schema import CONFIG_SCHEMA
 from ..host import Host
-from ..jobs.errors import JobError, UnknownJobError
+from ..jobs.errors import JobError
 from ..jobs.manager import JobManager
 from ..jobs.model import ExecutionPhase, Job, now
 from ..logs import log_to_stderr
@@ -31,17 +30,12 @@ from . import arguments
 from . import compat as salobj_compat
 from .answers import ConfigValidator, OpenCommand, acknowledged_work, offline, refusals
 from .dry_run import dry_run_text
-from .publisher import ORIGIN, Publisher
+from .executions import Execution, Executions
+from .publisher import Publisher
 from .rapid_analysis import RapidAnalysis
 from .reading import ReadingGuard
-from .request import execute_request, wants_dry_run
+from .request import ORIGIN, execute_request, wants_dry_run
 from .result import exit_code
-
-ACK_TIMEOUT = 600.0
-"""Timeout (s) in an acknowledgement in progress: how long the remote waits for the next one."""
-
-ACK_INTERVAL = 240.0
-"""How often (s) to repeat it; a remote's queue holds only four acknowledgements."""
 
 WATCH_INTERVAL = 10.0
 """How often (s), at least, to check whether the backend can be reached, if ``fault_after`` is set."""
@@ -91,8 +85,6 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         self._simulation_duration = simulation_duration
         self._ending = False
         self._closing = False
-        self._waiting: dict[str, tuple[Any, asyncio.Future[Job], OpenCommand]] = {}
-        self._renewal: asyncio.Task[None] | None = None
         self._watch: asyncio.Task[None] | None = None
         self._open_commands: set[asyncio.Task[Any]] = set()
         super().__init__(
@@ -104,6 +96,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             simulation_mode=simulation_mode,
             **salobj_compat.csc_arguments(settings_to_apply or override),
         )
+        self.executions = Executions(self, self._final_ack)
         self.host = Host(self.log, self._follow_engine, self._measure)
         self.config_validator = ConfigValidator()
         salobj_compat.make_acks_atomic(self)
@@ -118,7 +111,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         return self._publisher
 
     def _follow_engine(self, manager: JobManager) -> Publisher:
-        self._publisher = Publisher(manager, self._write_result, self.log)
+        self._publisher = Publisher(manager, self._write_result, self.executions, self.log)
         self._publisher.open()
         return self._publisher
 
@@ -129,7 +122,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         yield Measure("ocps_sal_heartbeat_age_seconds", "How long ago the last heartbeat was sent.", age)
         state = float(self.summary_state)
         yield Measure("ocps_sal_summary_state", "The summary state, by its number in SAL.", state)
-        waiting = len(self._waiting)
+        waiting = len(self.executions)
         yield Measure("ocps_sal_open_commands", "Commands execute that wait for the end of a job.", waiting)
         words = "Samples on the bus that could not be used."
         yield Measure("ocps_sal_dropped_samples", words, self.reading.dropped, total=True)
@@ -248,19 +241,19 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         self._ending = True
         await self.host.end_jobs()
         self._closing = True
-        for job_id, (_, published, _) in self._waiting.items():
-            if not published.done():
-                published.set_exception(offline(job_id, simulated=bool(self.simulation_mode)))
-        if self._renewal:
-            self._renewal.cancel()
         if self._watch:
             self._watch.cancel()
         if self._open_commands:
             await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.executions.fail_all(self._offline), CLOSE_TIMEOUT)
         await self.host.close()
         self.reading.close()
         await self._publish_offline()
         await super().close_tasks()
+
+    def _offline(self, job_id: str) -> str:
+        return offline(job_id, simulated=bool(self.simulation_mode))
 
     async def _publish_offline(self) -> None:
         """Publish the state OFFLINE, unless ``exitControl`` has done so."""
@@ -271,7 +264,14 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
     # Commands
 
     async def do_execute(self, data: Any) -> Any:
-        """Run a pipeline; the command is completed when its result has been published."""
+        """Run a pipeline; return once its job is accepted.
+
+        Returns
+        -------
+        ackcmd : ``AckCmdType`` or `None`
+            An acknowledgement in progress. The final one is sent when the
+            job's result has been published, see `Executions`.
+        """
         async with OpenCommand(self._open_commands) as command:
             self.assert_enabled()
             if self._ending:
@@ -286,26 +286,25 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 request = execute_request(data)
                 job_id = manager.lane.definition(request.definition).new_id(request)
                 entry["job_id"] = job_id
-                published = publisher.hold(job_id)
-                try:
-                    await manager.submit(dataclasses.replace(request, job_id=job_id, run_id=job_id))
-                except BaseException:
-                    publisher.discard(job_id)
-                    raise
-            try:
-                await salobj_compat.put(
-                    self.evt_job_id,
-                    event_name="cmd_execute",
-                    seq_num=data.private_seqNum,
-                    job_id=job_id,
-                )
-                await self._acknowledge(data, job_id)
-                command.acknowledged()
-                publisher.release(job_id)
-                job = await self._await_result(data, job_id, published, command)
-            finally:
-                publisher.discard(job_id)
-            return await self._final_ack(data, job)
+                publisher.hold(job_id)
+                # The task of a command ends when salobj has sent what it returned.
+                command.task.add_done_callback(lambda _: self._release(publisher, job_id))
+                await manager.submit(dataclasses.replace(request, job_id=job_id, run_id=job_id))
+            await salobj_compat.put(
+                self.evt_job_id,
+                event_name="cmd_execute",
+                seq_num=data.private_seqNum,
+                job_id=job_id,
+            )
+            if self._closing:
+                raise salobj.ExpectedError(self._offline(job_id))
+            command.in_progress()
+            return await self.executions.begin(manager, job_id, data)
+
+    def _release(self, publisher: Publisher, job_id: str) -> None:
+        """Let a job's result be published, because its command has been acknowledged or refused."""
+        self.executions.acknowledged(job_id)
+        publisher.release(job_id)
 
     async def _dry_run(self, data: Any, command: OpenCommand) -> Any:
         """Return the final acknowledgement of an ``execute`` that is not to run anything."""
@@ -349,55 +348,21 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
                 **entry,  # type: ignore[arg-type]
             )
 
-    async def _acknowledge(self, data: Any, job_id: str) -> None:
-        """Send CMD_INPROGRESS with the job's id and progress."""
-        answer: dict[str, Any] = {"job_id": job_id}
-        with contextlib.suppress(UnknownJobError):
-            progress = (await self.host.manager.get(job_id)).progress
-            if progress.total:
-                answer |= {"done": progress.done, "failed": progress.failed, "total": progress.total}
-        await salobj_compat.ack_in_progress(self.cmd_execute, data, ACK_TIMEOUT, json.dumps(answer))
+    async def _final_ack(self, execution: Execution, job: Job) -> Any:
+        """Return the final acknowledgement of an ``execute`` whose job has ended.
 
-    async def _await_result(
-        self, data: Any, job_id: str, published: asyncio.Future[Job], command: OpenCommand
-    ) -> Job:
-        """Wait until the result has been published; the acknowledgement is repeated meanwhile.
-
-        One task repeats the acknowledgements of all commands, because there
-        may be thousands.
+        Raises
+        ------
+        lsst.ts.salobj.ExpectedError
+            If a fault was simulated.
         """
-        if self._closing:
-            raise offline(job_id, simulated=bool(self.simulation_mode))
-        self._waiting[job_id] = (data, published, command)
-        if self._renewal is None or self._renewal.done():
-            self._renewal = asyncio.create_task(self._renew_acknowledgements())
-        try:
-            return await published
-        finally:
-            del self._waiting[job_id]
-
-    async def _renew_acknowledgements(self) -> None:
-        """Repeat the acknowledgement of each waiting command about every `ACK_INTERVAL`."""
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            await asyncio.sleep(ACK_INTERVAL / 4)
-            for job_id, (data, published, command) in list(self._waiting.items()):
-                if not published.done() and loop.time() - command.last > ACK_INTERVAL * 0.7:
-                    try:
-                        await self._acknowledge(data, job_id)
-                    except Exception:
-                        self.log.exception(f"Job {job_id}: its command could not be acknowledged")
-                    command.acknowledged()
-
-    async def _final_ack(self, data: Any, job: Job) -> Any:
-        """Return the final acknowledgement for a job that has ended; `None` for CMD_COMPLETE."""
         if fault := job.info.get("fault"):
             await salobj_compat.enter_fault(self, 2, str(fault))
             raise salobj.ExpectedError(f"Job {job.id}: {fault}")
         if job.final_phase == ExecutionPhase.ABORTED:
             words = f"Job {job.id} aborted: {job.message}"
-            return salobj_compat.make_ackcmd(self, data, salobj.SalRetCode.CMD_ABORTED, 1, words)
-        return None
+            return salobj_compat.make_ackcmd(self, execution, salobj.SalRetCode.CMD_ABORTED, 1, words)
+        return salobj_compat.make_ackcmd(self, execution, salobj.SalRetCode.CMD_COMPLETE, 0, "Done")
 
     async def _write_result(self, job: Job, text: str) -> None:
         await salobj_compat.put(self.evt_job_result, job_id=job.id, exit_code=exit_code(job), result=text)

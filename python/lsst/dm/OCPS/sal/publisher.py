@@ -11,14 +11,12 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from ..jobs.errors import JobError
 from ..jobs.manager import JobManager
 from ..jobs.model import Job
 from ..jobs.workspace import Workspace
+from .executions import Executions
+from .request import ORIGIN
 from .result import result_document, result_text
-
-ORIGIN = "sal"
-"""The ``origin`` of jobs that were requested over SAL."""
 
 RETRY = 2.0
 """How long (s) to wait after a failure before trying again."""
@@ -44,17 +42,21 @@ class Publisher:
         The engine.
     write : `~collections.abc.Callable`
         Writes the event.
+    executions : `Executions`
+        The open commands, which are finished when their results have been published.
     log : `logging.Logger`
         Gets errors.
     """
 
-    def __init__(self, manager: JobManager, write: Write, log: logging.Logger) -> None:
+    def __init__(
+        self, manager: JobManager, write: Write, executions: Executions, log: logging.Logger
+    ) -> None:
         self.manager = manager
         self._write = write
+        self._executions = executions
         self._log = log
         self._active = False
         self._held: dict[str, asyncio.Event] = {}
-        self._waiters: dict[str, asyncio.Future[Job]] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._following: set[asyncio.Task[Any]] = set()
         self._publishing: set[asyncio.Task[Any]] = set()
@@ -74,10 +76,7 @@ class Publisher:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        for job_id, waiter in self._waiters.items():
-            if not waiter.done():
-                words = f"OCPS stopped before the result of job {job_id} was published"
-                waiter.set_exception(JobError(f"{words}; it is published after the next start"))
+        await self._executions.fail_all(_stopped)
 
     def activate(self) -> None:
         """Publish all results from now on, including those of jobs that ended before."""
@@ -88,29 +87,15 @@ class Publisher:
         for job in await self._retrying(lambda: self.manager.unpublished(ORIGIN)):
             self._take(job)
 
-    def hold(self, job_id: str) -> asyncio.Future[Job]:
-        """Hold back a job's result until `release`, because its id must be published first.
-
-        Returns
-        -------
-        published : `asyncio.Future`
-            The job, once its result has been published.
-        """
+    def hold(self, job_id: str) -> None:
+        """Hold back a job's result until `release`, because its id must be published first."""
         self._held[job_id] = asyncio.Event()
-        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-        self._waiters[job_id] = future
-        return future
 
     def release(self, job_id: str) -> None:
         """Allow a job's result to be published."""
         event = self._held.pop(job_id, None)
         if event:
             event.set()
-
-    def discard(self, job_id: str) -> None:
-        """Discard the future that `hold` returned, and allow the result to be published."""
-        self.release(job_id)
-        self._waiters.pop(job_id, None)
 
     async def _follow(self) -> None:
         def wanted(job: Job) -> bool:
@@ -134,9 +119,7 @@ class Publisher:
             await held.wait()
         text = await self._text(job)
         await self._retrying(lambda: self._write(job, text))
-        waiter = self._waiters.pop(job.id, None)
-        if waiter and not waiter.done():
-            waiter.set_result(job)
+        self._executions.finish(job)
         await self._retrying(lambda: self.manager.mark_published(job.id))
 
     async def _retrying(self, act: Callable[[], Awaitable[T]]) -> T:
@@ -171,6 +154,11 @@ class Publisher:
     def _done(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()):
             self._log.error("A result could not be published", exc_info=error)
+
+
+def _stopped(job_id: str) -> str:
+    words = f"OCPS stopped before the result of job {job_id} was published"
+    return f"{words}; it is published after the next start"
 
 
 def _write_whole(workspace: Workspace, name: str, document: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FIELD_NAMES", "execute_request", "wants_dry_run"]
+__all__ = ["FIELD_NAMES", "ORIGIN", "execute_request", "wants_dry_run"]
 
 from typing import Any
 
@@ -12,7 +12,9 @@ from ..jobs.errors import RequestError
 from ..jobs.model import JobRequest
 from ..jobs.parameters import parse_words
 from .compat import field
-from .publisher import ORIGIN
+
+ORIGIN = "sal"
+"""The ``origin`` of jobs that were requested over SAL."""
 
 FIELD_NAMES = {"prerequisites": "prereq_jobs", "parameters": "config", "definition": "pipeline"}
 """Fields of ``execute`` by those of `~lsst.dm.OCPS.jobs.model.JobRequest`, where the names differ."""
