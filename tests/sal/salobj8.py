@@ -106,6 +106,14 @@ class Command:
 
     def __init__(self) -> None:
         self.acks: list[tuple[Any, float, str]] = []
+        self.sent: list[tuple[int, Any]] = []
+
+    async def ack(self, data: Any, ackcmd: Any) -> None:
+        """Send an acknowledgement to who sent the command."""
+        assert isinstance(data.private_identity, str)
+        assert isinstance(data.private_origin, int)
+        await asyncio.sleep(0)
+        self.sent.append((data.private_seqNum, ackcmd))
 
     async def ack_in_progress(self, data: Any, timeout: float, result: str = "") -> None:
         """Acknowledge as in progress."""
@@ -144,6 +152,7 @@ class Csc:
         self.index = index
         self.override = override
         self.salinfo = SalInfo()
+        self.cmd_execute = Command()
         self.done_task: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.faults: list[tuple[int, str]] = []
         self.closed = False

@@ -42,6 +42,21 @@ async def test_progress_comes_with_renewed_acknowledgements(bus, monkeypatch):
             }
 
 
+async def test_an_open_command_keeps_no_task_until_its_job_ends(bus):
+    async with (
+        OcpsCsc(1, simulation_mode=1, simulation_duration=3600) as csc,
+        Script.connect() as script,
+    ):
+        await script.set_state(salobj.State.ENABLED)
+        several = [await script.execute("true.yaml") for _ in range(3)]
+        await until(lambda: not csc._open_commands)
+        assert len(csc.executions) == 3
+        await script.remote.cmd_abort_job.set_start(job_id=several[1].job_id, timeout=TIMEOUT)
+        assert (await several[1].done()).ack == salobj.SalRetCode.CMD_ABORTED
+        assert len(csc.executions) == 2
+        assert several[0].acks[-1].ack == salobj.SalRetCode.CMD_INPROGRESS
+
+
 def test_an_acknowledgement_holds_longer_than_it_takes_to_the_next():
     assert executions.ACK_INTERVAL < executions.ACK_TIMEOUT
     # A remote's queue holds four and drops the oldest: not more often than every few minutes.

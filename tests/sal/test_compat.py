@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -11,12 +12,15 @@ import subprocess
 import sys
 import time
 import types
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from lsst.dm.OCPS import testing
 from lsst.dm.OCPS.config import ConfigError
+from lsst.dm.OCPS.jobs.errors import UnknownJobError
 from lsst.dm.OCPS.sal import compat as salobj_compat
 from lsst.dm.OCPS.sal.csc import OcpsCsc
+from lsst.dm.OCPS.sal.executions import Executions
 from lsst.ts import salobj
 
 from tests.generations import only_on_dds
@@ -124,6 +128,32 @@ async def test_acknowledgements_and_faults_are_made_as_salobj_8_wants_them(newer
     assert (ack.private_seqNum, ack.ack, ack.error, len(ack.result)) == (5, 7, 1, 1000)
     await salobj_compat.enter_fault(csc, 2, "why")
     assert csc.faults == [(2, "why")]
+
+
+async def test_final_acknowledgements_of_executions_are_sent_on_salobj_8(newer):
+    csc = salobj8.Csc(1)
+    manager, jobs = Mock(get=AsyncMock(side_effect=UnknownJobError("gone"))), {}
+
+    async def final_ack(execution, job):
+        return salobj_compat.make_ackcmd(csc, execution, salobj.SalRetCode.CMD_COMPLETE, 0, job.id)
+
+    executions = Executions(csc, final_ack)
+    for number in (1, 2, 3):
+        data = types.SimpleNamespace(private_seqNum=number, private_identity="Script:1", private_origin=7)
+        jobs[number] = await executions.begin(manager, f"job{number}", data)
+    assert jobs[2].ack == salobj.SalRetCode.CMD_INPROGRESS
+    assert json.loads(jobs[2].result) == {"job_id": "job2"}
+    executions.finish(Mock(id="job2"))
+    # A second end of the same job, or that of a job without a command, sends nothing.
+    executions.finish(Mock(id="job2"))
+    executions.finish(Mock(id="other"))
+    await executions.fail_all(lambda job_id: f"{job_id} goes on")
+    assert len(executions) == 0
+    assert sorted((number, ack.ack, ack.result) for number, ack in csc.cmd_execute.sent) == [
+        (1, salobj.SalRetCode.CMD_FAILED, "Failed: job1 goes on"),
+        (2, salobj.SalRetCode.CMD_COMPLETE, "job2"),
+        (3, salobj.SalRetCode.CMD_FAILED, "Failed: job3 goes on"),
+    ]
 
 
 def test_the_stand_in_refuses_what_only_salobj_6_takes():
