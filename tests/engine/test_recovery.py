@@ -127,9 +127,14 @@ async def test_a_running_job_is_found_and_can_be_stopped(tmp_path):
     await manager.close()
 
 
-async def test_a_job_whose_supervisor_is_killed_ends_as_error_of_unknown_exit_code(tmp_path):
+async def test_a_job_whose_supervisor_is_killed_ends_as_error_of_unknown_exit_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     manager = await open_pool(tmp_path / "work")
-    job = await manager.submit(request("(sleep 3600 & echo $! > child; wait)"))
+    # Named as those that a Butler makes for its cached files.
+    cache = "mkdir $TMPDIR/butler-cache-dir-$$-x"
+    other = tmp_path / "butler-cache-dir-1-x"
+    other.mkdir()
+    job = await manager.submit(request(f"{cache}; (sleep 3600 & echo $! > child; wait)"))
     workspace = manager.workspaces.of(job.id)
     await until_job(manager, job.id, executing)
     child = workspace.output / "child"
@@ -140,6 +145,7 @@ async def test_a_job_whose_supervisor_is_killed_ends_as_error_of_unknown_exit_co
     assert job.phase == ExecutionPhase.ERROR
     assert job.exit_code is None
     assert "exit code unknown" in job.error.message
+    assert list(tmp_path.glob("butler-cache-dir-*")) == [other]
     await manager.close()
 
 

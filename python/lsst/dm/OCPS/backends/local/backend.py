@@ -19,7 +19,7 @@ from ...jobs.file_access import look_at_files
 from ...jobs.model import ExecutionPhase, Job
 from ...jobs.workspace import Workspace, Workspaces
 from ..supervised import SUPERVISOR_VARIABLES, SupervisedBackend, claim_job, mark_of, retry
-from . import processes, supervisor
+from . import processes, step, supervisor
 from .dry_run import DryRuns
 from .handle import Claim, SupervisorHandle
 from .planner import Planner
@@ -184,10 +184,21 @@ class LocalBackend(SupervisedBackend):
         gone = processes.kill_job(known, group, mark)
         if not gone:
             self.log.error(f"Job {job.id}: not all of its processes could be killed")
+        _remove_caches(workspace)
         return gone
 
     def _make_group(self, workspace: Workspace, limits: Mapping[str, Any]) -> str:
         return processes.make_group(_group_name(workspace), limits.get("processes", 0))
+
+
+def _remove_caches(workspace: Workspace) -> None:
+    """Remove what a killed step left of its Butler's cache; the killed supervisor cannot."""
+    plan, leader = workspace.read_json("plan.json"), workspace.read_json("group.json")
+    environment = plan.get("environment") if isinstance(plan, dict) else None
+    pid = leader.get("pid") if isinstance(leader, dict) else None
+    # Another process may have got the same id since.
+    if isinstance(environment, dict) and isinstance(pid, int) and processes.identity(pid) in (None, leader):
+        step.remove_caches(pid, environment)
 
 
 def _group(workspace: Workspace) -> str:
