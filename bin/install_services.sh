@@ -3,7 +3,7 @@
 set -eu
 
 packages="redis-server postgresql iproute2 openssl munge slurmctld slurmd slurm-client slurm-wlm-basic-plugins
-    chromium fonts-dejavu-core"
+    chromium fonts-dejavu-core systemd"
 
 missing=""
 for package in $packages; do
