@@ -227,6 +227,20 @@ async def test_sal_and_the_ledger_disagree(bench):
     assert "over SAL completed, on the server error" in await found(bench)
 
 
+@pytest.mark.parametrize("said", [True, False])
+async def test_a_job_goes_on_after_an_abort_only_if_that_was_said(bench, said):
+    order = bench.job(face="SAL")
+    order.abort_asked = True
+    words = "aborted by command abort_job"
+    words += " (the backend did not confirm within 8 s that it has stopped)" if said else ""
+    bench.world.script.tell(order.job_id, 1, "aborted", errorSummary={"message": words})
+    if said:
+        await bench.check()
+        assert not bench.violations
+    else:
+        assert "over SAL aborted, on the server completed" in await found(bench)
+
+
 @pytest.mark.parametrize(
     ("pushes", "pushed"), [({"a": "done"}, []), ({"a": "failed"}, ["a", "a"]), ({}, ["a"])]
 )
