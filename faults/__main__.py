@@ -140,6 +140,7 @@ async def campaign(
     tally: Tally,
     *,
     clients: int = 8,
+    pause: float = 0.05,
     verbose: bool = False,
 ) -> None:
     """Break OCPS while it works; then mend everything and check every job.
@@ -156,6 +157,8 @@ async def campaign(
         Gets the figures.
     clients : `int`
         How many clients work with each server over HTTP.
+    pause : `float`
+        How long (s) each client waits after a job until it asks for the next.
     verbose : `bool`
         Whether to print each fault.
     """
@@ -165,7 +168,7 @@ async def campaign(
         await world.open()
         oracle = Oracle(world)
         tally.violations = oracle.violations
-        load = Load(world, oracle, random.Random(chance.random()))
+        load = Load(world, oracle, random.Random(chance.random()), pause)
         csc_held = holdings(world.csc.process)
         measuring = [asyncio.create_task(heartbeats(world, tally)), asyncio.create_task(delays(tally))]
         load.start(clients)

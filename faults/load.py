@@ -34,12 +34,15 @@ class Load:
         Is told of every job.
     chance : `random.Random`
         Decides what is asked for.
+    pause : `float`
+        How long (s) each client waits after a job until it asks for the next.
     """
 
-    def __init__(self, world: World, oracle: Oracle, chance: random.Random) -> None:
+    def __init__(self, world: World, oracle: Oracle, chance: random.Random, pause: float = 0.05) -> None:
         self.world = world
         self.oracle = oracle
         self.chance = chance
+        self.pause = pause
         self.stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -48,7 +51,7 @@ class Load:
         workers: list[Callable[[], Awaitable[bool]]] = [self._one_sal] * (clients * 2 // 3)
         for server in self.world.servers:
             # A pipeline costs much more than a shell script.
-            count = 2 if server is self.world.pipelines else clients
+            count = max(1, clients // 4) if server is self.world.pipelines else clients
             workers += [functools.partial(self._one_http, server)] * count
         if self.world.rapid:
             workers.append(self._one_push)
@@ -68,7 +71,7 @@ class Load:
     async def _work(self, one: Callable[[], Awaitable[bool]]) -> None:
         while not self.stopping:
             accepted = await one()
-            await asyncio.sleep(0.05 if accepted else 0.5)
+            await asyncio.sleep(self.pause if accepted else max(self.pause, 0.5))
 
     def _order(self, face: str, server: Server) -> tuple[Order, str]:
         way = "pipeline" if server is self.world.pipelines else self.chance.choice(WAYS)

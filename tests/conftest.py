@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import fcntl
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -105,10 +106,18 @@ def check_installed() -> None:
 
 def pytest_configure() -> None:
     """Stop at once where no test could tell anything; let programs under test hear SIGINT."""
+    # Until `pytest_collection_finish`, what is made is kept: collections would only cost time.
+    gc.disable()
     check_installed()
     # A shell starts what is to run in the background with SIGINT ignored, and programs inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, but do not look through modules and collected tests each time."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -122,17 +122,18 @@ TestPhaseMachine.settings = settings(max_examples=40, stateful_step_count=25, de
 
 async def test_two_ends_at_once_leave_one():
     """Completion and abort race in the same instant; one wins, the other changes nothing."""
+    store = await JobStore.open()
+    ends: list[str] = []
+    ledger = Ledger(store, logging.getLogger("quiet"), lambda _, new: ends.append(new.phase))
     for number in range(200):
-        store = await JobStore.open()
-        ends: list[str] = []
-        ledger = Ledger(store, logging.getLogger("quiet"), lambda old, new, ends=ends: ends.append(new.phase))
+        ends.clear()
         job = await ledger.insert(new_job(f"{number:032x}", Phase.EXECUTING))
 
-        async def end(phase: ExecutionPhase, ledger=ledger, job=job) -> None:
+        async def end(phase: ExecutionPhase, job=job) -> None:
             update = BackendUpdate(phase=phase)
             await ledger.change(job.id, partial(rules.seen, update=update))
 
         first, second = (Phase.COMPLETED, Phase.ABORTED)[:: 1 if number % 2 else -1]
         await asyncio.gather(end(first), end(second))
         assert ends == [Phase.EXECUTING, first]
-        await store.close()
+    await store.close()

@@ -17,7 +17,7 @@ SERVICES = {"postgres": "PostgreSQL restarted", "redis-server": "Redis restarted
 async def test_every_invariant_holds_through_every_kind_of_fault(tmp_path, repo, bus):
     seed = random.randrange(10**6)
     tally = Tally()
-    await campaign(0, seed, tmp_path / "campaign", repo, tally, clients=3, verbose=True)
+    await campaign(0, seed, tmp_path / "campaign", repo, tally, clients=3, pause=1.0, verbose=True)
     print(f"seed {seed}\n{tally.table()}")
     assert not tally.violations, f"seed {seed}: " + "\n".join(tally.violations)
     assert tally.injected.total() >= 12

@@ -6,11 +6,17 @@ Each line that it prints is one JSON document for the test.
 """
 
 import asyncio
+import gc
 import json
 import os
 import sys
 
-from lsst.ts import salobj
+# Without collections it takes less time to import all this.
+gc.disable()
+
+from lsst.ts import salobj  # noqa: E402
+
+gc.enable()
 
 # Under load, finding each other and starting Python take long; nothing here should fail before.
 TIMEOUT = 60
