@@ -21,6 +21,7 @@ from .config import ConfigError, HttpConfig, InstanceConfig, SalIndex
 from .host import Host, read_instance
 from .http.secrets_file import hash_password, hash_token
 from .jobs.errors import JobError
+from .jobs.own_process import limit_heaps
 from .logs import log_to_stderr
 
 DEMO = Path(__file__).resolve().parent / "config_package" / "OCPS" / "v4" / "demo.yaml"
@@ -136,6 +137,7 @@ def main(arguments: list[str] | None = None) -> int:
         secret = getpass.getpass(f"{parsed.hash}: ") if asked else sys.stdin.readline().rstrip("\n")
         print(hash_password(secret) if parsed.hash == "password" else hash_token(secret))
         return 0
+    limit_heaps()
     log_to_stderr(as_json=parsed.log_json)
     log = logging.getLogger("ocps")
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 gc.disable()
 
 from ..config import ConfigError, SalIndex  # noqa: E402
+from ..jobs.own_process import limit_heaps  # noqa: E402
 from . import arguments  # noqa: E402
 from . import compat as salobj_compat  # noqa: E402
 from .csc import OcpsCsc  # noqa: E402
@@ -24,6 +25,7 @@ gc.enable()
 def main() -> None:
     """Run the CSC."""
     name = Path(sys.argv[0]).name
+    limit_heaps()
     try:
         sys.argv[1:] = arguments.completed(sys.argv[1:])
         salobj_compat.check_environment()
