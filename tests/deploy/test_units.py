@@ -28,6 +28,7 @@ from tests.waiting import TIMEOUT, until
 
 UNITS = ROOT / "deploy" / "systemd"
 BIN = Path(sys.executable).parent
+RESTRICT = Path(__file__).with_name("address_families.py")
 NAMES = ["ocps-csc@1.service", "ocps-uws.service"]
 MOST_EXPOSED = 50
 """The largest exposure that systemd calls OK, times ten."""
@@ -52,8 +53,9 @@ def analyze(units: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("name", NAMES)
 def test_systemd_finds_no_fault(units: Path, name: str) -> None:
     found = analyze(units, "verify", "--man=no", "--recursive-errors=no", name)
-    # What systemd does not know it ignores, and only says so.
-    assert (found.returncode, found.stderr) == (0, "")
+    # It may also find fault with other units of the machine.
+    said = [line for line in found.stderr.splitlines() if "ocps" in line]
+    assert (found.returncode, said) == (0, [])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -77,9 +79,10 @@ def settings(unit: str) -> dict[str, str]:
 @contextlib.asynccontextmanager
 async def start(unit: str, tmp_path: Path, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Start what a unit starts, with the variables that systemd and an environment file would set."""
-    if platform.machine() not in SOCKET:
-        pytest.skip("the number of a system call is not known here")
     service = settings(unit)
+    restricted = (sys.executable, str(RESTRICT), service["RestrictAddressFamilies"])
+    if platform.machine() not in SOCKET or subprocess.run([*restricted, "true"], check=False).returncode:
+        pytest.skip("system calls cannot be filtered here")
     line = service["ExecStart"].replace("/opt/ocps/bin", str(BIN)).replace("%i", "1")
     line = line.replace("/etc/ocps", str(tmp_path))
     environment = {
@@ -89,9 +92,7 @@ async def start(unit: str, tmp_path: Path, **variables: str) -> AsyncIterator[as
     }
     environment |= {"HOME": str(tmp_path), "USER": "ocps", "TMPDIR": str(tmp_path)}
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(Path(__file__).with_name("address_families.py")),
-        service["RestrictAddressFamilies"],
+        *restricted,
         *shlex.split(line),
         env=environment,
         cwd="/",
