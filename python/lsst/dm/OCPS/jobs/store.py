@@ -34,7 +34,7 @@ from .errors import StoreError
 from .model import LIVE, TERMINAL, ExecutionPhase, Job, from_ms, to_ms
 from .query import JobEntry, JobQuery, JobSummary
 from .records import from_row, jobs, kept_files, leases, needed, prepare_schema, state, to_row
-from .sqlite_file import SqliteFile, prepare_connection
+from .sqlite_file import SqliteFile, ThreadedWriting, prepare_connection
 from .writer import GroupWriter, Operation
 
 BUSY_TIMEOUT = 5.0
@@ -78,6 +78,7 @@ class JobStore:
         self._engine = engine
         self._file = file
         self._writer = GroupWriter(self._transaction)
+        self._writing = ThreadedWriting(file.path, BUSY_TIMEOUT) if file else None
         self._guard = AnswerGuard(engine) if engine.dialect.driver == "psycopg" else None
         self._fence: tuple[sa.Select[Any], str] | None = None
         self.on_written: Callable[[float], None] | None = None
@@ -157,6 +158,8 @@ class JobStore:
     async def close(self) -> None:
         """Finish the writes that were requested and release the database."""
         await self._writer.finish()
+        if self._writing:
+            await self._writing.close()
         await self._engine.dispose()
 
     def fence(self, lease: str, holder: str) -> None:
@@ -362,10 +365,12 @@ class JobStore:
 
         start = time.perf_counter()
         with self._explained("written"):
-            async with self._alone, self._engine.begin() as connection:
-                values = await connection.run_sync(run)
-            if self._file:
+            if self._file and self._writing:
+                values = await self._writing.transaction(run)
                 self._file.check_present()
+            else:
+                async with self._alone, self._engine.begin() as connection:
+                    values = await connection.run_sync(run)
         if self.on_written:
             self.on_written(time.perf_counter() - start)
         return values
