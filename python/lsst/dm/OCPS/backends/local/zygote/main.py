@@ -37,7 +37,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 MAX_PACKET = 1 << 16
@@ -74,6 +74,21 @@ def load(name: str, folder: Path = HERE) -> ModuleType:
     return module
 
 
+class Trial(NamedTuple):
+    """What a run of the trial pipeline left.
+
+    Attributes
+    ----------
+    variables : `dict` [`str`, `str`]
+        The environment variables that it set.
+    rows : `dict`
+        The rows that the Butler stored.
+    """
+
+    variables: dict[str, str]
+    rows: dict[str, list[str]]
+
+
 class Zygote:
     """The process from which jobs are forked.
 
@@ -103,6 +118,9 @@ class Zygote:
     def warm_up(self) -> str:
         """Load what jobs are likely to need, by running a trial pipeline twice.
 
+        The second time it runs in a forked process, in the faster ways if
+        these are wanted.
+
         Returns
         -------
         problem : `str`
@@ -116,9 +134,14 @@ class Zygote:
                 self.packages = load("packages").InstalledPackages()
                 for name in self.packages.scan():
                     self.loaded.add(name)
-                self.warmup.run()
-            with self.files.clean_state() as second:
                 rows = self.warmup.run()
+            problem = self._load_savings() if self.fast else ""
+            second = self._repeat_trial(self.fast and not problem)
+            if self.fast and not problem and (second is None or second.rows != rows):
+                problem = "the trial pipeline stored other rows in the database"
+                second = self._repeat_trial(False)
+            if second is None:
+                raise RuntimeError("it ended well only the first time")
         except ImportError:
             raise
         except Exception as error:
@@ -126,25 +149,20 @@ class Zygote:
             return f"its trial pipeline failed: {type(error).__name__}: {error}"
         # Variables that only the first run set were set by imports, which
         # jobs do not repeat.
-        by_imports = {name: value for name, value in first.items() if name not in second}
+        by_imports = {name: value for name, value in first.items() if name not in second.variables}
         os.environ.update(by_imports)
         self.steps.ENVIRONMENT.update(by_imports)
-        return self._try_savings(rows) if self.fast else ""
+        self.fast = self.fast and not problem
+        return f"jobs use the Butler without the faster ways: {problem}" if problem else ""
 
-    def _try_savings(self, rows: Any) -> str:
-        """Use the faster ways only if a trial with them stores the same rows.
-
-        Parameters
-        ----------
-        rows : `dict`
-            The rows that the unchanged Butler stored.
+    def _load_savings(self) -> str:
+        """Load the faster ways.
 
         Returns
         -------
         problem : `str`
-            Why the faster ways are not used; empty if they are.
+            Why they cannot be used; empty if they can.
         """
-        problem = ""
         try:
             with self.files.clean_state():
                 self.savings = load("savings")
@@ -155,12 +173,37 @@ class Zygote:
         except (ImportError, AttributeError) as error:
             # Another version of the Butler, which lacks something.
             untested = f"this version of the Butler ({error})"
-        if untested:
-            problem = f"not tested with {untested}"
-        elif not self._same_in_trial(rows):
-            problem = "the trial pipeline stored other rows in the database"
-        self.fast = not problem
-        return f"jobs use the Butler without the faster ways: {problem}" if problem else ""
+        return f"not tested with {untested}" if untested else ""
+
+    def _repeat_trial(self, fast: bool) -> Trial | None:
+        """Run the trial pipeline once more, in a forked process.
+
+        Parameters
+        ----------
+        fast : `bool`
+            Whether to use the Butler in the faster ways.
+
+        Returns
+        -------
+        trial : `Trial` or `None`
+            What came of it; `None` if it failed.
+        """
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            with contextlib.suppress(BaseException), os.fdopen(writer, "w") as file:
+                os.close(reader)
+                if fast:
+                    self._install_savings()
+                with self.files.clean_state() as variables:
+                    rows = self.warmup.run()
+                file.write(json.dumps([variables, rows]))
+            os._exit(0)
+        os.close(writer)
+        with os.fdopen(reader) as file:
+            found = file.read()
+        os.waitpid(child, 0)
+        return Trial(*json.loads(found)) if found else None
 
     def _install_savings(self) -> None:
         """Make this forked process use the Butler in the faster ways."""
@@ -169,17 +212,6 @@ class Zygote:
         self.pending.PendingRows(runs).install()
         if self.butlers.opened:
             self.reading.install(self.butlers.opened[True]._registry._db._engine)
-
-    def _same_in_trial(self, rows: Any) -> bool:
-        """Run the trial pipeline with the faster ways in a forked process; compare the rows."""
-        child = os.fork()
-        if child == 0:
-            with contextlib.suppress(BaseException):
-                self._install_savings()
-                if self.warmup.run() == rows:
-                    os._exit(0)
-            os._exit(1)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
     def serve(self) -> None:
         """Answer requests until OCPS closes the connection, or this process is out of date."""
@@ -342,10 +374,13 @@ def main() -> int:
     # End by an exception rather than by the signal, so that the warm-up's files are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     zygote = Zygote(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3] == "1")
+    # What is loaded stays: to search it for garbage again and again costs a fifth of the start.
+    gc.disable()
     with zygote.files.scratch():
         problem = zygote.warm_up()
     zygote.prepare_to_fork()
     zygote.tend_butlers(FIRST_BUTLER_TIMEOUT)
+    gc.enable()
     zygote.fork_ahead()
     zygote.answer(id=0, error="", seconds=round(time.monotonic() - begin, 1), problem=problem)
     # OSError: OCPS has ended.
