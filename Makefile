@@ -27,6 +27,8 @@ demo-csc: venv  ## Run an OCPS with DemoCam's data, to try scripts with.
 	@$(BIN)/python demo/stay.py
 
 test: venv  ## Run all tests; with REQUIRE_SERVICES=1 a missing service is a failure.
+	@# Else, where PYTHONDONTWRITEBYTECODE is set, each of the many processes under test would compile all of OCPS.
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m compileall -q python demo/python
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-loaded: venv  ## Run all tests while another process keeps one core busy.

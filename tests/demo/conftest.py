@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from tests.waiting import TIMEOUT
 
 DEMOCAM_DIR = Path(__file__).parents[2] / "demo"
+PLAIN_PIPETASK = Path(__file__).parents[1] / "backends" / "local" / "plain_pipetask.py"
 
 sys.path.insert(0, str(DEMOCAM_DIR / "python"))
 
@@ -56,27 +59,42 @@ def seed() -> int:
 
 
 @pytest.fixture(scope="session")
-def pipetask(repo: Path) -> RunPipetask:
-    """Return a function that runs a pipeline to its end and returns what came of it."""
+def pipetask(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunPipetask]:
+    """Return a function that runs a pipeline to its end and returns what came of it.
 
-    def run(
-        pipeline: str, output: str, *options: str, inputs: str = "DemoCam/raw/all"
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(repo, pipeline, output, *options, inputs=inputs),
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
+    Each runs in a fork of a process that has only imported pipetask.
+    """
+    folder = tmp_path_factory.mktemp("pipetask")
+    numbers = itertools.count()
+    arguments = [sys.executable, str(PLAIN_PIPETASK)]
+    with subprocess.Popen(
+        arguments, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
 
-    return run
+        def run(
+            pipeline: str, output: str, *options: str, inputs: str = "DemoCam/raw/all"
+        ) -> subprocess.CompletedProcess[str]:
+            argv = command(repo, pipeline, output, *options, inputs=inputs)
+            log = folder / f"{next(numbers)}.log"
+            request = {"argv": argv, "cwd": str(folder), "log": str(log), "environment": environment()}
+            print(json.dumps(request), file=process.stdin, flush=True)
+            assert process.stdout is not None
+            code = int(process.stdout.readline())
+            return subprocess.CompletedProcess(argv, code, stderr=log.read_text())
+
+        yield run
 
 
 @pytest.fixture(scope="session")
-def bias_run(pipetask: RunPipetask) -> str:
-    """Return the output collection of a bias pipeline that ended well."""
-    done = pipetask("bias", "u/test/bias", "-d", "exposure.observation_type = 'bias'")
+def bias_run(repo: Path) -> str:
+    """Return the output collection of a bias pipeline that ended well, typed as a new process."""
+    done = subprocess.run(
+        command(repo, "bias", "u/test/bias", "-d", "exposure.observation_type = 'bias'"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
     assert done.returncode == 0, done.stderr
     assert "Executed 11 quanta successfully, 0 failed and 0 remain" in done.stderr
     return "u/test/bias"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.backends.local.harness import PROBE, Pool, open_pool
+from tests.backends.local.harness import Pool, make_probe, open_pool
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
@@ -35,16 +35,4 @@ def probe(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
     Returns a function that writes it anew; settings of an environment that
     has it.
     """
-    folder = tmp_path / "code"
-    folder.mkdir()
-    pipeline = folder / "probe.yaml"
-    pipeline.write_text(
-        "description: probe\ninstrument: democam.instrument.DemoCam\n"
-        "tasks:\n  probe:\n    class: user_probe.ProbeTask\n"
-    )
-
-    def write(value: str) -> dict[str, Any]:
-        (folder / "user_probe.py").write_text(PROBE.replace("VALUE", repr(value)))
-        return {"name": "default", "variables": {"PYTHONPATH": str(folder), "PROBE": str(pipeline)}}
-
-    return write
+    return make_probe(tmp_path / "code")

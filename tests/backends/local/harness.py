@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +146,26 @@ def descriptors():
             pass
     return found
 """
+
+
+def make_probe(folder: Path) -> Callable[[str], dict[str, Any]]:
+    """Make a folder with a pipeline whose user code tells what it was given.
+
+    Returns a function that writes the code; settings of an environment that
+    has it.
+    """
+    folder.mkdir()
+    pipeline = folder / "probe.yaml"
+    pipeline.write_text(
+        "description: probe\ninstrument: democam.instrument.DemoCam\n"
+        "tasks:\n  probe:\n    class: user_probe.ProbeTask\n"
+    )
+
+    def write(value: str) -> dict[str, Any]:
+        (folder / "user_probe.py").write_text(PROBE.replace("VALUE", repr(value)))
+        return {"name": "default", "variables": {"PYTHONPATH": str(folder), "PROBE": str(pipeline)}}
+
+    return write
 
 
 def probed(job: Job) -> dict[str, Any]:

@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import pytest_asyncio
 from lsst.dm.OCPS.jobs.errors import RequestError
 from lsst.dm.OCPS.jobs.model import ExecutionPhase
 
-from tests.backends.local.harness import open_pool, probed
+from tests.backends.local.harness import make_probe, open_pool, probed
 
 pytestmark = pytest.mark.asyncio(loop_scope="package")
 
@@ -24,53 +27,73 @@ Probe = Callable[[str], dict[str, Any]]
 BIN = Path(sys.executable).parent
 
 
-async def test_a_job_is_given_the_same_preloaded_or_not(
-    repo: Path, tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment = probe("x")
-    found = []
-    for preload in (True, False):
-        settings = [{**environment, "preload": preload}]
-        async with open_pool(tmp_path / f"work-{preload}", repo, environments=settings) as pool:
-            if preload:
-                await pool.preloaded()
-            job = await pool.run(environment["variables"]["PROBE"])
-            found.append(probed(job))
-            assert bool(pool.zygotes.pids()) == preload
-            # A directory with a name by chance.
-            assert found[-1]["environment"].pop("DAF_BUTLER_CACHE_DIRECTORY_IF_UNSET")
-            # Random.
-            assert found[-1]["environment"].pop("JOB_MARK")
-            own = str(pool.workspace(job).root)
-            for name in ("cwd", "argv", "descriptors"):
-                found[-1][name] = str(found[-1][name]).replace(own, "JOB").replace(job.id, "ID")
-            for name, value in found[-1]["environment"].items():
-                found[-1]["environment"][name] = value.replace(own, "JOB").replace(job.id, "ID")
-    preloaded, cold = found
-    for each in found:
+SECRETS = ("REDIS_PASSWORD", "GITHUB_TOKEN", "MY_SECRET_DIR", "AWS_SECRET_ACCESS_KEY", "ANYTHING_ELSE")
+
+
+@dataclass
+class Given:
+    """What a job was given of OCPS's environment variables, and what else has them."""
+
+    job_id: str
+    root: str
+    """The job's folder."""
+    found: dict[str, Any]
+    """What the job found."""
+    zygote: str
+    """The environment variables of the preloaded process."""
+    contents: list[bytes]
+    """The files in OCPS's work directory."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def given(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Given]:
+    """What a preloaded job and a cold one are given by an OCPS that has secrets in its environment."""
+    folder = tmp_path_factory.mktemp("given")
+    environment = make_probe(folder / "code")("x")
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in SECRETS:
+            patch.setenv(name, "hush-hush")
+        for preload in (True, False):
+            settings, work, zygote = [{**environment, "preload": preload}], folder / f"work-{preload}", ""
+            async with open_pool(work, repo, environments=settings) as pool:
+                if preload:
+                    pid = await pool.preloaded()
+                    # Where this may be read at all: another user than root may not look into it.
+                    with contextlib.suppress(psutil.AccessDenied):
+                        zygote = str(psutil.Process(pid).environ())
+                job = await pool.run(environment["variables"]["PROBE"])
+                assert bool(pool.zygotes.pids()) == preload
+                # While the engine is open: the store's journal goes with it.
+                contents = [path.read_bytes() for path in work.rglob("*") if path.is_file()]
+                root = str(pool.workspace(job).root)
+                found[preload] = Given(job.id, root, probed(job), zygote, contents)
+    return found
+
+
+async def test_a_job_is_given_the_same_preloaded_or_not(given: dict[bool, Given]) -> None:
+    preloaded, cold = (copy.deepcopy(given[preload].found) for preload in (True, False))
+    for each, its in ((preloaded, given[True]), (cold, given[False])):
+        # A directory with a name by chance.
+        assert each["environment"].pop("DAF_BUTLER_CACHE_DIRECTORY_IF_UNSET")
+        # Random.
+        assert each["environment"].pop("JOB_MARK")
         del each["session"]
+        for name in ("cwd", "argv", "descriptors"):
+            each[name] = str(each[name]).replace(its.root, "JOB").replace(its.job_id, "ID")
+        for name, value in each["environment"].items():
+            each["environment"][name] = value.replace(its.root, "JOB").replace(its.job_id, "ID")
     assert preloaded == cold
 
 
-async def test_no_secret_of_ocps_reaches_a_job(
-    repo: Path, tmp_path: Path, probe: Probe, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ("REDIS_PASSWORD", "GITHUB_TOKEN", "MY_SECRET_DIR", "AWS_SECRET_ACCESS_KEY", "ANYTHING_ELSE")
-    for name in names:
-        monkeypatch.setenv(name, "hush-hush")
-    environment = probe("x")
-    async with open_pool(tmp_path / "work", repo, environments=[environment]) as pool:
-        pid = await pool.preloaded()
-        # Where this may be read at all: another user than root may not look into it.
-        with contextlib.suppress(psutil.AccessDenied):
-            assert "hush-hush" not in str(psutil.Process(pid).environ())
-        job = await pool.run(environment["variables"]["PROBE"])
-        found = probed(job)
-        # While the engine is open: the store's journal goes with it.
-        contents = [path.read_bytes() for path in (tmp_path / "work").rglob("*") if path.is_file()]
-    assert "hush-hush" not in str(found["environment"])
-    assert found["environment"]["JOB_ID"] == job.id
-    assert not any(b"hush-hush" in content for content in contents)
+@pytest.mark.parametrize("preload", [True, False])
+async def test_no_secret_of_ocps_reaches_a_job(given: dict[bool, Given], preload: bool) -> None:
+    its = given[preload]
+    assert its.found["environment"]["JOB_ID"] == its.job_id
+    assert "hush-hush" not in str(its.found["environment"])
+    assert "hush-hush" not in its.zygote
+    assert its.contents
+    assert not any(b"hush-hush" in content for content in its.contents)
 
 
 async def test_limits_are_set(repo: Path, tmp_path: Path, probe: Probe) -> None:

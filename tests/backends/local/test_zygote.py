@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from democam.make_repo import make_repo
+from democam.observations import Plan
 from lsst.daf.butler import Butler, DatasetType
 from lsst.dm.OCPS.backends.local.processes import identity
 from lsst.dm.OCPS.jobs.errors import BackendError
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="package")
 
 Phase = ExecutionPhase
 Probe = Callable[[str], dict[str, Any]]
+
+COLD = [{"name": "default", "preload": False}]
 
 
 def running(pool: Pool, job: Any) -> bool:
@@ -88,7 +91,7 @@ async def test_it_ends_with_ocps_and_jobs_do_not(repo: Path, tmp_path: Path) -> 
         await until(lambda: running(pool, job))
     assert not psutil.pid_exists(pid)
     gate.open()
-    async with open_pool(tmp_path / "work", repo) as pool:
+    async with open_pool(tmp_path / "work", repo, environments=COLD) as pool:
         assert (await pool.end(job)).phase == Phase.COMPLETED
 
 
@@ -134,7 +137,9 @@ async def test_the_butler_is_checked_by_it(pool: Pool, monkeypatch: pytest.Monke
     assert "no input collection 'no/such'" in found
 
 
-async def test_user_code_that_changes_is_seen(pool: Pool, repo: Path, tmp_path: Path, probe: Probe) -> None:
+async def test_user_code_that_changes_is_seen_and_a_changed_package_replaces_it(
+    repo: Path, tmp_path: Path, probe: Probe
+) -> None:
     environment = probe("first")
     async with open_pool(tmp_path / "work", repo, environments=[environment]) as own:
         pid = await own.preloaded()
@@ -142,12 +147,6 @@ async def test_user_code_that_changes_is_seen(pool: Pool, repo: Path, tmp_path: 
         probe("the second one")
         assert probed(await own.run(environment["variables"]["PROBE"]))["value"] == "the second one"
         assert await own.preloaded() == pid, "user code is not preloaded, so need not replace anything"
-
-
-async def test_a_changed_package_replaces_it(repo: Path, tmp_path: Path, probe: Probe) -> None:
-    environment = probe("x")
-    async with open_pool(tmp_path / "work", repo, environments=[environment]) as own:
-        pid = await own.preloaded()
         # A new interpreter would load this one instead of what is loaded.
         folder = Path(environment["variables"]["PYTHONPATH"])
         (folder / "new_user_code.py").write_text("")
@@ -199,12 +198,13 @@ def add_exposure(butler: Butler) -> None:
 
 
 async def test_a_repository_that_was_made_anew_is_seen(tmp_path: Path) -> None:
-    path = make_repo(tmp_path / "repo", seed=1)
+    plan = Plan(biases=3, flats=0, focus_positions=())
+    path = make_repo(tmp_path / "repo", seed=1, plan=plan)
     async with open_pool(tmp_path / "work", path) as pool:
         pid = await pool.preloaded()
         first = await pool.run("bias", BIAS)
         shutil.rmtree(path)
-        make_repo(path, seed=2)
+        make_repo(path, seed=2, plan=plan)
         second = await pool.run("bias", BIAS)
         assert await pool.preloaded() != pid
         third = await pool.run("bias", BIAS)
@@ -220,10 +220,14 @@ async def test_a_database_that_was_put_back_is_seen(own_repo: Path, tmp_path: Pa
     """The same file, overwritten: neither its inode nor the configuration tells."""
     database = own_repo / "gen3.sqlite3"
     before = database.read_bytes()
-    cold = [{"name": "default", "preload": False}]
-    async with open_pool(tmp_path / "work", own_repo, environments=cold) as pool:
+    with Butler.from_config(str(own_repo), writeable=True) as butler:
         # This makes a table, which the preloaded process then knows.
-        assert (await pool.run("oneQuantum")).exit_code == 0
+        butler.registry.registerDatasetType(
+            DatasetType(
+                "oneQuantumMetrics", ("instrument",), "StructuredDataDict", universe=butler.dimensions
+            )
+        )
+    assert database.read_bytes() != before
     async with open_pool(tmp_path / "work", own_repo) as pool:
         pid = await pool.preloaded()
         # When it answers this, it has opened its Butlers.
