@@ -24,6 +24,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+# The threads of a numerical library wait for work in a loop, which costs more time than they save here.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # How long an example takes depends on the machine, and must not fail a test.
 settings.register_profile("ocps", deadline=None)
 settings.load_profile("ocps")
