@@ -95,6 +95,8 @@ async def test_jobs_of_a_phase_or_after_a_time(client: Client) -> None:
             await client.jobs(definition, last=0)
         (found,) = await client.jobs(definition, search="Failing error", last=5, brief=True)
         assert (found.id, found.error, found.whole) == (failed.id, failed.error, False)
+        found = (await client.statistics())["sleep"]
+        assert (found.ended, found.completed, found.failed, found.p50) == (2, 1, 1, None)
         (found,) = await client.jobs(definition, search="failing", phases=["ERROR", "PENDING"])
         assert (found.url, found.parameters) == (failed.url, failed.parameters)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import io
 import os
 import pty
 import re
@@ -12,10 +13,12 @@ import signal
 import struct
 import termios
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from lsst.dm.OCPS.cli.table import Throughput, jobs_table
+from lsst.dm.OCPS.cli.table import JobsTable, Throughput, jobs_table
 from lsst.dm.OCPS.client import Progress, RemoteJob
+from lsst.dm.OCPS.client.statistics import Statistics
 from lsst.dm.OCPS.jobs.model import Progress as Quanta
 from rich.console import Console
 
@@ -175,3 +178,20 @@ def test_what_was_done_is_counted() -> None:
     throughput.count(later, job)
     throughput.count(later, later)
     assert throughput.words() == "1 jobs/min, 8 quanta/min"
+
+
+def test_usual_run_times_stand_beside_those_of_live_jobs() -> None:
+    start = datetime.now(UTC) - timedelta(hours=2)
+    common = {"url": "", "start_time": start, "end_time": start + timedelta(minutes=3)}
+    jobs = [
+        RemoteJob("live", phase="EXECUTING", definition="isr", **common | {"end_time": None}),
+        RemoteJob("other", phase="EXECUTING", definition="new", **common | {"end_time": None}),
+        RemoteJob("over", phase="COMPLETED", definition="isr", **common),
+    ]
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(JobsTable(jobs, statistics={"isr": Statistics("isr", 3, 3, p50=75.4, p90=80)}))
+    _, live, other, over = console.export_text().splitlines()
+    assert " / 0:01:15" in live
+    assert "/" not in other
+    assert "0:03:00" in over
+    assert "/" not in over

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shlex
 import struct
@@ -135,6 +136,55 @@ async def test_the_server_searches_the_history_page_by_page(served, open_page):
     await page.get_by_label("after").fill("2999")
     await expect(page.get_by_role("alert")).to_have_count(0, timeout=SHORT)
     await expect(rows).to_have_count(0)
+
+
+async def test_run_times_stand_beside_the_usual_ones(served, open_page):
+    done = [await served.create(run=True, duration="0") for _ in range(3)]
+    assert {await served.ended(url) for url in done} == {"COMPLETED"}
+    url = await served.create(run=True, duration="600")
+    await served.executing(url)
+    page = await open_page(f"{served.root}/")
+    running = page.get_by_role("region", name="Running jobs")
+    await expect(running).to_contain_text("usually", timeout=SHORT)
+    # It runs longer than those that did nothing.
+    await expect(running).to_contain_text("slow", timeout=SHORT)
+    await running.get_by_role("link", name=url.rpartition("/")[2]).click()
+    await expect(page.locator("main p").first).to_contain_text("usually", timeout=SHORT)
+
+
+async def test_why_jobs_wait_and_what_works_is_said(start, open_page):
+    served = await start(max_workers=1)
+    running = await served.create(run=True, duration="600")
+    await served.executing(running)
+    second = (await served.create(run=True, duration="0")).rpartition("/")[2]
+    third = (await served.create(run=True, duration="0")).rpartition("/")[2]
+    await served.create(run=True, duration="0", PREREQ_JOBS=second)
+    page = await open_page(f"{served.root}/")
+    await expect(page.get_by_text("1 of 1 workers used, 3 waiting")).to_be_visible(timeout=SHORT)
+    await expect(page.get_by_text("Engine, store and backend work")).to_be_visible()
+    waiting = page.get_by_role("region", name="Waiting jobs").locator("tbody tr")
+    await expect(waiting).to_have_text(
+        [
+            re.compile(f"{second}.*place 1 in"),
+            re.compile(f"{third}.*place 2 in"),
+            re.compile(f"waiting for {second}"),
+        ]
+    )
+    # What stands in for a CSC, and for a store that does not answer.
+    found = json.loads((await served.ask("GET", "/api/v1/status"))[1])
+    csc = {
+        "name": "OCPS",
+        "index": 1,
+        "state": "FAULT",
+        "versions": {"cscVersion": HOSTILE},
+        "configuration": {},
+    }
+    found |= {"csc": csc, "parts": found["parts"] | {"store": {"ok": False, "reason": HOSTILE}}}
+    await page.route("**/api/v1/status", lambda route: route.fulfill(json=found))
+    await page.reload()
+    await expect(page.get_by_text("CSC OCPS:1 FAULT")).to_contain_text(HOSTILE, timeout=SHORT)
+    await expect(page.get_by_role("alert")).to_have_text(f"store does not work: {HOSTILE}")
+    assert await page.title() == "OCPS"
 
 
 async def test_a_held_job_waits_until_it_is_run(served, open_page):

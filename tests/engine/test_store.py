@@ -16,6 +16,7 @@ from lsst.dm.OCPS.jobs import store as store_module
 from lsst.dm.OCPS.jobs.errors import StoreError
 from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase, Job, Progress, Result, now
 from lsst.dm.OCPS.jobs.records import from_row, to_row
+from lsst.dm.OCPS.jobs.statistics import DefinitionStatistics, read_statistics
 from lsst.dm.OCPS.jobs.store import JobQuery, JobStore
 
 Phase = ExecutionPhase
@@ -213,6 +214,30 @@ async def test_jobs_are_found_by_words_whatever_their_case(url):
     assert await found("nothing") == await found("executing") == await found("'") == []
     (entry,) = [entry async for page in store.entry_pages(JobQuery(words=["bias"])) for entry in page]
     assert (entry.message, entry.phase) == ("No bias for ÖRN", Phase.ERROR)
+    await store.close()
+
+
+async def test_statistics_are_of_the_newest_jobs_that_ended(url):
+    store = await JobStore.open(url)
+    phases = [Phase.COMPLETED, Phase.ERROR, Phase.EXECUTING, Phase.ABORTED]
+    for number in range(1, 41):
+        job = make_job(number, phase=phases[number % 4], owner=f"o{number % 8}")
+        end = job.creation_time + timedelta(seconds=10 + number / 4)
+        await store.insert(dataclasses.replace(job, start_time=job.creation_time, end_time=end))
+    await store.insert(make_job(99, definition="other", phase=Phase.COMPLETED))
+
+    async def read(**options):
+        return await read_statistics(
+            store, ["any", "other", "none"], **{"owner": None, "last": 100} | options
+        )
+
+    every, other, none = await read()
+    # Completed are 4, 8, …, 40: from 11 to 20 s.
+    assert every == DefinitionStatistics("any", 30, 10, 10, 10, 15.0, 19.0)
+    assert other == DefinitionStatistics("other", 1, 1, 0, 0, None, None)
+    assert none == DefinitionStatistics("none", 0, 0, 0, 0, None, None)
+    assert (await read(last=9))[0] == DefinitionStatistics("any", 9, 3, 3, 3, 19.0, 20.0)
+    assert (await read(owner="o0"))[0] == DefinitionStatistics("any", 5, 5, 0, 0, 16.0, 20.0)
     await store.close()
 
 

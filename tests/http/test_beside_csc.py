@@ -70,6 +70,12 @@ async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
         assert {name for name in wanted if not re.search(rf"^{name}[ {{]", text, re.MULTILINE)} == set()
         assert re.search("^ocps_sal_summary_state 2", text, re.MULTILINE)
 
+        # The dashboard shows the CSC.
+        async with client.get(f"{url}/api/v1/status") as answer:
+            csc = (await answer.json())["csc"]
+        assert (csc["name"], csc["index"], csc["state"]) == ("OCPS", 1, "ENABLED")
+        assert csc["versions"]["cscVersion"]
+
         # A job of HTTP is no business of scripts; abort_job reaches it all the same.
         async with client.post(f"{url}/uws/sleep", data={"duration": "60", "PHASE": "RUN"}) as answer:
             job = str(answer.url)

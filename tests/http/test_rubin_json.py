@@ -66,6 +66,21 @@ async def test_jobs_are_listed_by_the_phase_that_is_shown(served):
     assert (await api(served, "GET", "/job?last=x"))[0] == 400
 
 
+async def test_the_status_tells_workers_places_and_parts(start):
+    served = await start(max_workers=1)
+    running = await served.create(run=True, duration="3600")
+    await served.executing(running)
+    first = (await served.create(run=True, duration="0")).rpartition("/")[2]
+    urgent = (await served.create(run=True, duration="0", PRIORITY="5")).rpartition("/")[2]
+    await served.create()
+    status, found = await api(served, "GET", "/status")
+    assert status == 200
+    assert found["places"] == {urgent: 1, first: 2}
+    assert [(one["workers"], one["used"], one["waiting"]) for one in found["backends"]] == [(1, 1, 2)]
+    assert found["parts"]["backend"] == {"ok": True, "reason": ""}
+    assert found["csc"] is None
+
+
 async def test_delete_removes_the_job(served):
     job_id = await run(served)
     assert await api(served, "DELETE", f"/job/{job_id}") == (

@@ -19,7 +19,7 @@ from .jobs.errors import JobError
 from .jobs.file_access import look_at_files
 from .jobs.manager import JobManager
 from .jobs.workspace import Workspaces
-from .measures import Measure, Measures
+from .measures import About, Measure, Measures
 from .yaml_files import read_yaml
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ class Host:
         closed before the engine.
     measures : `~collections.abc.Callable`, optional
         Returns further figures of this process, for ``/metrics``.
+    about : `~collections.abc.Callable`, optional
+        Returns what the CSC is, for the dashboard.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class Host:
         log: logging.Logger,
         accompany: Callable[[JobManager], Companion] | None = None,
         measures: Measures | None = None,
+        about: About | None = None,
     ) -> None:
         self.config: InstanceConfig | None = None
         self._log = log
         self._accompany = accompany
         self._measures = measures
+        self._about = about
         self._shared: Shared = {}
         self._manager: JobManager | None = None
         self._companion: Companion | None = None
@@ -165,7 +169,9 @@ class Host:
             # Imported here, so that a CSC without HTTP starts faster.
             from .http.server import start_server
 
-            self._http = await start_server(self.manager, config.http, self._log, self._all_measures)
+            self._http = await start_server(
+                self.manager, config.http, self._log, self._all_measures, self._about
+            )
 
     def _all_measures(self) -> Iterator[Measure]:
         """Return the figures of all that runs beside the engine."""

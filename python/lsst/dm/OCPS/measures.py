@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Measure", "Measures"]
+__all__ = ["About", "Measure", "Measures"]
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +34,6 @@ class Measure:
 
 Measures = Callable[[], Iterable[Measure]]
 """Returns the figures of now; it is called in the event loop and must be quick."""
+
+About = Callable[[], Mapping[str, Any]]
+"""Returns, in JSON's types, what the CSC is that an engine belongs to: its state, index and versions."""

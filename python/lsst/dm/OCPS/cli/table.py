@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ..client.documents import RemoteJob
 from ..client.rubin import parse_json_job
+from ..client.statistics import Statistics
 
 PHASE_STYLES = {
     "EXECUTING": "cyan",
@@ -52,10 +53,21 @@ class JobsTable:
         Title; empty for none.
     long : `bool`
         Whether to show owner, run id and time of creation too.
+    statistics : `~collections.abc.Mapping` [`str`, `Statistics`]
+        Statistics by definition; usual run times are shown beside those of
+        live jobs.
     """
 
-    def __init__(self, jobs: Iterable[RemoteJob], *, title: str = "", long: bool = False) -> None:
+    def __init__(
+        self,
+        jobs: Iterable[RemoteJob],
+        *,
+        title: str = "",
+        long: bool = False,
+        statistics: Mapping[str, Statistics] | None = None,
+    ) -> None:
         self._jobs = tuple(jobs)
+        self._statistics = statistics or {}
         self._title = title
         self._long = long
 
@@ -80,10 +92,17 @@ class JobsTable:
                 *((Text(job.owner), Text(job.run_id), created) if self._long else ()),
                 Text(job.phase, style=PHASE_STYLES.get(job.phase, "")),
                 _progress(job, bar=not narrow),
-                _elapsed(job),
+                _elapsed(job) + self._usual(job),
                 Text(" ".join(job.words.split())),
             )
         return table
+
+    def _usual(self, job: RemoteJob) -> str:
+        """Return how long half of the jobs of the same definition take at most, behind a stroke."""
+        found = self._statistics.get(job.definition)
+        if found is None or found.p50 is None or job.start_time is None or job.ended:
+            return ""
+        return f" / {_clock(found.p50)}"
 
 
 def jobs_table(documents: Iterable[RemoteJob | Mapping[str, Any]], *, title: str = "") -> JobsTable:
@@ -121,8 +140,11 @@ def _elapsed(job: RemoteJob) -> str:
     """Return how long a job has run, as h:mm:ss."""
     if job.start_time is None:
         return ""
-    seconds = round(((job.end_time or datetime.now(UTC)) - job.start_time).total_seconds())
-    minutes, seconds = divmod(max(0, seconds), 60)
+    return _clock(((job.end_time or datetime.now(UTC)) - job.start_time).total_seconds())
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}"
 

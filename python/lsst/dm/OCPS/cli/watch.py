@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ..client import Client, RemoteJob, UnknownError
+from ..client.statistics import Statistics
 from ..client.text import printable
 from .completion import complete_job
 from .session import Session, as_json, command_options, exit_code, find_job
@@ -42,6 +43,8 @@ class Board:
         """Why the server cannot be reached; empty while it can."""
         self.wanted: set[str] = set()
         """URLs of the jobs to watch; empty for all."""
+        self.statistics: dict[str, Statistics] = {}
+        """Statistics by definition, for usual run times."""
         self._rows = max(3, height - 4)
         self._throughput = Throughput()
 
@@ -79,7 +82,7 @@ class Board:
         lines = [Text(foot, style="dim")]
         if self.away:
             lines.insert(0, Text(f"not up to date: {self.away}", style="bold red"))
-        return Group(JobsTable(ordered[: self._rows]), *lines)
+        return Group(JobsTable(ordered[: self._rows], statistics=self.statistics), *lines)
 
 
 def _age(job: RemoteJob) -> float:
@@ -120,6 +123,7 @@ async def _follow(
         async for job in changes:
             if job is None:
                 before = dict(board.jobs)
+                board.statistics = await client.patiently(client.statistics)
                 board.replace(await client.patiently(lambda: _look(client, wanted, definition)))
                 news = [one for url, one in board.jobs.items() if before.get(url) != one]
             else:

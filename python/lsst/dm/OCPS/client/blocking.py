@@ -20,6 +20,7 @@ from .dry_run import DryRun
 from .errors import ClientError
 from .finding import JobOrId
 from .patience import Away
+from .statistics import Statistics
 
 T = TypeVar("T")
 
@@ -96,6 +97,10 @@ class BlockingClient:
     def definitions(self) -> list[dict[str, Any]]:
         """Return the job definitions with their parameters."""
         return self._call(self._client.definitions())
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Return how the newest jobs ended and how long they ran, by definition."""
+        return self._call(self._client.statistics())
 
     def jobs(
         self,

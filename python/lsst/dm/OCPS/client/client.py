@@ -25,6 +25,7 @@ from .parts import job_form, multipart, wanted_phases
 from .patience import Away, Patience
 from .profiles import find_profile
 from .results import read_log, read_result, save_result
+from .statistics import Statistics
 from .telling import tell
 from .waiting import WAIT, wait_for_end, wait_for_ends
 
@@ -112,6 +113,12 @@ class Client:
         if not server.ours:
             return []
         return await self._finder.rubin(server).definitions()
+
+    async def statistics(self) -> dict[str, Statistics]:
+        """Return how the newest jobs ended and how long they ran, by definition; empty if it is not known."""
+        server = await self.server()
+        # Servers have statistics since they can search.
+        return await self._finder.rubin(server).statistics() if server.search else {}
 
     async def availability(self) -> str:
         """Return why an OCPS accepts no jobs now; empty if it does."""

@@ -29,6 +29,7 @@ from .dry_run import DRY_RUN_TIMEOUT, DryRun, parse_dry_run
 from .errors import DocumentError, UnreachableError
 from .link import Link
 from .sse import ServerEvent, read_events
+from .statistics import Statistics, parse_statistics
 from .text import one_line, printable
 
 T = TypeVar("T")
@@ -148,6 +149,10 @@ class RubinServer:
     async def definitions(self) -> builtins.list[dict[str, Any]]:
         """Return the job definitions of an OCPS."""
         return self._understood(await self._link.get(f"{self.api}/definitions"), _definitions)
+
+    async def statistics(self) -> dict[str, Statistics]:
+        """Return the statistics of an OCPS, by definition."""
+        return self._understood(await self._link.get(f"{self.api}/statistics"), parse_statistics)
 
     async def events(self, definitions: Sequence[str] = (), last: str = "") -> AsyncIterator[ServerEvent]:
         """Yield the events of an OCPS's change stream after the event ``last``.

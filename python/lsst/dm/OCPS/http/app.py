@@ -10,7 +10,7 @@ from functools import wraps
 from aiohttp import web
 
 from ..measures import Measures
-from . import dashboard, events, health, metrics, openapi, rubin, uws, vosi
+from . import dashboard, events, health, metrics, openapi, rubin, status, uws, vosi
 from .context import CALLER, SERVICE, Service
 from .guard import Handler
 
@@ -49,7 +49,9 @@ def make_app(service: Service, measures: Measures | None = None) -> web.Applicat
     app[SERVICE] = service
     app[events.READERS] = events.Readers()
     metrics.add_metrics(app, service.manager, measures)
-    routes = [*uws.routes(config.uws_root), *rubin.routes(config.api_root), *events.routes(config.api_root)]
+    routes = uws.routes(config.uws_root)
+    for dialect in (rubin, events, status):
+        routes += dialect.routes(config.api_root)
     for served in (vosi, health, metrics, dashboard):
         routes += served.routes(config.prefix)
     app.add_routes([_for_callers(route, service) for route in routes])

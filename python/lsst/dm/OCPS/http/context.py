@@ -18,6 +18,7 @@ from ..jobs.dry_run import DryRun
 from ..jobs.errors import NotAllowedError, RequestError, UnknownJobError
 from ..jobs.manager import JobManager
 from ..jobs.model import Job, JobRequest, check_job_id, now
+from ..measures import About
 from .auth import Authenticator, Caller
 from .job_tokens import JobTokens
 from .uploads import Uploads
@@ -44,6 +45,8 @@ class Service:
         Checks the tokens of jobs that report their progress.
     log : `logging.Logger`
         Gets warnings.
+    about : `~collections.abc.Callable` or `None`
+        Returns what the CSC is; `None` if there is none.
     """
 
     manager: JobManager
@@ -51,6 +54,7 @@ class Service:
     authenticator: Authenticator
     tokens: JobTokens
     log: logging.Logger
+    about: About | None = None
     uploads: Uploads = field(init=False)
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["send_jobs"]
+__all__ = ["MAX_PAGE", "send_jobs"]
 
 import dataclasses
 import json

@@ -15,6 +15,7 @@ from aiohttp import web
 from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError
 from ..jobs.model import ExecutionPhase, JobRequest, Progress
+from ..jobs.statistics import read_statistics
 from ..jobs.store import JobQuery
 from ..jobs.workspace import LOG_NAME
 from ..rubin_json import http_document, phase_name
@@ -23,7 +24,7 @@ from .auth import Caller
 from .bodies import read_body
 from .context import SERVICE, caller_of, for_audit, not_for_audit
 from .dry_runs import send_dry_run, wants_dry_run
-from .job_pages import send_jobs
+from .job_pages import MAX_PAGE, send_jobs
 from .lists import parse_count, parse_phase
 from .openapi import get_document
 from .order import order_of
@@ -56,6 +57,7 @@ def routes(path: str) -> list[web.RouteDef]:
         web.get(f"{path}/job/result/{{job_id}}/{{number}}", get_result),
         web.post(f"{path}/job/{{job_id}}/event", post_event),
         web.get(f"{path}/definitions", get_definitions),
+        web.get(f"{path}/statistics", get_statistics),
         web.get(f"{path}/openapi.json", get_document),
     ]
 
@@ -184,6 +186,16 @@ def _definition(definition: JobDefinition) -> dict[str, Any]:
         entry |= {"min": parameter.min, "max": parameter.max, "options": list(parameter.options)}
         parameters.append(entry | {"required": parameter.default is None})
     return {"name": definition.name, "description": definition.description, "parameters": parameters}
+
+
+async def get_statistics(request: web.Request) -> web.StreamResponse:
+    """Send how the newest jobs of each definition ended, and how long they ran: those the caller may see."""
+    service, caller = request.app[SERVICE], caller_of(request)
+    last = min(parse_count("last", request.query.get("last", "100")), MAX_PAGE)
+    names = [definition.name for definition in service.offered(caller.name)]
+    owner = None if caller.operator else caller.name
+    found = await read_statistics(service.manager.store, names, owner, last)
+    return _json([dataclasses.asdict(entry) for entry in found])
 
 
 # Progress that a job reports itself

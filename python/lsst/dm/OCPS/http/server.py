@@ -22,7 +22,7 @@ from ..config import ConfigError, HttpConfig
 from ..jobs.definition import JobDefinition
 from ..jobs.manager import JobManager
 from ..logs import CleanText, RateLimit, protect_log
-from ..measures import Measures
+from ..measures import About, Measures
 from .app import make_app
 from .auth import Authenticator
 from .connections import BACKLOG, ConnectionLimits, Listener
@@ -93,7 +93,11 @@ def check_server(config: HttpConfig, definitions: Iterable[JobDefinition], log: 
 
 
 async def start_server(
-    manager: JobManager, config: HttpConfig, log: logging.Logger, measures: Measures | None = None
+    manager: JobManager,
+    config: HttpConfig,
+    log: logging.Logger,
+    measures: Measures | None = None,
+    about: About | None = None,
 ) -> HttpServer:
     """Serve an engine over HTTP.
 
@@ -107,6 +111,8 @@ async def start_server(
         Gets warnings.
     measures : `~collections.abc.Callable`, optional
         Returns further figures of this process, for ``/metrics``.
+    about : `~collections.abc.Callable`, optional
+        Returns what the CSC is that the engine belongs to.
 
     Returns
     -------
@@ -124,7 +130,7 @@ async def start_server(
     log_of_requests = _limited_log(log)
     authenticator = Authenticator(config.auth, log_of_requests)
     tokens = JobTokens.of(manager.workspaces.work_dir)
-    service = Service(manager, config, authenticator, tokens, log_of_requests)
+    service = Service(manager, config, authenticator, tokens, log_of_requests, about)
     # The engine has raised this limit as far as possible.
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     limits = ConnectionLimits.of(

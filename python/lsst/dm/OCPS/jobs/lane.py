@@ -200,6 +200,11 @@ class Lane:
         heaps = [heap for heap in self._heaps[reserved_only:] if self._first(heap, waits)]
         return waits(heapq.heappop(min(heaps))[2]) if heaps else None
 
+    def order(self, waits: Waits) -> list[str]:
+        """Return the ids of the jobs that wait for a worker, the next one first."""
+        entries = {entry for heap in self._heaps for entry in heap}
+        return [entry[2] for entry in sorted(entries) if entry[2] not in self.runs and waits(entry[2])]
+
     def _first(self, heap: list[Entry], waits: Waits) -> Entry | None:
         """Return the first entry of a heap whose job still waits; remove outdated ones before it."""
         if len(heap) > 64 + 2 * self.waiting:

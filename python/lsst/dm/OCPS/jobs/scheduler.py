@@ -173,6 +173,10 @@ class Scheduler:
 
     # Waiting
 
+    def order(self, lane: Lane) -> list[str]:
+        """Return the ids of the jobs that wait for a worker of a lane, the next one first."""
+        return lane.order(self._waiting_job)
+
     def _line_up(self, lane: Lane, job: Job) -> None:
         """Queue a job for a worker, or let it wait for its prerequisites or for its next attempt."""
         if job.retry_time:

@@ -97,7 +97,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             **salobj_compat.csc_arguments(settings_to_apply or override),
         )
         self.executions = Executions(self, self._final_ack)
-        self.host = Host(self.log, self._follow_engine, self._measure)
+        self.host = Host(self.log, self._follow_engine, self._measure, self._about)
         self.config_validator = ConfigValidator()
         salobj_compat.make_acks_atomic(self)
         self.reading = ReadingGuard(self)
@@ -126,6 +126,26 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
         yield Measure("ocps_sal_open_commands", "Commands execute that wait for the end of a job.", waiting)
         words = "Samples on the bus that could not be used."
         yield Measure("ocps_sal_dropped_samples", words, self.reading.dropped, total=True)
+
+    def _about(self) -> dict[str, Any]:
+        """Return state, index, versions and configuration, for the dashboard."""
+        wanted = {
+            "softwareVersions": ("cscVersion", "salVersion", "xmlVersion"),
+            "configurationApplied": ("configurations", "version", "url"),
+        }
+        found: dict[str, dict[str, str]] = {}
+        for name, fields in wanted.items():
+            # Not every version of the interface has both events.
+            event = getattr(self, f"evt_{name}", None)
+            values = {field: getattr(event.data, field, "") for field in fields} if event else {}
+            found[name] = {field: str(value) for field, value in values.items() if value}
+        return {
+            "name": self.salinfo.name,
+            "index": self.salinfo.index,
+            "state": self.summary_state.name,
+            "versions": found["softwareVersions"],
+            "configuration": found["configurationApplied"],
+        }
 
     @staticmethod
     def get_config_pkg() -> str:

@@ -5,7 +5,8 @@ import { render, useEffect, useState } from "./vendor/preact.js";
 import { JobPage } from "./job.js";
 import { SubmitPage } from "./submit.js";
 import { HistoryPage } from "./history.js";
-import { isLive, JobTable, loadAll } from "./format.js";
+import { NowPage } from "./now.js";
+import { loadAll, usePolled } from "./format.js";
 
 const root = document.documentElement;
 const KEYS = { 1: "/", 2: "/ui/submit", 3: "/ui/history" };
@@ -25,15 +26,14 @@ function pressed(event) {
   }
 }
 
-function NowPage({ jobs }) {
-  const all = [...jobs.values()].sort((a, b) => (a.creationTime < b.creationTime ? 1 : -1));
-  const running = all.filter((job) => isLive(job) && ["EXECUTING", "SUSPENDED", "UNKNOWN"].includes(job.jobInfo.uwsPhase));
-  const waiting = all.filter((job) => isLive(job) && !running.includes(job));
-  const ended = all.filter((job) => !isLive(job)).slice(0, 30);
-  return html`<h1>Now</h1>
-    <h2>Running (${running.length})</h2><${JobTable} jobs=${running} jobsOfAll=${jobs} name="Running jobs" />
-    <h2>Waiting (${waiting.length})</h2><${JobTable} jobs=${waiting} jobsOfAll=${jobs} name="Waiting jobs" />
-    <h2>Ended last</h2><${JobTable} jobs=${ended} jobsOfAll=${jobs} name="Jobs that ended last" />`;
+// The pages, once the jobs have been read.
+function Pages({ jobs, address, page, name }) {
+  const list = usePolled("/statistics", 60000, []);
+  const statistics = Object.fromEntries(list.map((one) => [one.definition, one]));
+  if (page === "job") return html`<${JobPage} key=${name} id=${name} current=${jobs.get(name)} statistics=${statistics} />`;
+  if (page === "submit") return html`<${SubmitPage} key=${address} name=${name} done=${(id) => go(jobPath(id))} />`;
+  if (page === "history") return html`<${HistoryPage} jobs=${jobs} />`;
+  return html`<${NowPage} jobs=${jobs} statistics=${statistics} />`;
 }
 
 function Login({ words, done }) {
@@ -112,7 +112,6 @@ function App() {
   const path = address.split("?")[0].slice(site.prefix.length);
   const [, , page = "", name = ""] = path.split("/");
   const link = (to, text, key) => html`<a href=${site.prefix + to} aria-current=${(page ? `/ui/${page}` : "/") === to ? "page" : null} title=${`Key ${key}`}>${text}</a>`;
-  const shown = decodeURIComponent(name);
   return html`<header onClick=${followLink}>
       <strong>OCPS</strong><nav>${link("/", "Now", 1)}${link("/ui/submit", "Submit", 2)}${link("/ui/history", "History", 3)}</nav>
       <button title="Key n" onClick=${() => root.classList.toggle("dome")}>Dome</button>
@@ -121,10 +120,7 @@ function App() {
     <main onClick=${followLink}>
       ${words && html`<p class="mistake" role="alert">${words}</p>`}
       ${!jobs ? html`<h1>OCPS</h1><p>Reading the jobs…</p>`
-        : page === "job" ? html`<${JobPage} key=${shown} id=${shown} current=${jobs.get(shown)} jobs=${jobs} />`
-        : page === "submit" ? html`<${SubmitPage} key=${address} name=${shown} done=${(id) => go(jobPath(id))} />`
-        : page === "history" ? html`<${HistoryPage} key="history" jobs=${jobs} />`
-        : html`<${NowPage} jobs=${jobs} />`}
+        : html`<${Pages} jobs=${jobs} address=${address} page=${page} name=${decodeURIComponent(name)} />`}
     </main>`;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Jobs as they are shown: phases, times, tables.
-import { html, ask, jobPath, site } from "./api.js";
+import { html, ask, jobPath, read, site } from "./api.js";
 import { useEffect, useState } from "./vendor/preact.js";
 
 const SHAPES = { PENDING: "○", HELD: "‖", QUEUED: "◔", EXECUTING: "▶", SUSPENDED: "‖", UNKNOWN: "?", COMPLETED: "✓", ERROR: "✗", ABORTED: "■", ARCHIVED: "▢" };
@@ -35,14 +35,39 @@ export async function loadAll() {
 
 export const seconds = (value) => (value == null ? "" : value < 120 ? `${Math.round(value * 10) / 10} s` : `${Math.floor(value / 60)} min ${Math.round(value % 60)} s`);
 export const time = (text) => (text ? `${text.slice(0, 19)} UTC` : "");
-const parse = (text) => Date.parse(text.replace(" ", "T"));
+export const parse = (text) => Date.parse(text.replace(" ", "T"));
 
-// Run times (s) between which 10 % and 90 % of the completed jobs of a definition lie, and their median.
-export function usual(jobs, definition) {
-  const times = [...jobs.values()].filter((job) => job.jobInfo.definition === definition && job.jobInfo.uwsPhase === "COMPLETED" && job.executionDuration != null).map((job) => job.executionDuration).sort((a, b) => a - b);
-  if (times.length < 3) return null;
-  const at = (part) => times[Math.min(times.length - 1, Math.floor(part * times.length))];
-  return { p50: at(0.5), p90: at(0.9), count: times.length };
+// The usual run time of a job's definition, and whether it takes longer, when that is known.
+export const Usual = ({ job, now, statistics }) => {
+  const times = statistics[job.jobInfo.definition];
+  if (!times?.p50) return null;
+  const slow = isLive(job) && job.startTime && (now - parse(job.startTime)) / 1000 > times.p90;
+  return html` <span class="dim">usually ${seconds(times.p50)} to ${seconds(times.p90)}</span>${slow && html` <strong class="mistake">slow</strong>`}`;
+};
+
+// What the server says at a path, asked for again every few seconds while the page can be seen.
+export function usePolled(path, every, first) {
+  const [found, setFound] = useState(first);
+  useEffect(() => {
+    let stopped = false;
+    let timer;
+    const look = async () => {
+      try {
+        const answer = document.hidden ? null : await read(path);
+        if (stopped) return;
+        if (answer) setFound(answer);
+      } catch {
+        // The header says whether the server is away.
+      }
+      if (!stopped) timer = setTimeout(look, every);
+    };
+    look();
+    return () => {
+      stopped = true;
+      clearTimeout(timer);
+    };
+  }, [path]);
+  return found;
 }
 
 export function useClock(wanted) {
@@ -71,16 +96,13 @@ export const Progress = ({ job }) => {
   return html`<span><progress max=${total} value=${done + failed} aria-label=${`Progress of ${job.jobId}`} /> ${done} of ${total}${failed ? `, ${failed} failed` : ""}</span>`;
 };
 
-export function JobTable({ jobs, jobsOfAll, name, rows = ROWS }) {
+export function JobTable({ jobs, statistics = {}, name, rows = ROWS, words = (job) => job.errorSummary.message }) {
   const now = useClock(jobs.some(isLive));
   if (!jobs.length) return html`<p class="dim">None.</p>`;
   return html`<div class="scroll" tabindex="0" role="region" aria-label=${name}><table class="cards"><thead><tr>
       <th scope="col">Phase</th><th scope="col">Job</th><th scope="col">Definition</th><th scope="col">Owner</th><th scope="col">Created</th><th scope="col">Run time</th><th scope="col">State</th></tr></thead>
-    <tbody>${jobs.slice(0, rows).map((job) => {
-      const times = jobsOfAll && isLive(job) && usual(jobsOfAll, job.jobInfo.definition);
-      return html`<tr key=${job.jobId}><td><${Phase} job=${job} /></td><td><a href=${jobPath(job.jobId)}>${job.runId}</a></td>
+    <tbody>${jobs.slice(0, rows).map((job) => html`<tr key=${job.jobId}><td><${Phase} job=${job} /></td><td><a href=${jobPath(job.jobId)}>${job.runId}</a></td>
         <td>${job.jobInfo.definition}</td><td>${job.ownerId || "–"}</td><td>${time(job.creationTime)}</td>
-        <td>${elapsed(job, now)}${times ? html` <span class="dim">usually ${seconds(times.p50)} to ${seconds(times.p90)}</span>` : ""}</td>
-        <td><${Progress} job=${job} /> ${job.errorSummary.message}</td></tr>`;
-    })}</tbody></table>${jobs.length > rows && html`<p class="dim">and ${jobs.length - rows} more</p>`}</div>`;
+        <td>${elapsed(job, now)}${isLive(job) && html`<${Usual} job=${job} now=${now} statistics=${statistics} />`}</td>
+        <td><${Progress} job=${job} /> ${words(job)}</td></tr>`)}</tbody></table>${jobs.length > rows && html`<p class="dim">and ${jobs.length - rows} more</p>`}</div>`;
 }

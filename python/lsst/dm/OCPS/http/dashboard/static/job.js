@@ -2,7 +2,7 @@
 // One job: state, parameters, log, results, what one can do with it.
 import { html, ask, change, read, site } from "./api.js";
 import { useEffect, useMemo, useRef, useState } from "./vendor/preact.js";
-import { elapsed, isLive, Phase, Progress, seconds, time, useClock, usual } from "./format.js";
+import { elapsed, isLive, Phase, Progress, seconds, time, useClock, Usual } from "./format.js";
 
 const PREVIEW = 20e6;
 const SHOWN = 200e3;
@@ -120,7 +120,7 @@ function Same({ job }) {
     <h3>Python</h3><pre tabindex="0">${`from lsst.dm.OCPS.client import BlockingClient\n\nclient = BlockingClient(${JSON.stringify(location.origin + site.prefix)})\njob = client.submit(${JSON.stringify(definition)}, ${JSON.stringify(given)})`}</pre></details>`;
 }
 
-export function JobPage({ id, current, jobs }) {
+export function JobPage({ id, current, statistics }) {
   const [old, setOld] = useState(null);
   const [words, setWords] = useState("");
   // Of jobs in lists only the columns of tables are known.
@@ -135,11 +135,10 @@ export function JobPage({ id, current, jobs }) {
   const act = (phase) => change(job, phase).then(() => setWords(""), (error) => setWords(error.message));
   const info = job.jobInfo;
   const phase = info.uwsPhase;
-  const times = usual(jobs, info.definition);
   const rerun = `${site.prefix}/ui/submit/${encodeURIComponent(info.definition)}?again=${encodeURIComponent(job.jobId)}`;
   const row = (name, value) => value && html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`;
   return html`<h1>${job.runId}</h1>
-    <p><${Phase} job=${job} /> <${Progress} job=${job} /> ${elapsed(job, now)} ${times && html`<span class="dim">usually ${seconds(times.p50)} to ${seconds(times.p90)}</span>`}</p>
+    <p><${Phase} job=${job} /> <${Progress} job=${job} /> ${elapsed(job, now)}<${Usual} job=${job} now=${now} statistics=${statistics} /></p>
     ${job.errorSummary.message && html`<p class=${phase === "ERROR" ? "mistake" : ""}>${job.errorSummary.message}</p>`}
     <div class="row">${["PENDING", "HELD"].includes(phase) && html`<button type="button" onClick=${() => act("RUN")}>Run</button>`}
       ${["PENDING", "QUEUED"].includes(phase) && html`<button type="button" onClick=${() => act("HOLD")}>Hold</button>`}
