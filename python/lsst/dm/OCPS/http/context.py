@@ -20,6 +20,7 @@ from ..jobs.manager import JobManager
 from ..jobs.model import Job, JobRequest, check_job_id, now
 from ..measures import About
 from .auth import Authenticator, Caller
+from .documents import Documents
 from .job_tokens import JobTokens
 from .uploads import Uploads
 
@@ -56,6 +57,7 @@ class Service:
     log: logging.Logger
     about: About | None = None
     uploads: Uploads = field(init=False)
+    documents: Documents = field(init=False, default_factory=Documents)
 
     def __post_init__(self) -> None:
         self.up_since = now()

@@ -6,7 +6,6 @@ from __future__ import annotations
 __all__ = ["Guard", "Handler"]
 
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -64,18 +63,25 @@ class Guard:
         self._serve = serve
         self._site = Site(service.config)
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a request; write it into the audit log if it may change something."""
-        request = cast(web.Request, request)
-        connection = cast(Connection, request.protocol)
+        connection: Connection = request.protocol  # type: ignore[assignment]
         response: web.StreamResponse | None = None
         connection.begin_request()
         try:
-            response = await self._answer(request)
-            return response
+            self._check(request)
+            try:
+                response = await self._serve(request)
+            except web.HTTPException:
+                if request.match_info.http_exception is not None:
+                    # Strangers do not learn which addresses exist.
+                    request[CALLER] = await self._service.authenticator.caller(request)
+                raise
         except web.HTTPException as answer:
             response = answer
             raise
+        except Exception as error:
+            response = self._explain(request, error)
         finally:
             connection.end_request()
             if request.method not in SAFE_METHODS:
@@ -83,37 +89,27 @@ class Guard:
             # The head of a stream has been sent.
             if response is not None and not response.prepared:
                 sign(response)
-
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
-        try:
-            self._check(request)
-            try:
-                return await self._serve(request)
-            except web.HTTPException:
-                if request.match_info.http_exception is not None:
-                    # Strangers do not learn which addresses exist.
-                    request[CALLER] = await self._service.authenticator.caller(request)
-                raise
-        except JobError as error:
-            return _answer_to(error)
-        except (HttpProcessingError, web.RequestPayloadError):
-            return web.Response(text="The request cannot be read\n", status=400)
-        except web.HTTPException:
-            raise
-        except ConnectionError:
-            # The client has disconnected.
-            if request.transport:
-                request.transport.abort()
-            return web.Response(status=499)
-        except Exception:
-            # Details go to the log only: they may contain data that the caller must not see.
-            self._service.log.exception(f"{request.method} {request.path} failed")
-            return web.Response(text="An error in OCPS; its log has the details\n", status=500)
+        return response
 
     def _check(self, request: web.Request) -> None:
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise web.HTTPUnsupportedMediaType(text="Compressed requests are not read\n")
         self._site.check(request)
+
+    def _explain(self, request: web.Request, error: Exception) -> web.Response:
+        """Return the answer that tells a client about an error."""
+        if isinstance(error, JobError):
+            return _answer_to(error)
+        if isinstance(error, HttpProcessingError | web.RequestPayloadError):
+            return web.Response(text="The request cannot be read\n", status=400)
+        if isinstance(error, ConnectionError):
+            # The client has disconnected.
+            if request.transport:
+                request.transport.abort()
+            return web.Response(status=499)
+        # Details go to the log only: they may contain data that the caller must not see.
+        self._service.log.error(f"{request.method} {request.path} failed", exc_info=error)
+        return web.Response(text="An error in OCPS; its log has the details\n", status=500)
 
     def _record(self, request: web.Request, connection: Connection, status: int) -> None:
         """Write a request into the audit log."""

@@ -152,7 +152,7 @@ async def start_server(
         await runner.cleanup()
         raise
     assert runner.server
-    runner.server.request_handler = Guard(service, runner.server.request_handler).answer
+    runner.server.request_handler = Guard(service, runner.server.request_handler).answer  # type: ignore[assignment]
     listener = Listener(sockets, runner.server, limits, log_of_requests)
     app[METRICS].connections = lambda: listener.count
     listener.start()

@@ -10,7 +10,6 @@ import re
 import socket
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -91,7 +90,7 @@ class Site:
             If the request is refused.
         """
         host = request.host
-        if not self._has_name(host) and cast(Connection, request.protocol).credentials is None:
+        if not self._has_name(host) and not _is_local(request):
             raise web.HTTPForbidden(text=f"{host[:80]!a} is not served here; see http/domain of OCPS\n")
         if request.method in SAFE_METHODS:
             return
@@ -110,6 +109,12 @@ class Site:
             # Prevents DNS rebinding: a page could use a host name that resolves to this address.
             return _is_loopback_host(host)
         return bool(config.domain) or _is_known_host(host, config.host)
+
+
+def _is_local(request: web.Request) -> bool:
+    """Return whether a request came through the Unix socket, where names have no meaning."""
+    connection = request.protocol
+    return isinstance(connection, Connection) and connection.credentials is not None
 
 
 def _is_loopback_host(host: str) -> bool:

@@ -6,15 +6,15 @@ from __future__ import annotations
 __all__ = ["routes"]
 
 import dataclasses
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from ..jobs.definition import JobDefinition
 from ..jobs.errors import RequestError, TransitionError
 from ..jobs.model import ExecutionPhase, Job, JobRequest
-from ..jobs.parameters import UPLOAD_PREFIX
+from ..jobs.parameters import UPLOAD_PREFIX, Parameter
 from . import uws_xml
 from .bodies import read_text
 from .context import ORIGIN, SERVICE, Service, caller_of, for_audit
@@ -30,7 +30,9 @@ from .waiting import wait_for_change
 DELETED_LIST = 100
 """How many jobs are listed to a client that follows the redirection after a DELETE."""
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+# Headers are copied, which takes less time than composing them for each answer.
+_PLAIN = CIMultiDict({"Content-Type": "text/plain; charset=utf-8"})
+_XML = CIMultiDict({"Content-Type": "application/xml; charset=utf-8"})
 
 
 def routes(path: str) -> list[web.RouteDef]:
@@ -82,15 +84,21 @@ def _url(service: Service, request: web.Request, job: Job) -> str:
 
 
 def _plain(value: str) -> web.Response:
-    return web.Response(text=value, content_type="text/plain")
+    return web.Response(body=value.encode(), headers=_PLAIN)
 
 
-def _xml(document: str) -> web.Response:
-    return web.Response(text=document, content_type="application/xml")
+def _xml(document: bytes) -> web.Response:
+    return web.Response(body=document, headers=_XML)
 
 
 def _definition(service: Service, job: Job) -> JobDefinition | None:
     return service.manager.lane.definitions.get(job.definition)
+
+
+def _parameters(service: Service, job: Job) -> tuple[Parameter, ...]:
+    """Return the parameters of a job's definition; none if that is not known any more."""
+    definition = _definition(service, job)
+    return definition.parameters if definition else ()
 
 
 # Lists
@@ -170,9 +178,12 @@ async def get_job(request: web.Request) -> web.StreamResponse:
     service, job = await _find(request)
     if request.query_string:
         job = await wait_for_change(service, request, job)
-    definition = _definition(service, job)
-    parameters = definition.parameters if definition else ()
-    return _xml(uws_xml.job_document(job, _url(service, request, job), parameters))
+    parameters = _parameters(service, job)
+
+    def compose() -> str:
+        return uws_xml.job_document(job, _url(service, request, job), parameters)
+
+    return _xml(service.documents.get(request.host, job, parameters, compose))
 
 
 async def change_job(request: web.Request) -> web.StreamResponse:
@@ -274,9 +285,8 @@ async def get_error(request: web.Request) -> web.StreamResponse:
 async def get_parameters(request: web.Request) -> web.StreamResponse:
     """Send the parameters of a job."""
     service, job = await _find(request)
-    definition = _definition(service, job)
-    parameters = definition.parameters if definition else ()
-    return _xml(uws_xml.parameters_document(job, _url(service, request, job), parameters))
+    url = _url(service, request, job)
+    return _xml(uws_xml.parameters_document(job, url, _parameters(service, job)).encode())
 
 
 async def get_parameter(request: web.Request) -> web.StreamResponse:
@@ -286,9 +296,9 @@ async def get_parameter(request: web.Request) -> web.StreamResponse:
     if name not in job.parameters:
         raise web.HTTPNotFound(text=f"Job {job.id} has no parameter {name[:80]!r}")
     value = job.parameters[name]
-    definition = _definition(service, job)
-    parameters = definition.parameters if definition else ()
-    is_file = any(parameter.name == name and parameter.type == "file" for parameter in parameters)
+    is_file = any(
+        parameter.name == name and parameter.type == "file" for parameter in _parameters(service, job)
+    )
     if is_file and value == UPLOAD_PREFIX + name:
         inputs = service.manager.workspaces.of(job.id).root / INPUTS
         return send_file(inputs, inputs / name, "application/octet-stream")
@@ -313,7 +323,7 @@ async def put_parameter(request: web.Request) -> web.StreamResponse:
 async def get_results(request: web.Request) -> web.StreamResponse:
     """Send the list of a job's results."""
     service, job = await _find(request)
-    return _xml(uws_xml.results_document(job, _url(service, request, job)))
+    return _xml(uws_xml.results_document(job, _url(service, request, job)).encode())
 
 
 async def get_result(request: web.Request) -> web.StreamResponse:
