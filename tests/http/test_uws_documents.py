@@ -124,30 +124,3 @@ async def test_a_server_whose_store_fails_says_that_it_is_not_available(served, 
     _, body, _ = await served.ask("GET", "/availability")
     read = Availability.from_xml(body.encode())
     assert (read.available, read.note) == (False, ["the disk is full"])
-
-
-def test_a_kept_document_is_sent_only_for_the_record_host_and_definition_it_was_made_for(monkeypatch):
-    monkeypatch.setattr(documents, "KEPT", 2)
-    kept, job, parameters, made = Documents(), record(), (Parameter("a"),), []
-
-    def get(host: str, job: Job, parameters: tuple[Parameter, ...], text: str = "x") -> bytes:
-        def compose() -> str:
-            made.append(text)
-            return f"{text}{len(made)}"
-
-        return kept.get(host, job, parameters, compose)
-
-    assert get("h", job, parameters) == get("h", job, parameters) == b"x1"
-    assert get("g", job, parameters) == b"x2"
-    changed = dataclasses.replace(job, phase=ExecutionPhase.ABORTED)
-    assert get("h", changed, parameters) == b"x3"
-    # The definition was read again from the configuration.
-    assert get("h", changed, (Parameter("a", type="file"),)) == b"x4"
-    # A long document is not kept, and neither is what it replaces.
-    for number in (5, 6):
-        assert get("h", job, parameters, "y" * documents.MAX_SIZE).endswith(b"y%d" % number)
-    assert get("h", changed, parameters) == b"x7"
-    # The oldest is given up for a new one.
-    assert get("f", job, parameters) == b"x8"
-    assert get("g", job, parameters) == b"x9"
-    assert get("f", job, parameters) == b"x8"

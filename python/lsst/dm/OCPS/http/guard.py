@@ -92,7 +92,8 @@ class Guard:
         return response
 
     def _check(self, request: web.Request) -> None:
-        if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        headers = request.headers
+        if "Content-Encoding" in headers and headers["Content-Encoding"].lower() != "identity":
             raise web.HTTPUnsupportedMediaType(text="Compressed requests are not read\n")
         self._site.check(request)
 

@@ -241,7 +241,9 @@ async def delete_job(request: web.Request) -> web.StreamResponse:
 
 async def get_phase(request: web.Request) -> web.StreamResponse:
     """Send a job's phase."""
-    service, job = await _find(request)
+    # Not by _find: this is what clients ask for most often, and a call less is a hundredth of its time.
+    service = request.app[SERVICE]
+    job = await service.job(request, request.match_info["list"])
     if request.query_string:
         job = await wait_for_change(service, request, job)
     return _plain(job.phase)
