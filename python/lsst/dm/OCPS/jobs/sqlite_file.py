@@ -133,9 +133,12 @@ class ThreadedWriting:
             return run(connection)
 
     async def close(self) -> None:
-        """Close the connection after the last transaction, and end the thread."""
+        """Close the connection after the last transaction.
+
+        A later transaction would open it again. The thread ends when this
+        object is not used any more.
+        """
         await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
-        self._thread.shutdown()
 
 
 def prepare_connection(connection: Any, _: Any) -> None:
