@@ -111,6 +111,11 @@ async def test_a_running_job_is_aborted_and_found_in_the_history(served, open_pa
     await page.get_by_label("phase").select_option("ERROR")
     await expect(page.locator("tbody tr")).to_have_count(1, timeout=SHORT)
     await expect(page.get_by_role("listitem").first).to_contain_text("1 job")
+    await page.get_by_role("button", name="Report as text").click()
+    report = page.get_by_label("Report", exact=True)
+    await expect(report).to_contain_text("sleep: 1 ERROR; run time", timeout=SHORT)
+    await expect(report).to_contain_text(re.compile(r"1 job, first .* UTC: .*failing, as asked for"))
+    await expect(report).to_contain_text(failed.rpartition("/")[2])
     shared = page.url
     assert "phase=ERROR" in shared
     await page.goto(shared)

@@ -1,15 +1,38 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The history: the server searches; what is asked for stands in the address; failures by their cause.
-import { html, read } from "./api.js";
+import { html, jobPath, read } from "./api.js";
 import { useEffect, useState } from "./vendor/preact.js";
-import { JobTable, PHASES, readPage } from "./format.js";
+import { JobTable, PHASES, readPage, seconds, time } from "./format.js";
 
 const FIELDS = ["phase", "definition", "owner", "q", "after", "before"];
 const PAGE = 100;
+const MOST = 5000;
 const NAMES = { phase: "uws_phase" };
 
 // Numbers differ between failures of one cause.
 const cause = (job) => (job.errorSummary.message || "no message").split("\n")[0].replace(/\d+(\.\d+)?/g, "#");
+
+// Failures of the jobs by their cause, the most frequent first.
+function failures(jobs) {
+  const groups = new Map();
+  for (const job of jobs.filter((one) => one.jobInfo.uwsPhase === "ERROR")) groups.set(cause(job), [...(groups.get(cause(job)) || []), job]);
+  return [...groups].sort((a, b) => b[1].length - a[1].length);
+}
+
+const jobsOf = (count) => `${count} ${count === 1 ? "job" : "jobs"}`;
+
+// The jobs in words, to be copied into a log of the night.
+function report(jobs, query, whole) {
+  const lines = [`OCPS, ${new Date().toISOString().slice(0, 16).replace("T", " ")} UTC: ${jobsOf(jobs.length)}${whole ? "" : `, the newest ${MOST} only`} (${query || "all"})`, ""];
+  for (const name of [...new Set(jobs.map((job) => job.jobInfo.definition))].sort()) {
+    const mine = jobs.filter((job) => job.jobInfo.definition === name);
+    const counts = PHASES.map((phase) => [mine.filter((job) => job.jobInfo.uwsPhase === phase).length, phase]).filter(([count]) => count);
+    const total = mine.reduce((sum, job) => sum + (job.executionDuration || 0), 0);
+    lines.push(`${name}: ${counts.map((one) => one.join(" ")).join(", ")}; run time ${seconds(total)}`);
+  }
+  for (const [words, failed] of failures(jobs)) lines.push("", `${jobsOf(failed.length)}, first ${time(failed.at(-1).creationTime)}: ${words}`, ...failed.map((job) => `  ${job.jobId}`));
+  return lines.join("\n");
+}
 
 // Jobs that the server finds for the address, more of them on request.
 function useSearch(asked) {
@@ -34,7 +57,17 @@ function useSearch(asked) {
   const more = () => readPage(`${text}&cursor=${encodeURIComponent(found.next)}`).then(
     (page) => setFound({ ...found, jobs: [...found.jobs, ...page.jobs], next: page.next }),
     (error) => setFound({ ...found, words: error.message }));
-  return { ...found, more, refresh: () => setAgain(again + 1) };
+  const all = async () => {
+    const jobs = [];
+    let cursor = "";
+    do {
+      const page = await readPage(`${text.replace(`limit=${PAGE}`, "limit=1000")}${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
+      jobs.push(...page.jobs);
+      cursor = page.next;
+    } while (cursor && jobs.length < MOST);
+    return { jobs, whole: !cursor };
+  };
+  return { ...found, all, more, refresh: () => setAgain(again + 1) };
 }
 
 export function HistoryPage({ jobs }) {
@@ -54,8 +87,9 @@ export function HistoryPage({ jobs }) {
   const search = useSearch(asked);
   // What has changed since is shown as it is now.
   const found = search.jobs.map((job) => jobs.get(job.jobId) || job);
-  const groups = new Map();
-  for (const job of found.filter((one) => one.jobInfo.uwsPhase === "ERROR")) groups.set(cause(job), [...(groups.get(cause(job)) || []), job]);
+  const groups = failures(found);
+  const [written, setWritten] = useState("");
+  const write = () => search.all().then(({ jobs: all, whole }) => setWritten(report(all, asked.toString(), whole)), (error) => setWritten(error.message));
   const choice = (name, options) => html`<label>${name} <select value=${value(name)} onChange=${(e) => set(name, e.target.value)}>
     <option value="">all</option>${[...new Set([...options, value(name)])].filter(Boolean).map((one) => html`<option value=${one}>${one}</option>`)}</select></label>`;
   const field = (name, label, hint, type = "text") => html`<label>${label} <input type=${type} value=${value(name)} title=${hint} onInput=${(e) => set(name, e.target.value.trim())} /></label>`;
@@ -63,11 +97,12 @@ export function HistoryPage({ jobs }) {
     <div class="row" role="search">${choice("phase", PHASES)}${choice("definition", definitions)}${field("owner", "owner", "Name of the owner")}
       ${field("q", "words", "Key /. Each word is looked for in ids, definition, owner, parameters and errors", "search")}
       ${field("after", "after (UTC)", "2026-11-25 or 2026-11-25T03:00")}${field("before", "before (UTC)", "2026-11-25 or 2026-11-25T03:00")}
-      <button type="button" onClick=${search.refresh}>Search again</button></div>
+      <button type="button" onClick=${search.refresh}>Search again</button><button type="button" onClick=${write}>Report as text</button></div>
     ${search.words && html`<p class="mistake" role="alert">${search.words}</p>`}
     <p class="dim" role="status">${search.busy ? "Searching…" : `${found.length} jobs${search.next ? ", and older ones" : ""}, the newest first.`} The address of this page can be shared.</p>
-    ${groups.size > 0 && html`<h2>Failures by cause</h2><ul>${[...groups].sort((a, b) => b[1].length - a[1].length).map(([words, failed]) =>
-      html`<li><strong>${failed.length}</strong> ${failed.length === 1 ? "job" : "jobs"}: <span class="mistake">${words}</span></li>`)}</ul>`}
+    ${written && html`<h2>Report</h2><pre tabindex="0" aria-label="Report">${written}</pre>`}
+    ${groups.length > 0 && html`<h2>Failures by cause</h2><ul>${groups.map(([words, failed]) =>
+      html`<li><strong>${failed.length}</strong> ${failed.length === 1 ? "job" : "jobs"}, first ${time(failed.at(-1).creationTime)}: <span class="mistake">${words}</span> ${failed.slice(0, 3).map((job) => html`<a href=${jobPath(job.jobId)}>${job.runId.slice(0, 12)}</a> `)}</li>`)}</ul>`}
     <h2>Jobs</h2><${JobTable} jobs=${found} name="Jobs found" rows=${found.length} />
     ${search.next && html`<button type="button" onClick=${search.more}>Older jobs</button>`}`;
 }
