@@ -249,3 +249,14 @@ async def test_doomed_jobs_are_found_when_their_time_has_come(url):
     assert [job.id for job in await store.doomed(time)] == [f"{1:032x}"]
     assert await store.next_destruction() == time - timedelta(seconds=1)
     await store.close()
+
+
+async def test_a_store_may_be_closed_twice_and_written_in_between(file_url):
+    """The lease is released although an engine that could not be opened has closed its store."""
+    store = await JobStore.open(file_url)
+    await store.close()
+    await store.remember("name", "value")
+    await store.close()
+    store = await JobStore.open(file_url)
+    assert await store.recall("name") == "value"
+    await store.close()
