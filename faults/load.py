@@ -100,6 +100,9 @@ class Load:
             await asyncio.sleep(self.chance.random())
             await self._post(f"{url}/{order.job_id}/phase", {"PHASE": "ABORT"})
         job = await self._follow(order, server)
+        if server is self.world.pipelines:
+            # Each costs seconds while the preloaded process is away.
+            await asyncio.sleep(4 * self.pause)
         if job and self.chance.random() < 0.6 and await self._checked(order, job):
             order.deleted = True
             status = await self._post(f"{url}/{order.job_id}", {"ACTION": "DELETE"})

@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 missing_services: set[str] = set()
 
 SLOW_FIRST = (
+    "faults/test_campaign",
     "backends/batch/test_batch",
     "backends/local/test_equivalence",
     "backends/local/test_zygote",
@@ -50,7 +51,7 @@ SLOW_FIRST = (
     "backends/uws/test_hostile_server",
     "client/test_cli",
     "demo/test_pipelines",
-    "faults/test_campaign",
+    "dashboard/test_dashboard",
     "client/test_hostile",
     "sal/test_local",
     "backends/local/test_concurrency",

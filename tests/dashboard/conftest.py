@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest_asyncio
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.conftest import find_service
 from tests.http.conftest import Served, Start, serving
 from tests.waiting import TIMEOUT
 
 Open = Callable[..., Awaitable[Page]]
+
+expect.set_options(timeout=TIMEOUT * 1000)
 
 _WATCH = (
     "window.violations = [];"

@@ -16,17 +16,14 @@ import yaml
 from lsst.dm.OCPS.http.secrets_file import hash_password, hash_token
 from playwright.async_api import Page, expect
 
-from tests.waiting import TIMEOUT
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 AXE = (Path(__file__).parent / "axe.min.js").read_text()
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">&amp;"
-SHORT = TIMEOUT * 1000
 
 
 async def has_phase(page: Page, phase: str) -> None:
-    await expect(page.locator("main p .phase")).to_contain_text(phase, timeout=SHORT)
+    await expect(page.locator("main p .phase")).to_contain_text(phase)
 
 
 async def serious_faults(page: Page) -> list[str]:
@@ -71,17 +68,17 @@ async def test_a_job_is_asked_for_by_form_followed_and_its_result_seen(served, o
     await page.get_by_role("link", name="sleep", exact=True).click()
     await page.get_by_label("duration").fill("-1")
     await page.get_by_role("button", name="Submit", exact=True).click()
-    await expect(page.locator("#field-duration-help [role=alert]")).to_contain_text("0", timeout=SHORT)
+    await expect(page.locator("#field-duration-help [role=alert]")).to_contain_text("0")
     assert not served.manager.live()
     await page.get_by_label("duration").fill("0.2")
     await page.get_by_label("text").fill(HOSTILE)
     await page.get_by_role("button", name="Check only").click()
-    await expect(page.locator("form [role=status]")).not_to_be_empty(timeout=SHORT)
+    await expect(page.locator("form [role=status]")).not_to_be_empty()
     assert not served.manager.live()
     await page.get_by_role("button", name="Submit", exact=True).click()
     await has_phase(page, "COMPLETED")
     await page.get_by_role("button", name="Show result.txt").click()
-    await expect(page.locator("li pre")).to_contain_text(HOSTILE, timeout=SHORT)
+    await expect(page.locator("li pre")).to_contain_text(HOSTILE)
     async with page.expect_download() as download:
         await page.get_by_role("button", name="Download result.txt").click()
     assert HOSTILE in (await (await download.value).path()).read_text()
@@ -109,7 +106,7 @@ async def test_a_running_job_is_aborted_and_found_in_the_history(served, open_pa
     await has_phase(page, "ABORTED")
     await page.get_by_role("link", name="History").click()
     await page.get_by_label("phase").select_option("ERROR")
-    await expect(page.locator("tbody tr")).to_have_count(1, timeout=SHORT)
+    await expect(page.locator("tbody tr")).to_have_count(1)
     await expect(page.get_by_role("listitem").first).to_contain_text("1 job")
     await page.get_by_role("button", name="Report as text").click()
     report = page.get_by_label("Report", exact=True)
@@ -119,7 +116,7 @@ async def test_a_running_job_is_aborted_and_found_in_the_history(served, open_pa
     shared = page.url
     assert "phase=ERROR" in shared
     await page.goto(shared)
-    await expect(page.locator("tbody tr")).to_have_count(1, timeout=SHORT)
+    await expect(page.locator("tbody tr")).to_have_count(1)
     assert failed.rpartition("/")[2] in (await page.locator("tbody").inner_html())
 
 
@@ -128,18 +125,18 @@ async def test_the_server_searches_the_history_page_by_page(served, open_page):
     hidden = (await served.create("write", text=HOSTILE)).rpartition("/")[2]
     page = await open_page(f"{served.root}/ui/history?q=needle")
     rows = page.locator("tbody tr")
-    await expect(rows).to_have_count(100, timeout=SHORT)
+    await expect(rows).to_have_count(100)
     await page.get_by_role("button", name="Older jobs").click()
-    await expect(rows).to_have_count(102, timeout=SHORT)
+    await expect(rows).to_have_count(102)
     await expect(page.get_by_role("button", name="Older jobs")).to_have_count(0)
     await page.get_by_label("words").fill("onerror PENDING")
-    await expect(rows).to_have_count(1, timeout=SHORT)
+    await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text(hidden)
     assert "q=onerror+PENDING" in page.url
     await page.get_by_label("after").fill("yesterday")
-    await expect(page.get_by_role("alert")).to_contain_text("'yesterday' is not a time", timeout=SHORT)
+    await expect(page.get_by_role("alert")).to_contain_text("'yesterday' is not a time")
     await page.get_by_label("after").fill("2999")
-    await expect(page.get_by_role("alert")).to_have_count(0, timeout=SHORT)
+    await expect(page.get_by_role("alert")).to_have_count(0)
     await expect(rows).to_have_count(0)
 
 
@@ -205,7 +202,7 @@ async def test_changes_appear_by_themselves_and_the_log_can_be_searched(served, 
     page = await open_page(f"{served.root}/")
     await expect(page.get_by_role("heading", name="Running (0)")).to_be_visible()
     url = await served.create(run=True, duration="600")
-    await expect(page.get_by_role("heading", name="Running (1)")).to_be_visible(timeout=SHORT)
+    await expect(page.get_by_role("heading", name="Running (1)")).to_be_visible()
     await page.get_by_role("link", name=url.rpartition("/")[2]).click()
     await page.get_by_role("button", name="Abort").click()
     await has_phase(page, "ABORTED")
@@ -238,7 +235,7 @@ async def test_pictures_and_tables_are_previewed(start, open_page, tmp_path):
     await page.get_by_role("button", name="Show plot.svg").click()
     await page.wait_for_function("() => document.querySelector('img')?.naturalWidth === 30")
     await page.get_by_role("button", name="Show seeing.csv").click()
-    await expect(page.get_by_role("cell", name="0.7", exact=True)).to_be_visible(timeout=SHORT)
+    await expect(page.get_by_role("cell", name="0.7", exact=True)).to_be_visible()
 
 
 async def test_users_log_in_and_see_their_own_jobs(start, open_page, tmp_path):
@@ -258,15 +255,15 @@ async def test_users_log_in_and_see_their_own_jobs(start, open_page, tmp_path):
     page = await open_page(f"{served.root}/")
     await page.get_by_label("Password or token").fill("wrong")
     await page.get_by_role("button", name="Log in").click()
-    await expect(page.get_by_role("alert")).to_contain_text("Wrong", timeout=SHORT)
+    await expect(page.get_by_role("alert")).to_contain_text("Wrong")
     await page.get_by_label("Password or token").fill("bobs-long-token")
     await page.get_by_role("button", name="Log in").click()
-    await expect(page.get_by_role("link", name=bobs)).to_be_visible(timeout=SHORT)
+    await expect(page.get_by_role("link", name=bobs)).to_be_visible()
     hers = await open_page(f"{served.root}/ui/job/{bobs}")
     await hers.get_by_label("Name").fill("alice")
     await hers.get_by_label("Password or token").fill("wonder:land")
     await hers.get_by_role("button", name="Log in").click()
-    await expect(hers.get_by_role("alert")).to_contain_text("belongs to somebody else", timeout=SHORT)
+    await expect(hers.get_by_role("alert")).to_contain_text("belongs to somebody else")
 
 
 async def test_a_phone_the_keyboard_the_dome_and_those_who_see_little(served, open_page):
@@ -275,7 +272,7 @@ async def test_a_phone_the_keyboard_the_dome_and_those_who_see_little(served, op
     page = await open_page(f"{served.root}/", viewport={"width": 360, "height": 640})
     for key, heading in (("2", "Submit"), ("3", "History"), ("1", "Now")):
         await page.keyboard.press(key)
-        await expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible(timeout=SHORT)
+        await expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
         assert not await serious_faults(page)
         assert await page.evaluate("() => document.documentElement.scrollWidth") <= 360
     await page.goto(url)
@@ -294,7 +291,7 @@ async def test_a_key_pressed_the_moment_the_page_is_there(served, open_page):
     press = "addEventListener('load', () => dispatchEvent(new KeyboardEvent('keydown', {key: '2'})))"
     await page.add_init_script(press)
     await page.reload()
-    await expect(page.get_by_role("heading", name="Submit", exact=True)).to_be_visible(timeout=SHORT)
+    await expect(page.get_by_role("heading", name="Submit", exact=True)).to_be_visible()
 
 
 async def test_under_a_prefix(start, open_page):
@@ -302,7 +299,7 @@ async def test_under_a_prefix(start, open_page):
     page = await open_page(f"{served.root}/ocps/uws/sleep")
     assert page.url.endswith("/ocps/ui/history?definition=sleep")
     await page.get_by_role("link", name="Now").click()
-    await expect(page.get_by_role("heading", name="Now", exact=True)).to_be_visible(timeout=SHORT)
+    await expect(page.get_by_role("heading", name="Now", exact=True)).to_be_visible()
     assert re.fullmatch(".*/ocps/", page.url)
 
 

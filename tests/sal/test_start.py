@@ -20,6 +20,7 @@ from lsst.ts import salobj
 from tests.gates import Gate
 from tests.generations import BUS_VARIABLE, ON_KAFKA, write_common_files
 from tests.sal.conftest import write_config
+from tests.sal.test_process import until_offline
 from tests.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -85,18 +86,6 @@ async def test_a_start_that_checks_can_be_ended(slow):
     await until(lambda: not Path("/proc", (folder / "pid").read_text().strip()).exists())
 
 
-# `test_process` ends one that is ENABLED and has jobs.
-async def test_sigterm_in_standby_publishes_offline(tmp_path):
-    private_bus()
-    log = tmp_path / "csc.log"
-    async with CscProcess("1", "--simulate", log=log) as csc, Script.connect() as script:
-        script.remote.evt_summaryState.flush()
-        assert await csc.stop(signal.SIGTERM, timeout=TIMEOUT) == 0
-        data = await script.remote.evt_summaryState.next(flush=False, timeout=TIMEOUT)
-        assert data.summaryState == salobj.State.OFFLINE
-    assert "Traceback" not in log.read_text()
-
-
 FORMER = {
     "instance": "LATISS",
     "url": "http://127.0.0.1:1/api/v1",
@@ -107,7 +96,7 @@ FORMER = {
 }
 
 
-async def test_files_of_the_former_version_load_from_their_own_folder(tmp_path):
+async def test_files_of_the_former_version_load_and_sigterm_in_standby_publishes_offline(tmp_path):
     """The server is asked, and cannot be reached: so the file was read and means what it meant."""
     private_bus()
     folder = tmp_path / "OCPS" / "v3"
@@ -116,7 +105,7 @@ async def test_files_of_the_former_version_load_from_their_own_folder(tmp_path):
     write_common_files(folder, latiss="latiss.yaml")
     environment = {"DM_CONFIG_OCPS_DIR": str(tmp_path)}
     log = tmp_path / "csc.log"
-    async with CscProcess("1", environment=environment, log=log), Script.connect() as script:
+    async with CscProcess("1", environment=environment, log=log) as csc, Script.connect() as script:
         if ON_KAFKA:
             available = await script.remote.evt_configurationsAvailable.aget(timeout=TIMEOUT)
             assert available.overrides == "latiss.yaml"
@@ -125,23 +114,23 @@ async def test_files_of_the_former_version_load_from_their_own_folder(tmp_path):
             assert versions.recommendedSettingsLabels == "latiss"
         with pytest.raises(salobj.AckError) as caught:
             await script.remote.cmd_start.set_start(**{settings_field(): "latiss.yaml"}, timeout=TIMEOUT)
-    assert "127.0.0.1:1" in caught.value.ackcmd.result
-    # There is no git here, and nothing is wrong with that.
-    assert "WARNING" not in log.read_text()
+        assert "127.0.0.1:1" in caught.value.ackcmd.result
+        # There is no git here, and nothing is wrong with that.
+        assert "WARNING" not in log.read_text()
+        # It is still in STANDBY; `test_process` ends one that is ENABLED and has jobs.
+        assert await csc.stop(signal.SIGTERM, timeout=TIMEOUT) == 0
+        await until_offline(script)
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "words"),
-    [
-        (["--configdir", "/no/such/folder"], {}, "/no/such/folder"),
-        ([], {BUS_VARIABLE: ""}, f"{BUS_VARIABLE} is not set or empty; export"),
-        (["7"], {}, "invalid choice: 7"),
-    ],
+    ("arguments", "words"),
+    [(["--configdir", "/no/such/folder"], "/no/such/folder"), (["7"], "invalid choice: 7")],
 )
-async def test_a_start_that_fails_says_why_in_its_last_line(tmp_path, arguments, environment, words):
+async def test_a_start_that_fails_says_why_in_its_last_line(tmp_path, arguments, words):
     private_bus()
     log = tmp_path / "log"
-    csc = CscProcess(*arguments, environment=environment, log=log)
+    csc = CscProcess(*arguments, log=log)
     await csc.start()
     assert await asyncio.wait_for(csc.process.wait(), TIMEOUT)
     text = log.read_text()
