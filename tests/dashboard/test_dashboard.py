@@ -110,7 +110,7 @@ async def test_a_running_job_is_aborted_and_found_in_the_history(served, open_pa
     await expect(page.get_by_role("listitem").first).to_contain_text("1 job")
     await page.get_by_role("button", name="Report as text").click()
     report = page.get_by_label("Report", exact=True)
-    await expect(report).to_contain_text("sleep: 1 ERROR; run time", timeout=SHORT)
+    await expect(report).to_contain_text("sleep: 1 ERROR; run time")
     await expect(report).to_contain_text(re.compile(r"1 job, first .* UTC: .*failing, as asked for"))
     await expect(report).to_contain_text(failed.rpartition("/")[2])
     shared = page.url
@@ -147,11 +147,11 @@ async def test_run_times_stand_beside_the_usual_ones(served, open_page):
     await served.executing(url)
     page = await open_page(f"{served.root}/")
     running = page.get_by_role("region", name="Running jobs")
-    await expect(running).to_contain_text("usually", timeout=SHORT)
+    await expect(running).to_contain_text("usually")
     # It runs longer than those that did nothing.
-    await expect(running).to_contain_text("slow", timeout=SHORT)
+    await expect(running).to_contain_text("slow")
     await running.get_by_role("link", name=url.rpartition("/")[2]).click()
-    await expect(page.locator("main p").first).to_contain_text("usually", timeout=SHORT)
+    await expect(page.locator("main p").first).to_contain_text("usually")
 
 
 async def test_why_jobs_wait_and_what_works_is_said(start, open_page):
@@ -162,7 +162,7 @@ async def test_why_jobs_wait_and_what_works_is_said(start, open_page):
     third = (await served.create(run=True, duration="0")).rpartition("/")[2]
     await served.create(run=True, duration="0", PREREQ_JOBS=second)
     page = await open_page(f"{served.root}/")
-    await expect(page.get_by_text("1 of 1 workers used, 3 waiting")).to_be_visible(timeout=SHORT)
+    await expect(page.get_by_text("1 of 1 workers used, 3 waiting")).to_be_visible()
     await expect(page.get_by_text("Engine, store and backend work")).to_be_visible()
     waiting = page.get_by_role("region", name="Waiting jobs").locator("tbody tr")
     await expect(waiting).to_have_text(
@@ -184,7 +184,7 @@ async def test_why_jobs_wait_and_what_works_is_said(start, open_page):
     found |= {"csc": csc, "parts": found["parts"] | {"store": {"ok": False, "reason": HOSTILE}}}
     await page.route("**/api/v1/status", lambda route: route.fulfill(json=found))
     await page.reload()
-    await expect(page.get_by_text("CSC OCPS:1 FAULT")).to_contain_text(HOSTILE, timeout=SHORT)
+    await expect(page.get_by_text("CSC OCPS:1 FAULT")).to_contain_text(HOSTILE)
     await expect(page.get_by_role("alert")).to_have_text(f"store does not work: {HOSTILE}")
     assert await page.title() == "OCPS"
 
