@@ -93,6 +93,8 @@ async def test_jobs_of_a_phase_or_after_a_time(client: Client) -> None:
             await client.jobs(definition, phases=["nap"])
         with pytest.raises(ValueError, match="above 0"):
             await client.jobs(definition, last=0)
+        with pytest.raises(ValueError, match=r"after: expected a datetime\.datetime, .* not 'yesterday'"):
+            await client.jobs(definition, after="yesterday")  # type: ignore[arg-type]
         (found,) = await client.jobs(definition, search="Failing error", last=5, brief=True)
         assert (found.id, found.error, found.whole) == (failed.id, failed.error, False)
         found = (await client.statistics())["sleep"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import lsst.dm.OCPS
@@ -12,6 +14,7 @@ import pytest
 from lsst.dm.OCPS.client import BlockingClient, Client, ClientError, Content, Progress, RemoteJob
 
 from tests.http.conftest import Served
+from tests.waiting import TIMEOUT
 
 NASTY = '<script>alert("x")</script>'
 
@@ -36,6 +39,15 @@ async def test_a_session(served: Served, tmp_path: Path) -> None:
             client.jobs()
 
     await asyncio.to_thread(use)
+
+
+async def test_a_client_that_is_never_closed_ends_without_complaints(served: Served) -> None:
+    code = f"from lsst.dm.OCPS.client import BlockingClient; c = BlockingClient({served.root!r}); c.jobs()"
+    ended = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    _, words = await asyncio.wait_for(ended.communicate(), TIMEOUT)
+    assert (ended.returncode, words.decode()) == (0, "")
 
 
 def test_the_blocking_client_has_the_signatures_of_the_other() -> None:

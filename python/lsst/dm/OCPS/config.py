@@ -58,6 +58,11 @@ class SalIndex(enum.IntEnum):
     LSSTCam = 3
     RA = 101
 
+    @classmethod
+    def in_words(cls) -> str:
+        """Return all indices with their names."""
+        return ", ".join(f"{index.value} {index.name}" for index in cls)
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

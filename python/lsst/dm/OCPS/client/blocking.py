@@ -6,7 +6,9 @@ from __future__ import annotations
 __all__ = ["BlockingClient"]
 
 import asyncio
+import atexit
 import threading
+import weakref
 from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -23,6 +25,9 @@ from .patience import Away
 from .statistics import Statistics
 
 T = TypeVar("T")
+
+_open: weakref.WeakSet[BlockingClient] = weakref.WeakSet()
+"""Clients that were not closed; a notebook seldom closes one."""
 
 
 class BlockingClient:
@@ -64,6 +69,7 @@ class BlockingClient:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="ocps client", daemon=True)
         self._thread.start()
+        _open.add(self)
 
     def __repr__(self) -> str:
         return f"BlockingClient({self.url!r})"
@@ -234,3 +240,10 @@ class BlockingClient:
             return bytes(text)
 
         return self._call(read()).decode(errors="replace")
+
+
+@atexit.register
+def _close_all() -> None:
+    """Close all clients when Python ends; aiohttp would complain about open connections."""
+    for client in list(_open):
+        client.close()

@@ -165,7 +165,8 @@ class Client:
         Raises
         ------
         ValueError
-            If ``last`` is below 1, or there is no such phase.
+            If ``last`` is below 1, there is no such phase, or ``after`` is no
+            `~datetime.datetime`.
         RefusedError
             If the server does not search jobs.
         """

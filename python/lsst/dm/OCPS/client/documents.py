@@ -205,8 +205,16 @@ def checked_time(value: Any) -> datetime | None:
         return None
 
 
-def time_text(time: datetime) -> str:
-    """Return a time in the format of UWS, with milliseconds."""
+def time_text(time: datetime, name: str) -> str:
+    """Return a time in the format of UWS, with milliseconds.
+
+    Raises
+    ------
+    ValueError
+        If it is none; ``name`` is what the message calls it.
+    """
+    if not hasattr(time, "astimezone"):
+        raise ValueError(f"{name}: expected a datetime.datetime, such as datetime.now(), not {time!r}")
     return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
 
 

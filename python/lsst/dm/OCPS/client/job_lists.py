@@ -115,7 +115,7 @@ class JobLists:
         if last:
             query.append(f"LAST={last}")
         if after:
-            query.append(f"AFTER={time_text(after)}")
+            query.append(f"AFTER={time_text(after, 'after')}")
         address = f"{url}{'?' if query else ''}{'&'.join(query)}"
         return self._understood(await self._link.get(address, timeout=timeout), parse_list)
 

@@ -55,7 +55,7 @@ def job_form(
     if execution_duration is not None:
         fields["EXECUTIONDURATION"] = str(execution_duration)
     if destruction is not None:
-        fields["DESTRUCTION"] = time_text(destruction)
+        fields["DESTRUCTION"] = time_text(destruction, "destruction")
     if prerequisites:
         fields["PREREQ_JOBS"] = ",".join(map(id_of, prerequisites))
     if priority:

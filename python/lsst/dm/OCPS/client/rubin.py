@@ -126,7 +126,7 @@ class RubinServer:
             "last": str(last) if last else "",
             "run_id": run_id,
         }
-        query["after"] = time_text(after) if after else ""
+        query["after"] = time_text(after, "after") if after else ""
         given = {name: value for name, value in query.items() if value}
         if self._link.ours and not run_id:
             # Only an OCPS knows pages.

@@ -7,13 +7,9 @@ __all__ = ["add", "completed"]
 
 import argparse
 import math
-from collections.abc import Callable
-from typing import TypeVar
 
 from ..config import SalIndex
 from ..logs import log_level
-
-T = TypeVar("T")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--simulation-duration",
-        type=_argument(_duration),
+        type=float,
         default=None,
         help="how long a simulated job lasts (s); default: as configured, or 10",
     )
@@ -40,7 +36,8 @@ def completed(arguments: list[str]) -> list[str]:
     Raises
     ------
     ValueError
-        If the log level does not exist.
+        If the index, the log level or the duration is not valid. salobj's
+        parser would say so below several lines of usage.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("index", nargs="?")
@@ -49,6 +46,10 @@ def completed(arguments: list[str]) -> list[str]:
     for name in ("--loglevel", "--state", "--configdir", "--settings", "--override", "--simulation-duration"):
         parser.add_argument(name)
     known, _ = parser.parse_known_args(arguments)
+    if known.index and known.index not in {str(index.value) for index in SalIndex}:
+        raise ValueError(f"there is no index {known.index!r}; expected {SalIndex.in_words()}")
+    if known.simulation_duration is not None:
+        _check_duration(known.simulation_duration)
     found = [] if known.index else [str(int(SalIndex.LATISS))]
     for before, word in zip(["", *arguments], arguments, strict=False):
         name, equals, value = word.partition("=")
@@ -61,24 +62,11 @@ def completed(arguments: list[str]) -> list[str]:
     return found
 
 
-def _argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """Return a parser of one argument whose errors are shown as they are."""
-
-    def parse_argument(text: str) -> T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return parse_argument
-
-
-def _duration(text: str) -> float:
-    """Return a time (s)."""
+def _check_duration(text: str) -> None:
+    """Refuse what is not a time (s)."""
     try:
         duration = float(text)
     except ValueError:
         duration = -1.0
     if not 0 <= duration < math.inf:
-        raise ValueError(f"{text!r} is not a time in seconds, 0 or more")
-    return duration
+        raise ValueError(f"--simulation-duration: {text!r} is not a time in seconds, 0 or more")

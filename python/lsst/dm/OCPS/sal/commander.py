@@ -45,9 +45,8 @@ class OcpsCommander(salobj.CscCommander):  # type: ignore[misc]
     @classmethod
     def add_arguments(cls, parser: argparse.ArgumentParser) -> None:
         """Add the SAL index; salobj 6 itself would take any."""
-        names = ", ".join(f"{member.value} {member.name}" for member in SalIndex)
         choices = [member.value for member in SalIndex]
-        parser.add_argument("index", type=int, choices=choices, help=f"SAL index: {names}")
+        parser.add_argument("index", type=int, choices=choices, help=f"SAL index: {SalIndex.in_words()}")
 
     @classmethod
     def add_kwargs_from_args(cls, args: argparse.Namespace, kwargs: dict[str, Any]) -> None:
