@@ -330,11 +330,11 @@ def _result_name(path: str, job_id: str) -> str:
 
 
 def _environment(items: Any) -> dict[str, str]:
-    found = {}
-    for item in items if isinstance(items, list) else ():
-        if isinstance(item, dict) and isinstance(item.get("name"), str):
-            found[_string(item["name"])] = _string(item.get("value"))
-    return found
+    return {
+        _string(item["name"]): _string(item.get("value"))
+        for item in (items if isinstance(items, list) else ())
+        if isinstance(item, dict) and isinstance(item.get("name"), str)
+    }
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, str]:
@@ -342,6 +342,8 @@ def _given(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _progress(value: Any) -> Progress:
+    if not value:
+        return Progress()
     numbers = [_mapping(value).get(name) for name in ("done", "failed", "total")]
     whole = [number for number in numbers if type(number) is int and 0 <= number < 2**31]
     return Progress(*whole) if len(whole) == len(numbers) else Progress()
@@ -352,8 +354,10 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        return ""
     # JSON may contain surrogates, which can be neither stored nor shown.
-    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
+    return value if value.isascii() else value.encode(errors="replace").decode()
 
 
 def _tidy(value: Any, depth: int = 0) -> Any:
