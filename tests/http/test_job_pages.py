@@ -85,7 +85,8 @@ async def test_jobs_are_searched_page_by_page(start):
     assert await ids("uws_phase=ERROR&phase=completed") == await ids("q=needle+nothing") == []
     ((entry,),) = await walk(served, "q=asked+for&view=table&limit=9")
     whole = json.loads((await served.ask("GET", f"/api/v1/job/{failed}"))[1])
-    info = {name: whole["jobInfo"][name] for name in ("definition", "uwsPhase", "progress")} | {"attempt": 1}
+    info = {name: whole["jobInfo"][name] for name in ("definition", "uwsPhase", "progress")}
+    info |= {"attempt": 1, "maxAttempts": 1}
     members = entry.keys() - {"jobInfo"}
     assert entry == {name: whole[name] for name in members} | {"jobInfo": info}
     assert "parameters" not in members

@@ -156,6 +156,19 @@ async def test_final_acknowledgements_of_executions_are_sent_on_salobj_8(newer):
     ]
 
 
+async def test_a_bus_that_accepts_nothing_does_not_keep_open_commands_from_being_given_up(newer, monkeypatch):
+    monkeypatch.setattr("lsst.dm.OCPS.sal.executions.CLOSE_TIMEOUT", 0.01)
+    csc, away = salobj8.Csc(1), asyncio.Event()
+    monkeypatch.setattr(csc.cmd_execute, "ack", lambda *words: away.wait())
+    executions = Executions(csc, AsyncMock())
+    data = types.SimpleNamespace(private_seqNum=1, private_identity="Script:1", private_origin=7)
+    await executions.begin(Mock(get=AsyncMock(side_effect=UnknownJobError("gone"))), "job1", data)
+    await asyncio.wait_for(executions.fail_all(lambda job_id: "over"), TIMEOUT)
+    assert len(executions) == 0
+    away.set()
+    await executions.fail_all(lambda job_id: "over")
+
+
 def test_the_stand_in_refuses_what_only_salobj_6_takes():
     """Else the test above would prove nothing."""
     with pytest.raises(TypeError, match="truncate_result"):

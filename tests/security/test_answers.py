@@ -56,6 +56,15 @@ async def test_each_answer_names_the_program_and_not_its_parts(served):
         assert b"aiohttp" not in answer, (kind, answer)
 
 
+async def test_nothing_is_answered_past_the_guard(served, monkeypatch):
+    server = served.server._runner.server
+    monkeypatch.setattr(server, "request_handler", served.server._runner.app._handle)
+    for path in ("/healthz", "/uws/sleep", "/api/v1/job", "/"):
+        status, answer = await attacker(served).ask("GET", path)
+        assert status == 500, (path, answer)
+        assert b"sleep" not in answer
+
+
 async def test_an_open_stream_names_the_program(served):
     reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
     writer.write(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")

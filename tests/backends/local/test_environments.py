@@ -65,7 +65,12 @@ async def given(repo: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bo
                 job = await pool.run(environment["variables"]["PROBE"])
                 assert bool(pool.zygotes.pids()) == preload
                 # While the engine is open: the store's journal goes with it.
-                contents = [path.read_bytes() for path in work.rglob("*") if path.is_file()]
+                contents = []
+                for path in work.rglob("*"):
+                    # The process of the next job makes and removes files meanwhile.
+                    with contextlib.suppress(FileNotFoundError):
+                        if path.is_file():
+                            contents.append(path.read_bytes())
                 root = str(pool.workspace(job).root)
                 found[preload] = Given(job.id, root, probed(job), zygote, contents)
     return found

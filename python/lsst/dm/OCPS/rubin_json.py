@@ -112,6 +112,7 @@ def entry_document(entry: JobEntry) -> dict[str, Any]:
             "uwsPhase": str(entry.phase),
             "progress": _progress(entry.progress),
             "attempt": entry.attempt,
+            "maxAttempts": entry.max_attempts,
         },
     }
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CALLER", "DONE", "SERVICE", "Service", "caller_of", "for_audit", "not_for_audit"]
+__all__ = ["CALLER", "DONE", "GUARDED", "SERVICE", "Service", "caller_of", "for_audit", "not_for_audit"]
 
 import logging
 import re
@@ -162,6 +162,8 @@ CALLER: Any = web.RequestKey("caller", Caller) if hasattr(web, "RequestKey") els
 """Key of the `Caller` in a request."""
 DONE: Any = web.RequestKey("done", dict) if hasattr(web, "RequestKey") else "done"
 """Key of the description of a request for the audit log; an empty one is not recorded."""
+GUARDED: Any = web.RequestKey("guarded", bool) if hasattr(web, "RequestKey") else "guarded"
+"""Key of the mark of the guard; a request without it has passed no check and is not answered."""
 
 
 def for_audit(request: web.Request, action: str, job_id: str = "", **more: Any) -> None:

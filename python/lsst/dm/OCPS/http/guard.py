@@ -23,7 +23,7 @@ from ..jobs.errors import (
     WouldFailError,
 )
 from .connections import Connection
-from .context import CALLER, DONE, ORIGIN, Service
+from .context import CALLER, DONE, GUARDED, ORIGIN, Service
 from .signature import sign
 from .site import SAFE_METHODS, Site
 
@@ -70,6 +70,7 @@ class Guard:
         connection.begin_request()
         try:
             self._check(request)
+            request[GUARDED] = True
             try:
                 response = await self._serve(request)
             except web.HTTPException:

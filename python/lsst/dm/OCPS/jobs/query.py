@@ -127,6 +127,7 @@ class JobEntry(NamedTuple):
     message: str
     progress: Progress
     attempt: int
+    max_attempts: int
 
     @classmethod
     def from_row(cls, row: Any) -> Self:
@@ -163,4 +164,5 @@ class JobEntry(NamedTuple):
             error.get("message") or document.get("message", ""),
             Progress(*progress),
             document.get("attempt", 1),
+            (document.get("retries") or {}).get("max", 0) + 1,
         )

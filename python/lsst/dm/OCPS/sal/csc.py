@@ -265,8 +265,7 @@ class OcpsCsc(salobj.ConfigurableCsc):  # type: ignore[misc]
             self._watch.cancel()
         if self._open_commands:
             await asyncio.wait(self._open_commands, timeout=CLOSE_TIMEOUT)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.executions.fail_all(self._offline), CLOSE_TIMEOUT)
+        await self.executions.fail_all(self._offline)
         await self.host.close()
         self.reading.close()
         await self._publish_offline()

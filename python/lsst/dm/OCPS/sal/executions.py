@@ -26,6 +26,9 @@ ACK_TIMEOUT = 600.0
 ACK_INTERVAL = 240.0
 """How often (s) to repeat it; a remote's queue holds only four acknowledgements."""
 
+CLOSE_TIMEOUT = 3.0
+"""How long (s) final acknowledgements may take when OCPS closes, where the bus does not accept them."""
+
 FinalAck = Callable[["Execution", Job], Awaitable[Any]]
 """Returns the final acknowledgement of a command whose job has ended."""
 
@@ -105,7 +108,7 @@ class Executions:
             self._spawn(self._finish(execution, job))
 
     async def fail_all(self, words: Callable[[str], str]) -> None:
-        """Fail all open commands; return when their final acknowledgements have been sent.
+        """Fail all open commands; send their final acknowledgements for at most `CLOSE_TIMEOUT`.
 
         Parameters
         ----------
@@ -119,7 +122,7 @@ class Executions:
             job_id, execution = self._open.popitem()
             self._spawn(self._send(execution, self._failure(execution, words(job_id))))
         if self._finishing:
-            await asyncio.wait(self._finishing)
+            await asyncio.wait(self._finishing, timeout=CLOSE_TIMEOUT)
 
     async def _finish(self, execution: Execution, job: Job) -> None:
         try:

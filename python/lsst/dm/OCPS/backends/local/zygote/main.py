@@ -83,10 +83,13 @@ class Trial(NamedTuple):
         The environment variables that it set.
     rows : `dict`
         The rows that the Butler stored.
+    error : `str`
+        Why it failed; empty if it did not.
     """
 
     variables: dict[str, str]
     rows: dict[str, list[str]]
+    error: str = ""
 
 
 class Zygote:
@@ -137,11 +140,12 @@ class Zygote:
                 rows = self.warmup.run()
             problem = self._load_savings() if self.fast else ""
             second = self._repeat_trial(self.fast and not problem)
-            if self.fast and not problem and (second is None or second.rows != rows):
-                problem = "the trial pipeline stored other rows in the database"
+            if self.fast and not problem and (second.error or second.rows != rows):
+                words = f"failed: {second.error}" if second.error else "stored other rows in the database"
+                problem = f"the trial pipeline {words}"
                 second = self._repeat_trial(False)
-            if second is None:
-                raise RuntimeError("it ended well only the first time")
+            if second.error:
+                raise RuntimeError(f"it ended well only the first time: {second.error}")
         except ImportError:
             raise
         except Exception as error:
@@ -175,7 +179,7 @@ class Zygote:
             untested = f"this version of the Butler ({error})"
         return f"not tested with {untested}" if untested else ""
 
-    def _repeat_trial(self, fast: bool) -> Trial | None:
+    def _repeat_trial(self, fast: bool) -> Trial:
         """Run the trial pipeline once more, in a forked process.
 
         Parameters
@@ -185,25 +189,28 @@ class Zygote:
 
         Returns
         -------
-        trial : `Trial` or `None`
-            What came of it; `None` if it failed.
+        trial : `Trial`
+            What came of it.
         """
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
             with contextlib.suppress(BaseException), os.fdopen(writer, "w") as file:
                 os.close(reader)
-                if fast:
-                    self._install_savings()
-                with self.files.clean_state() as variables:
-                    rows = self.warmup.run()
-                file.write(json.dumps([variables, rows]))
+                try:
+                    if fast:
+                        self._install_savings()
+                    with self.files.clean_state() as variables:
+                        found = Trial(variables, self.warmup.run())
+                except BaseException as error:
+                    found = Trial({}, {}, f"{type(error).__name__}: {error}")
+                file.write(json.dumps(found))
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader) as file:
-            found = file.read()
+            told = file.read()
         os.waitpid(child, 0)
-        return Trial(*json.loads(found)) if found else None
+        return Trial(*json.loads(told)) if told else Trial({}, {}, "its process was killed")
 
     def _install_savings(self) -> None:
         """Make this forked process use the Butler in the faster ways."""
