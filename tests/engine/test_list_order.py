@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from lsst.dm.OCPS.jobs.query import JobQuery
-from lsst.dm.OCPS.jobs.records import FORMER_INDEXES, jobs
+from lsst.dm.OCPS.jobs.records import FORMER_INDEXES, jobs, without_words
 from lsst.dm.OCPS.jobs.store import JobStore
 
 from tests.engine.test_store import make_job
@@ -29,6 +29,15 @@ async def test_no_page_of_a_list_is_sorted(
     assert "TEMP B-TREE" not in plan
 
 
+async def test_no_start_reads_the_whole_table_for_records_without_words() -> None:
+    store = await JobStore.open()
+    select = str(without_words("a").compile(compile_kwargs={"literal_binds": True}))
+    plan = " ".join(row[-1] for row in await store.read(sa.text(f"EXPLAIN QUERY PLAN {select}")))  # type: ignore[arg-type]
+    await store.close()
+    assert "USING INDEX jobs_without_words (id>?)" in plan
+    assert "TEMP B-TREE" not in plan
+
+
 async def test_a_store_of_an_earlier_version_gets_the_indexes(tmp_path: Path) -> None:
     url = f"sqlite+aiosqlite:///{tmp_path / 'jobs.sqlite3'}"
 
@@ -38,8 +47,9 @@ async def test_a_store_of_an_earlier_version_gets_the_indexes(tmp_path: Path) ->
 
     store = await JobStore.open(url)
     await store.insert(make_job(1, parameters={"text": "Needle"}))
-    drop = "DROP INDEX jobs_in_order_with_words"
-    await store.write(lambda connection: connection.execute(sa.text(drop)))
+    for name in ("jobs_in_order_with_words", "jobs_without_words"):
+        drop = sa.text(f"DROP INDEX {name}")
+        await store.write(lambda connection, drop=drop: connection.execute(drop))
     # As the table was before jobs could be searched.
     await store.write(lambda connection: connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN words")))
     older = "CREATE INDEX jobs_in_order ON jobs (creation_ms, id)"

@@ -7,11 +7,14 @@ import asyncio
 import dataclasses
 import sqlite3
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lsst.dm.OCPS.definitions.specs import CommandSpec, FileValue, SimulationSpec, Source
+from lsst.dm.OCPS.jobs import records
 from lsst.dm.OCPS.jobs import store as store_module
 from lsst.dm.OCPS.jobs.errors import StoreError
 from lsst.dm.OCPS.jobs.model import ErrorSummary, ExecutionPhase, Job, Progress, Result, now
@@ -214,7 +217,59 @@ async def test_jobs_are_found_by_words_whatever_their_case(url):
     assert await found("nothing") == await found("executing") == await found("'") == []
     (entry,) = [entry async for page in store.entry_pages(JobQuery(words=["bias"])) for entry in page]
     assert (entry.message, entry.phase) == ("No bias for ÖRN", Phase.ERROR)
+    # What is shown of a job without an error is found too.
+    await store.insert(make_job(4, phase=Phase.ABORTED, message="clouds over Pachón"))
+    assert await found("aborted", "PACHÓN") == [4]
     await store.close()
+
+
+async def execute(store: JobStore, *statements: str) -> None:
+    """Change the database of a store."""
+    for statement in statements:
+        await store.write(partial(sa.Connection.exec_driver_sql, statement=statement))
+
+
+async def ids_found(store: JobStore, word: str) -> list[str]:
+    """Search for a word, and close the store."""
+    found = [job.id for job in await store.find(JobQuery(words=[word]))]
+    await store.close()
+    return found
+
+
+async def test_old_records_are_found_although_the_first_start_with_search_did_not_succeed(url, monkeypatch):
+    store = await JobStore.open(url)
+    for number in (1, 2):
+        await store.insert(make_job(number, parameters={"text": "Needle"}))
+    # As the table was before jobs could be searched.
+    drops = (f"DROP INDEX IF EXISTS {name}" for name in ("jobs_in_order_with_words", "jobs_without_words"))
+    await execute(store, *drops, "ALTER TABLE jobs DROP COLUMN words")
+    await store.close()
+
+    def fail(*_: object) -> str:
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as context:
+        context.setattr(records, "words_of", fail)
+        with pytest.raises(StoreError, match="the disk is full"):
+            await JobStore.open(url)
+    assert await ids_found(await JobStore.open(url), "needle") == [make_job(1).id, make_job(2).id]
+
+
+async def test_records_that_an_older_program_has_written_are_found_after_the_next_start(url, monkeypatch):
+    store = await JobStore.open(url)
+    for number in (1, 2, 3):
+        await store.insert(make_job(number, parameters={"text": "Needle"}))
+    # As after a program that has no such column, and a damaged record.
+    await execute(store, f"UPDATE jobs SET words = '' WHERE id > '{make_job(1).id}'")
+    await execute(store, f"UPDATE jobs SET document = '7' WHERE id = '{make_job(2).id}'")
+    await store.close()
+    filled, words_of = [], records.words_of
+    with monkeypatch.context() as context:
+        context.setattr(records, "words_of", lambda *row: filled.append(row[0]) or words_of(*row))
+        store = await JobStore.open(url)
+    # What has words already is not read again at each start.
+    assert filled == [make_job(2).id, make_job(3).id]
+    assert await ids_found(store, "needle") == [make_job(1).id, make_job(3).id]
 
 
 async def test_statistics_are_of_the_newest_jobs_that_ended(url):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import types
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 from lsst.dm.OCPS.backends.local import backend as local_backend
 from lsst.dm.OCPS.backends.local.handle import Claim, SupervisorHandle
+from lsst.dm.OCPS.config import InstanceConfig
+from lsst.dm.OCPS.factory import make_manager
 from lsst.dm.OCPS.jobs import scheduler
 from lsst.dm.OCPS.jobs.errors import BackendError, UnknownJobError
 from lsst.dm.OCPS.jobs.manager import JobManager
@@ -158,3 +161,33 @@ async def test_a_stop_that_fails_once_more_keeps_ocps_from_nothing(bench, ask, m
     manager = await bench.reopen()
     await until(lambda: bench.backend.cancelled == [job.id])
     await until(lambda: not manager.scheduler.unconfirmed)
+
+
+async def test_a_start_names_the_jobs_that_only_a_former_configuration_can_stop(bench, ask, caplog):
+    manager = await bench.open(abort_grace=0.05)
+    bench.backend.confirms = False
+    job = await manager.submit(ask())
+    await bench.given(1)
+    await manager.destroy(job.id)
+    await manager.close()
+
+    config = InstanceConfig(
+        sal_index=1, work_dir=str(bench.folder / "work"), backend="simulation", definitions=("sleep",)
+    )
+
+    async def warnings() -> list[str]:
+        caplog.clear()
+        manager = await make_manager(config, logging.getLogger("engine"))
+        await manager.close()
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    (warning,) = await warnings()
+    assert job.id in warning
+    assert "Start OCPS once with the configuration of the backend test" in warning
+    # That is done.
+    bench.backend.confirms = True
+    manager = await bench.open()
+    await until(lambda: not manager.scheduler.unconfirmed)
+    await until_gone(manager, job.id)
+    await manager.close()
+    assert await warnings() == []

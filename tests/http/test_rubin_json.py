@@ -71,10 +71,16 @@ async def test_the_status_tells_workers_places_and_parts(start):
     running = await served.create(run=True, duration="3600")
     await served.executing(running)
     first = (await served.create(run=True, duration="0")).rpartition("/")[2]
-    urgent = (await served.create(run=True, duration="0", PRIORITY="5")).rpartition("/")[2]
+    location = await served.create(run=True, duration="0", PRIORITY="5")
+    urgent = location.rpartition("/")[2]
     await served.create()
     status, found = await api(served, "GET", "/status")
     assert status == 200
+    assert found["places"] == {urgent: 1, first: 2}
+    # A job that was held and is released takes its place again, and only one.
+    for phase in ("HOLD", "RUN"):
+        assert (await served.ask("POST", f"{location}/phase", data={"PHASE": phase}))[0] == 303
+    found = (await api(served, "GET", "/status"))[1]
     assert found["places"] == {urgent: 1, first: 2}
     assert [(one["workers"], one["used"], one["waiting"]) for one in found["backends"]] == [(1, 1, 2)]
     assert found["parts"]["backend"] == {"ok": True, "reason": ""}

@@ -137,6 +137,7 @@ async def make_manager(
         for key in {job.backend for job in manager.live()} - {config.key()}:
             await _use_former(manager, key, log, shared)
         await use_config(manager, config, log, shared)
+        await manager.scheduler.warn_of_unconfirmed()
     except BaseException:
         await manager.close()
         raise

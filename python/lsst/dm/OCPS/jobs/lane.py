@@ -202,8 +202,9 @@ class Lane:
 
     def order(self, waits: Waits) -> list[str]:
         """Return the ids of the jobs that wait for a worker, the next one first."""
-        entries = {entry for heap in self._heaps for entry in heap}
-        return [entry[2] for entry in sorted(entries) if entry[2] not in self.runs and waits(entry[2])]
+        # A job that was held and released has several entries, of which the first counts.
+        ids = dict.fromkeys(entry[2] for entry in sorted(itertools.chain(*self._heaps)))
+        return [job_id for job_id in ids if job_id not in self.runs and waits(job_id)]
 
     def _first(self, heap: list[Entry], waits: Waits) -> Entry | None:
         """Return the first entry of a heap whose job still waits; remove outdated ones before it."""

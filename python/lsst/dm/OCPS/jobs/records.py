@@ -19,6 +19,7 @@ __all__ = [
     "searchable",
     "state",
     "to_row",
+    "without_words",
     "words_of",
 ]
 
@@ -106,6 +107,14 @@ _deleted_index = sa.Index(
     "jobs_deleted", jobs.c.deleted, sqlite_where=jobs.c.deleted, postgresql_where=jobs.c.deleted
 )
 
+# Earlier programs ignore the column, and leave it empty; a job's words contain at least its id. This is no
+# parameter: with one, no database would use the index.
+_without_words = jobs.c.words == sa.literal_column("''")
+
+_index_without_words = sa.Index(
+    "jobs_without_words", jobs.c.id, sqlite_where=_without_words, postgresql_where=_without_words
+)
+
 MAX_WORDS = 4000
 """How much (characters) of a job's texts is searched."""
 
@@ -129,10 +138,10 @@ def to_row(job: Job) -> dict[str, Any]:
 
 
 def words_of(job_id: str, run_id: str, definition: str, owner: str, document: Mapping[str, Any]) -> str:
-    """Return the texts of a job in which words are searched: ids, definition, owner, error, parameters."""
+    """Return the texts of a job that are searched: ids, definition, owner, error, message, parameters."""
     error = document.get("error") or {}
     parameters = document.get("parameters") or {}
-    texts = [job_id, run_id, definition, owner, str(error.get("message", ""))]
+    texts = [job_id, run_id, definition, owner, *(str(each.get("message", "")) for each in (error, document))]
     texts += [f"{name}={value}" for name, value in parameters.items()]
     return searchable("\n".join(texts))
 
@@ -193,7 +202,10 @@ def prepare_schema(connection: sa.Connection) -> None:
         connection.execute(jobs.update().where(deleted).values(deleted=sa.true()))
     metadata.create_all(connection)
     if "words" not in {column["name"] for column in sa.inspect(connection).get_columns("jobs")}:
-        _add_words(connection)
+        connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN words TEXT DEFAULT '' NOT NULL"))
+    # At every start: SQLite keeps a new column even if what follows fails.
+    _index_without_words.create(connection, checkfirst=True)
+    _fill_words(connection)
     # An index changes nothing for other versions, so it needs no version of its own.
     for index in jobs.indexes:
         index.create(connection, checkfirst=True)
@@ -205,14 +217,22 @@ def prepare_schema(connection: sa.Connection) -> None:
         connection.execute(state.insert(), {"name": "schema_version", "value": str(SCHEMA_VERSION)})
 
 
-def _add_words(connection: sa.Connection) -> None:
-    """Add the column of searched texts, which older programs ignore, and fill it."""
-    connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN words TEXT DEFAULT '' NOT NULL"))
+def without_words(last: str) -> sa.Select[Any]:
+    """Select the next 1000 records after the id ``last`` of which nothing is searched yet.
+
+    An earlier program has written them, or filling them was interrupted.
+    """
     names = ("id", "run_id", "definition", "owner")
     select = sa.select(*(jobs.c[name] for name in names), sa.cast(jobs.c.document, sa.Text))
-    update = jobs.update().where(jobs.c.id == sa.bindparam("this_id"))
+    return select.where(_without_words, jobs.c.id > last).order_by(jobs.c.id).limit(1000)
+
+
+def _fill_words(connection: sa.Connection) -> None:
+    """Fill the column of searched texts where it is empty."""
+    # Another engine may be writing the same record.
+    update = jobs.update().where(jobs.c.id == sa.bindparam("this_id"), _without_words)
     last = ""
-    while rows := connection.execute(select.where(jobs.c.id > last).order_by(jobs.c.id).limit(1000)).all():
+    while rows := connection.execute(without_words(last)).all():
         last = rows[-1].id
         filled = []
         for row in rows:

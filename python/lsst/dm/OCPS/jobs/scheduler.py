@@ -10,6 +10,7 @@ from __future__ import annotations
 __all__ = ["Scheduler"]
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections import defaultdict
@@ -118,6 +119,19 @@ class Scheduler:
         if job.backend == lane.key:
             await lane.backend.reattach([job])
             await lane.backend.cancel(job)
+
+    async def warn_of_unconfirmed(self) -> None:
+        """Log which jobs that may still run cannot be stopped, because their backends are not in use."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for job_id in sorted(self.unconfirmed):
+            with contextlib.suppress(UnknownJobError, StoreError):
+                found[(await self.ledger.get(job_id)).backend].append(job_id)
+        for key in sorted(found.keys() - self.lanes.keys()):
+            self.log.warning(
+                f"No backend has confirmed that these jobs were stopped: {', '.join(found[key])}. They may "
+                "still run, and their files are kept. Start OCPS once with the configuration of the backend "
+                f"{key}, which stops them; it is in the table state of the job store as 'backend {key}'"
+            )
 
     async def _remember_unconfirmed(self, job_id: str, unconfirmed: bool) -> None:
         """Store whether something of a job that was stopped may still run: a restart stops it again."""

@@ -95,7 +95,7 @@ export function HistoryPage({ jobs }) {
   const field = (name, label, hint, type = "text") => html`<label>${label} <input type=${type} value=${value(name)} title=${hint} onInput=${(e) => set(name, e.target.value.trim())} /></label>`;
   return html`<h1>History</h1>
     <div class="row" role="search">${choice("phase", PHASES)}${choice("definition", definitions)}${field("owner", "owner", "Name of the owner")}
-      ${field("q", "words", "Key /. Each word is looked for in ids, definition, owner, parameters and errors", "search")}
+      ${field("q", "words", "Key /. Each word is looked for in ids, definition, owner, parameters, errors and messages", "search")}
       ${field("after", "after (UTC)", "2026-11-25 or 2026-11-25T03:00")}${field("before", "before (UTC)", "2026-11-25 or 2026-11-25T03:00")}
       <button type="button" onClick=${search.refresh}>Search again</button><button type="button" onClick=${write}>Report as text</button></div>
     ${search.words && html`<p class="mistake" role="alert">${search.words}</p>`}
