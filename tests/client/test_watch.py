@@ -16,6 +16,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+from aiohttp import web
 from lsst.dm.OCPS.cli.table import JobsTable, Throughput, jobs_table
 from lsst.dm.OCPS.client import Progress, RemoteJob
 from lsst.dm.OCPS.client.statistics import Statistics
@@ -138,6 +140,31 @@ async def test_watch_says_when_the_server_is_away(served: Served, proxy: Proxy, 
     await terminal.shows("ABORTED")
     terminal.process.send_signal(signal.SIGINT)
     assert await terminal.end() == 130
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_watch_does_without_statistics(served: Served, tmp_path: Path, status: int) -> None:
+    shown = asyncio.Event()
+
+    async def without(request: web.Request) -> web.Response:
+        await shown.wait()
+        return web.Response(status=status, text="no statistics for you")
+
+    proxy = Proxy(served.root)
+    proxy.routes = [web.get("/api/v1/statistics", without)]
+    await proxy.start()
+    try:
+        url = await served.create(run=True, duration="3600")
+        await served.executing(url)
+        job_id = url.rpartition("/")[2]
+        terminal = await Terminal().run(OCPS, "watch", job_id, env=environment(tmp_path, OCPS_URL=proxy.url))
+        await terminal.shows("1 executing")
+        shown.set()
+        await served.manager.abort(job_id)
+        assert await terminal.end() == 5
+        assert "ABORTED" in terminal.text
+    finally:
+        await proxy.stop()
 
 
 def shown(table: object) -> str:

@@ -9,12 +9,15 @@ import re
 import shlex
 import struct
 import zlib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 from lsst.dm.OCPS.http.secrets_file import hash_password, hash_token
 from playwright.async_api import Page, expect
+
+from tests.waiting import TIMEOUT, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -129,15 +132,63 @@ async def test_the_server_searches_the_history_page_by_page(served, open_page):
     await page.get_by_role("button", name="Older jobs").click()
     await expect(rows).to_have_count(102)
     await expect(page.get_by_role("button", name="Older jobs")).to_have_count(0)
-    await page.get_by_label("words").fill("onerror PENDING")
+    await page.get_by_label("words").clear()
+    await page.get_by_label("words").press_sequentially("onerror PENDING")
+    await expect(page.get_by_label("words")).to_have_value("onerror PENDING")
     await expect(rows).to_have_count(1)
     await expect(rows).to_contain_text(hidden)
     assert "q=onerror+PENDING" in page.url
     await page.get_by_label("after").fill("yesterday")
     await expect(page.get_by_role("alert")).to_contain_text("'yesterday' is not a time")
-    await page.get_by_label("after").fill("2999")
+    # Blanks around are no part of what is looked for.
+    await page.get_by_label("after").fill(" 2999 ")
     await expect(page.get_by_role("alert")).to_have_count(0)
     await expect(rows).to_have_count(0)
+
+
+@pytest.mark.parametrize(("button", "late"), [("Older jobs", "cursor="), ("Report as text", "limit=1000")])
+async def test_an_answer_for_words_that_have_changed_is_not_shown(served, open_page, button, late):
+    await asyncio.gather(*(served.create(text=f"needle {number}") for number in range(101)))
+    await served.create(text="other")
+    page = await open_page(f"{served.root}/ui/history?q=needle")
+    asked, free = asyncio.Event(), asyncio.Event()
+
+    async def hold(route):
+        asked.set()
+        await free.wait()
+        await route.continue_()
+
+    rows = page.locator("tbody tr")
+    await expect(rows).to_have_count(100)
+    await page.route(re.compile(f"/api/v1/job.*{late}"), hold)
+    await page.get_by_role("button", name=button).click()
+    await asyncio.wait_for(asked.wait(), TIMEOUT)
+    await page.get_by_label("words").fill("other")
+    await expect(rows).to_have_count(1)
+    async with page.expect_request_finished(lambda request: late in request.url):
+        free.set()
+    # Whatever the page makes of the answer, it has made when a later one has been read and drawn.
+    await page.evaluate("""async () => {
+        await (await fetch("/api/v1/job?limit=1000")).json();
+        for (const _ of [1, 2]) await new Promise(requestAnimationFrame);
+    }""")
+    await expect(rows).to_have_count(1)
+    await expect(page.get_by_role("button", name="Older jobs")).to_have_count(0)
+    await expect(page.get_by_label("Report", exact=True)).to_have_count(0)
+
+
+async def test_what_ended_last_is_shown_beside_many_newer_jobs(served, open_page):
+    first, second = [(await served.create(duration="600")).rpartition("/")[2] for _ in range(2)]
+    await served.manager.abort(second)
+    end = datetime.now(UTC)
+    await asyncio.gather(*(served.create() for _ in range(201)))
+    page = await open_page(f"{served.root}/")
+    ended = page.get_by_role("region", name="Jobs that ended last").locator("tbody tr")
+    await expect(ended).to_have_text([re.compile(second)])
+    # Documents have whole seconds.
+    await until(lambda: datetime.now(UTC) - end > timedelta(seconds=1))
+    await served.manager.abort(first)
+    await expect(ended).to_have_text([re.compile(first), re.compile(second)])
 
 
 async def test_run_times_stand_beside_the_usual_ones(served, open_page):

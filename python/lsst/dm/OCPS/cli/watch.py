@@ -7,14 +7,14 @@ __all__ = ["COMMANDS"]
 
 import sys
 from collections import Counter
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import click
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from ..client import Client, RemoteJob, UnknownError
+from ..client import Client, ClientError, RemoteJob, UnknownError
 from ..client.statistics import Statistics
 from ..client.text import printable
 from .completion import complete_job
@@ -123,7 +123,6 @@ async def _follow(
         async for job in changes:
             if job is None:
                 before = dict(board.jobs)
-                board.statistics = await client.patiently(client.statistics)
                 board.replace(await client.patiently(lambda: _look(client, wanted, definition)))
                 news = [one for url, one in board.jobs.items() if before.get(url) != one]
             else:
@@ -132,6 +131,10 @@ async def _follow(
                 _print(session, one)
             if board.all_ended:
                 return
+            if job is None:
+                # Usual run times are an ornament: jobs are followed without them.
+                with suppress(ClientError):
+                    board.statistics = await client.statistics()
 
 
 async def _look(client: Client, wanted: list[RemoteJob], definition: str) -> list[RemoteJob]:

@@ -5,6 +5,7 @@ import { useEffect, useState } from "./vendor/preact.js";
 
 const SHAPES = { PENDING: "○", HELD: "‖", QUEUED: "◔", EXECUTING: "▶", SUSPENDED: "‖", UNKNOWN: "?", COMPLETED: "✓", ERROR: "✗", ABORTED: "■", ARCHIVED: "▢" };
 const LIVE = new Set(["PENDING", "HELD", "QUEUED", "EXECUTING", "SUSPENDED", "UNKNOWN"]);
+const ENDED = ["COMPLETED", "ERROR", "ABORTED"];
 export const PHASES = Object.keys(SHAPES);
 const NEWEST = 200;
 const ROWS = 500;
@@ -18,11 +19,11 @@ export async function readPage(query, options = {}) {
   return { jobs: await answer.json(), next: link ? new URL(link[1]).searchParams.get("cursor") : "" };
 }
 
-// Return the newest jobs, and all that have not ended.
+// Return the newest jobs, the newest that have ended, and all that have not.
 export async function loadAll() {
   const found = [];
-  const live = [...LIVE].map((phase) => `uws_phase=${phase}`).join("&");
-  for (const query of [live, `last=${NEWEST}`]) {
+  const among = (phases) => [...phases].map((phase) => `uws_phase=${phase}`).join("&");
+  for (const query of [among(LIVE), `${among(ENDED)}&last=${NEWEST}`, `last=${NEWEST}`]) {
     let cursor = "";
     do {
       const page = await readPage(`${query}&limit=1000${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The history: the server searches; what is asked for stands in the address; failures by their cause.
 import { html, jobPath, read } from "./api.js";
-import { useEffect, useState } from "./vendor/preact.js";
+import { useEffect, useRef, useState } from "./vendor/preact.js";
 import { JobTable, PHASES, readPage, seconds, time } from "./format.js";
 
 const FIELDS = ["phase", "definition", "owner", "q", "after", "before"];
@@ -38,10 +38,14 @@ function report(jobs, query, whole) {
 function useSearch(asked) {
   const [found, setFound] = useState({ jobs: [], next: "", busy: true, words: "" });
   const [again, setAgain] = useState(0);
-  const query = new URLSearchParams(FIELDS.filter((name) => asked.get(name)).map((name) => [NAMES[name] || name, asked.get(name)]));
+  const query = new URLSearchParams(FIELDS.map((name) => [NAMES[name] || name, (asked.get(name) || "").trim()]).filter(([, value]) => value));
   query.set("last", 999999999);
   query.set("limit", PAGE);
   const text = query.toString();
+  const latest = useRef();
+  latest.current = text;
+  // Whether the search for which this was called is still the one that is asked for.
+  const isCurrent = () => latest.current === text;
   useEffect(() => {
     const stop = new AbortController();
     setFound((old) => ({ ...old, busy: true }));
@@ -54,9 +58,11 @@ function useSearch(asked) {
       stop.abort();
     };
   }, [text, again]);
+  // An answer that comes after another search has begun belongs to nothing that is shown.
+  const add = (change) => setFound((now) => (now === found ? { ...found, ...change } : now));
   const more = () => readPage(`${text}&cursor=${encodeURIComponent(found.next)}`).then(
-    (page) => setFound({ ...found, jobs: [...found.jobs, ...page.jobs], next: page.next }),
-    (error) => setFound({ ...found, words: error.message }));
+    (page) => add({ jobs: [...found.jobs, ...page.jobs], next: page.next }),
+    (error) => add({ words: error.message }));
   const all = async () => {
     const jobs = [];
     let cursor = "";
@@ -67,7 +73,7 @@ function useSearch(asked) {
     } while (cursor && jobs.length < MOST);
     return { jobs, whole: !cursor };
   };
-  return { ...found, all, more, refresh: () => setAgain(again + 1) };
+  return { ...found, all, isCurrent, more, refresh: () => setAgain(again + 1) };
 }
 
 export function HistoryPage({ jobs }) {
@@ -89,10 +95,14 @@ export function HistoryPage({ jobs }) {
   const found = search.jobs.map((job) => jobs.get(job.jobId) || job);
   const groups = failures(found);
   const [written, setWritten] = useState("");
-  const write = () => search.all().then(({ jobs: all, whole }) => setWritten(report(all, asked.toString(), whole)), (error) => setWritten(error.message));
+  const write = () => {
+    const query = asked.toString();
+    const show = (words) => search.isCurrent() && setWritten(words);
+    search.all().then(({ jobs: all, whole }) => show(report(all, query, whole)), (error) => show(error.message));
+  };
   const choice = (name, options) => html`<label>${name} <select value=${value(name)} onChange=${(e) => set(name, e.target.value)}>
     <option value="">all</option>${[...new Set([...options, value(name)])].filter(Boolean).map((one) => html`<option value=${one}>${one}</option>`)}</select></label>`;
-  const field = (name, label, hint, type = "text") => html`<label>${label} <input type=${type} value=${value(name)} title=${hint} onInput=${(e) => set(name, e.target.value.trim())} /></label>`;
+  const field = (name, label, hint, type = "text") => html`<label>${label} <input type=${type} value=${value(name)} title=${hint} onInput=${(e) => set(name, e.target.value)} /></label>`;
   return html`<h1>History</h1>
     <div class="row" role="search">${choice("phase", PHASES)}${choice("definition", definitions)}${field("owner", "owner", "Name of the owner")}
       ${field("q", "words", "Key /. Each word is looked for in ids, definition, owner, parameters, errors and messages", "search")}

@@ -51,7 +51,8 @@ export function NowPage({ jobs, statistics }) {
   const running = all.filter((job) => RUNNING.includes(job.jobInfo.uwsPhase));
   const place = (job) => status?.places[job.jobId] ?? Infinity;
   const waiting = all.filter((job) => isLive(job) && !running.includes(job)).sort((a, b) => (place(a) < place(b) ? -1 : place(a) > place(b) ? 1 : 0));
-  const ended = all.filter((job) => !isLive(job)).slice(0, 30);
+  const end = (job) => job.endTime || job.creationTime;
+  const ended = all.filter((job) => !isLive(job)).sort((a, b) => (end(a) < end(b) ? 1 : end(a) > end(b) ? -1 : 0)).slice(0, 30);
   const expected = status ? starts(running, waiting, status, statistics) : new Map();
   return html`<h1>Now</h1>${status && html`<${Status} status=${status} />`}
     <h2>Running (${running.length})</h2><${JobTable} jobs=${running} statistics=${statistics} name="Running jobs" />
