@@ -12,6 +12,7 @@ import subprocess
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from faults import __main__ as campaign
 from faults import oracle as oracle_module
@@ -225,6 +226,18 @@ async def test_sal_and_the_ledger_disagree(bench):
     order = bench.job(face="SAL", phase="error", code=3, lines=["start 1", "end 3"])
     bench.world.script.tell(order.job_id, 0, "completed")
     assert "over SAL completed, on the server error" in await found(bench)
+
+
+@pytest.mark.parametrize("token", ["762349952919", "76234995291e"])
+async def test_a_pipeline_writes_its_token_as_yaml(bench, token, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda size: token)
+    order = bench.job()
+    order.way = "pipeline"
+    bench.answers[token] = yaml.safe_dump({"token": token})
+    await bench.check()
+    assert not bench.violations
+    bench.answers[token] = "token: other\n"
+    assert "COMPLETED with the result" in await found(bench)
 
 
 @pytest.mark.parametrize("said", [True, False])
