@@ -18,7 +18,7 @@ from lsst.dm.OCPS.config import InstanceConfig
 from lsst.dm.OCPS.factory import make_manager
 from lsst.dm.OCPS.jobs.errors import BackendError, StoreError
 from lsst.dm.OCPS.jobs.manager import JobManager
-from lsst.dm.OCPS.jobs.model import ExecutionPhase, JobRequest
+from lsst.dm.OCPS.jobs.model import ExecutionPhase, Job, JobRequest
 
 from tests.backends.local import harness
 from tests.backends.local.shell_pool import open_pool, request
@@ -68,8 +68,7 @@ async def open_engine(work: Path, **settings: int) -> JobManager:
 async def test_on_a_nearly_full_disk_jobs_wait_and_new_ones_are_refused(small_disk, kind):
     manager = await open_engine(small_disk / "work")
     # The first one keeps the second in the queue.
-    first = await manager.submit(JobRequest("sleep", {"duration": "600"}))
-    await until_job(manager, first.id, lambda job: job.phase == ExecutionPhase.EXECUTING)
+    first = await running(manager)
     second = await manager.submit(JobRequest("sleep", {"duration": "0"}))
     if kind == "bytes":
         filling = fill(small_disk)
@@ -95,14 +94,21 @@ async def test_on_a_nearly_full_disk_jobs_wait_and_new_ones_are_refused(small_di
     await manager.close()
 
 
+async def running(manager: JobManager) -> Job:
+    """Run a job that lasts; return when its program runs: on a full disk it could not start any more."""
+    job = await manager.submit(JobRequest("sleep", {"duration": "600"}))
+    log = manager.workspaces.of(job.id).log
+    await until(lambda: log.exists() and "sleeping" in log.read_text())
+    return await until_job(manager, job.id, lambda job: job.phase == ExecutionPhase.EXECUTING)
+
+
 async def ended(manager: JobManager, job_id: str):
     return await until_job(manager, job_id, lambda job: job.terminal)
 
 
 async def test_a_job_that_waits_for_room_can_be_aborted(small_disk):
     manager = await open_engine(small_disk / "work")
-    first = await manager.submit(JobRequest("sleep", {"duration": "600"}))
-    await until_job(manager, first.id, lambda job: job.phase == ExecutionPhase.EXECUTING)
+    first = await running(manager)
     second = await manager.submit(JobRequest("sleep", {"duration": "0"}))
     filling = fill(small_disk)
     os.truncate(filling, filling.stat().st_size - MIN_FREE // 2)
