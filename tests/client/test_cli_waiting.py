@@ -26,7 +26,7 @@ async def started(user: User, *arguments: str) -> asyncio.subprocess.Process:
 
 
 async def test_the_id_is_told_before_waiting_and_when_interrupted(user: User, served: Served) -> None:
-    process = await started(user, "submit", "sleep", "duration=60", "--wait")
+    process = await started(user, "submit", "sleep", "duration=3600", "--wait")
     assert process.stderr
     line = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
     (job,) = served.manager.live()
@@ -43,9 +43,9 @@ async def test_a_refused_submission_leaves_nothing(start: Start, tmp_path: Path)
     served = await start(max_workers=1, max_queued=1)
     user = User(tmp_path, served.root)
     for _ in range(2):
-        await user.json("submit", "sleep", "duration=60")
+        await user.json("submit", "sleep", "duration=3600")
     ids = {job.id for job in served.manager.live()}
-    code, _, err = await user("submit", "sleep", "duration=60")
+    code, _, err = await user("submit", "sleep", "duration=3600")
     assert code in (3, 4)
     assert "queue" in err
     assert {job.id for job in served.manager.live()} == ids
@@ -56,7 +56,7 @@ async def test_waiting_and_logs_outlive_a_server_that_is_away(
     user: User, served: Served, proxy: Proxy
 ) -> None:
     behind = User(user.home, proxy.url)
-    waiting = await started(behind, "submit", "sleep", "duration=60", "text=x", "--wait")
+    waiting = await started(behind, "submit", "sleep", "duration=3600", "text=x", "--wait")
     await until(lambda: served.waits)
     (job,) = served.manager.live()
     await until_job(served.manager, job.id, lambda job: job.phase == "EXECUTING")
@@ -64,7 +64,7 @@ async def test_waiting_and_logs_outlive_a_server_that_is_away(
     assert reading.stdout
     assert reading.stderr
     assert waiting.stderr
-    assert await asyncio.wait_for(reading.stdout.readline(), 60) == b"sleeping for 60 s\n"
+    assert await asyncio.wait_for(reading.stdout.readline(), 60) == b"sleeping for 3600 s\n"
     proxy.away = True
     proxy.cut_all()
     # The one that waits has an answer under way; it is lost as well.
@@ -80,7 +80,7 @@ async def test_waiting_and_logs_outlive_a_server_that_is_away(
 
 
 async def test_delete(user: User, served: Served) -> None:
-    url = await served.create(run=True, duration="60")
+    url = await served.create(run=True, duration="3600")
     await served.executing(url)
     job_id = url.rpartition("/")[2]
     assert await user.json("delete", job_id) == [job_id]
@@ -90,7 +90,7 @@ async def test_delete(user: User, served: Served) -> None:
 
 
 async def test_prerequisites_and_priority(user: User, served: Served) -> None:
-    first = await user.json("submit", "sleep", "duration=60")
+    first = await user.json("submit", "sleep", "duration=3600")
     second = await user.json("submit", "sleep", "duration=0", "--after", first["id"], "--priority", "7")
     found = await served.manager.get(second["id"])
     assert (found.prerequisites, found.priority) == ((first["id"],), 7)

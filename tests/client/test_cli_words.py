@@ -20,7 +20,7 @@ from tests.http.conftest import Served
 
 @pytest.mark.parametrize("columns", [80, 140])
 async def test_lines_of_a_terminal_stay_readable(served: Served, tmp_path: Path, columns: int) -> None:
-    url = await served.create(run=True, duration="60", RUNID="a-name-that-is-rather-long-for-a-name")
+    url = await served.create(run=True, duration="3600", RUNID="a-name-that-is-rather-long-for-a-name")
     await served.executing(url)
     job_id = url.rpartition("/")[2]
     await served.manager.record_progress(

@@ -104,7 +104,7 @@ async def test_jobs_of_a_phase_or_after_a_time(client: Client) -> None:
 
 
 async def test_jobs_wait_for_others_and_go_before_others(client: Client, served: Served) -> None:
-    first = await client.submit("sleep", {"duration": 60})
+    first = await client.submit("sleep", {"duration": 3600})
     second = await client.submit("sleep", {"duration": 0}, prerequisites=[first], priority=3)
     found = await served.manager.get(second.id)
     assert (found.prerequisites, found.priority, found.phase) == ((first.id,), 3, "QUEUED")
@@ -118,7 +118,7 @@ async def test_waiting_outlives_a_restart_of_the_server(start: Start) -> None:
     told: list[str] = []
     served = await start(http={"port": port})
     async with Client(served.root, away=told.append) as client:
-        job = await client.submit("sleep", {"duration": 60})
+        job = await client.submit("sleep", {"duration": 3600})
         waiting = asyncio.create_task(client.wait(job))
         everything = asyncio.create_task(client.wait_all([job]))
         await until(lambda: served.waits)
@@ -135,7 +135,7 @@ async def test_waiting_outlives_a_restart_of_the_server(start: Start) -> None:
 async def test_waiting_ends_when_the_server_is_away_for_too_long(proxy: Proxy) -> None:
     told: list[str] = []
     async with Client(proxy.url, patience=0.0, away=told.append) as client:
-        job = await client.submit("sleep", {"duration": 60})
+        job = await client.submit("sleep", {"duration": 3600})
         waiting = asyncio.create_task(client.wait(job))
         await until(lambda: any("WAIT=" in request for request in proxy.requests))
         proxy.away = True

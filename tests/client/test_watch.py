@@ -128,7 +128,7 @@ async def test_watch_of_everything_ends_with_an_interrupt(served: Served, tmp_pa
 
 
 async def test_watch_says_when_the_server_is_away(served: Served, proxy: Proxy, tmp_path: Path) -> None:
-    url = await served.create(run=True, duration="60")
+    url = await served.create(run=True, duration="3600")
     await served.executing(url)
     terminal = await Terminal().run(OCPS, "watch", env=environment(tmp_path, OCPS_URL=proxy.url))
     await terminal.shows("1 executing")

@@ -117,6 +117,8 @@ def executing(job: Job) -> bool:
 async def test_a_running_job_is_found_and_can_be_stopped(tmp_path):
     manager = await open_pool(tmp_path / "work")
     job = await manager.submit(request("echo started; sleep 3600"))
+    log = manager.workspaces.of(job.id).log
+    await until(lambda: log.exists() and log.read_text())
     await until_job(manager, job.id, executing)
     await manager.close()
     manager = await open_pool(tmp_path / "work")

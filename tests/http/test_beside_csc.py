@@ -77,7 +77,7 @@ async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
         assert csc["versions"]["cscVersion"]
 
         # A job of HTTP is no business of scripts; abort_job reaches it all the same.
-        async with client.post(f"{url}/uws/sleep", data={"duration": "60", "PHASE": "RUN"}) as answer:
+        async with client.post(f"{url}/uws/sleep", data={"duration": "3600", "PHASE": "RUN"}) as answer:
             job = str(answer.url)
         await script.remote.cmd_abort_job.set_start(job_id=job.rpartition("/")[2], timeout=TIMEOUT)
         async with client.get(f"{job}/phase") as answer:
@@ -85,7 +85,7 @@ async def test_one_engine_is_seen_over_sal_and_over_http(bus, repo, tmp_path):
         assert job.rpartition("/")[2] not in {data.job_id for data in script.results}
 
         # DELETE of a job that a script waits for: its result goes out all the same.
-        execution = await script.execute("job:sleep", config="duration=60")
+        execution = await script.execute("job:sleep", config="duration=3600")
         async with client.delete(f"{url}/api/v1/job/{execution.job_id}") as answer:
             assert (await answer.json())["status"] == "ok"
         assert (await execution.result())["exit_code"] == 255
