@@ -67,13 +67,8 @@ def parameters_document(job: Job) -> dict[str, Any]:
     }
 
 
-def job_document(job: Job) -> dict[str, Any]:
-    """Return a job with all members of the dialect.
-
-    ``executionDuration`` is the elapsed run time (s), as in other servers of
-    this dialect, not the limit of the same name in UWS.
-    """
-    message = job.error.message if job.error else job.message
+def _common_members(job: Job | JobEntry) -> dict[str, Any]:
+    """Return the members that whole documents and entries of tables share."""
     return {
         "jobId": job.id,
         "runId": job.run_id or job.id,
@@ -83,6 +78,18 @@ def job_document(job: Job) -> dict[str, Any]:
         "startTime": time_text(job.start_time),
         "endTime": time_text(job.end_time),
         "executionDuration": _elapsed(job.start_time, job.end_time),
+    }
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    """Return a job with all members of the dialect.
+
+    ``executionDuration`` is the elapsed run time (s), as in other servers of
+    this dialect, not the limit of the same name in UWS.
+    """
+    message = job.error.message if job.error else job.message
+    return {
+        **_common_members(job),
         "destruction": time_text(job.destruction),
         "parameters": parameters_document(job),
         "results": [{"id": number, "uri": result.uri} for number, result in enumerate(job.results)],
@@ -98,14 +105,7 @@ def _elapsed(start: datetime | None, end: datetime | None) -> float | None:
 def entry_document(entry: JobEntry) -> dict[str, Any]:
     """Return what tables show of a job, with the members and names of `http_document`."""
     return {
-        "jobId": entry.id,
-        "runId": entry.run_id or entry.id,
-        "ownerId": entry.owner,
-        "phase": phase_name(entry.phase),
-        "creationTime": time_text(entry.creation_time),
-        "startTime": time_text(entry.start_time),
-        "endTime": time_text(entry.end_time),
-        "executionDuration": _elapsed(entry.start_time, entry.end_time),
+        **_common_members(entry),
         "errorSummary": {"message": entry.message},
         "jobInfo": {
             "definition": entry.definition,

@@ -33,8 +33,10 @@ from .times import parse_time
 
 PHASES = tuple(phase.lower() for phase in ExecutionPhase)
 MAX_SEARCH = 200
+"""Longest text (characters) that is searched for."""
+
 MAX_SEARCH_WORDS = 10
-"""Longest text (characters) and most words that are searched for."""
+"""Most words that are searched for."""
 
 MEMBERS = ("phase", "results", "parameters")
 
